@@ -1,1 +1,86 @@
-//! x
+//! A value memory for reinforcement learning.
+//!
+//! The store remembers episodes as embeddings, learns by Hebb's rule which memory leads to which,
+//! replays episodes backwards to infer what is valuable as a means to a set of terminal values, and
+//! scores new episodes by the path they take. `docs/model.md` holds every definition.
+//!
+//! ```
+//! use sharpwave_core::{Config, Drives, Episodes, Observation, ReplayRequest, ScoreRequest, Store};
+//!
+//! # fn main() -> sharpwave_core::Result<()> {
+//! let mut store = Store::new(Config::new(4))?;
+//! store.add_channel("goal", 0.0, 1.0)?;
+//!
+//! // One episode of three steps; the last one reaches the goal.
+//! let steps = [1., 0., 0., 0., 0., 1., 0., 0., 0., 0., 1., 0.];
+//! let episodes = Episodes { steps: &steps, offsets: &[0, 3] };
+//! let observation = Observation {
+//!     episodes,
+//!     drives: Some(Drives::Episodes(&[1.0])),
+//!     texts: None,
+//!     ids: None,
+//!     source: None,
+//!     propose: false,
+//! };
+//! let report = store.observe(&observation, &|| false)?;
+//! assert_eq!(report.memory_ids, [0, 1, 2]);
+//!
+//! // One awake replay carried the goal's value back along the episode: γ/(1 + ε) a step.
+//! let step = 0.7 / 1.02;
+//! for (v, expected) in store.values().iter().zip([step * step, step, 1.0]) {
+//!     assert!((f64::from(*v) - expected).abs() < 1e-6);
+//! }
+//! assert!(store.replay(&ReplayRequest::default(), &|| false)?.converged);
+//!
+//! let request = ScoreRequest {
+//!     weights: None,
+//!     functional: "coverage",
+//!     context: &[1],
+//!     habituation: None,
+//!     discount: 1.0,
+//!     details: false,
+//!     threads: None,
+//! };
+//! let scores = store.score(&episodes, &request)?;
+//! assert_eq!(scores.step[0], 0.0); // the prompt earns nothing
+//! assert!(scores.total[0] > 0.0);
+//! # Ok(())
+//! # }
+//! ```
+#![deny(missing_docs)]
+
+mod activation;
+mod calibrate;
+mod channel;
+mod config;
+mod episodes;
+mod error;
+mod gate;
+mod graph;
+mod history;
+mod memory;
+mod observe;
+mod parallel;
+mod persist;
+mod predict;
+mod recall;
+mod replay;
+mod rng;
+mod score;
+mod search;
+pub mod simd;
+mod store;
+mod trace;
+
+pub use calibrate::Calibration;
+pub use channel::{Channel, Kind};
+pub use config::{Config, Equation};
+pub use episodes::Episodes;
+pub use error::{Error, Result};
+pub use gate::Outcome;
+pub use observe::{Drives, Observation, ObserveReport};
+pub use parallel::{num_threads, set_num_threads};
+pub use recall::Path;
+pub use replay::{Need, Order, ReplayReport, ReplayRequest};
+pub use score::{Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals};
+pub use store::{Frozen, Store};

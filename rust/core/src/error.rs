@@ -1,0 +1,98 @@
+//! Everything that can go wrong, in one enum.
+
+use std::fmt;
+
+/// The result of every fallible verb of the store.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. Each message names the argument (and the row) or the section of the file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument has a wrong value, shape or range.
+    Invalid {
+        /// The name of the argument as the public interface spells it.
+        argument: &'static str,
+        /// What is wrong with it, and where.
+        message: String,
+    },
+    /// No memory, episode or channel of that name or id.
+    Unknown {
+        /// `"memory"`, `"episode"` or `"channel"`.
+        kind: &'static str,
+        /// The id or name that was asked for.
+        name: String,
+    },
+    /// The operation is not possible in the store's present state.
+    State(String),
+    /// The store was filled by another embedder.
+    Embedder {
+        /// The fingerprint the store recorded.
+        recorded: String,
+        /// The fingerprint that was offered.
+        offered: String,
+    },
+    /// A damaged or foreign file.
+    Format {
+        /// The section of the file that is damaged.
+        section: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The operating system refused.
+    Io(std::io::Error),
+}
+
+impl Error {
+    pub(crate) fn invalid(argument: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            argument,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn unknown(kind: &'static str, name: impl fmt::Display) -> Self {
+        Self::Unknown {
+            kind,
+            name: name.to_string(),
+        }
+    }
+
+    pub(crate) fn format(section: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Format {
+            section: section.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { argument, message } => write!(f, "{argument}: {message}"),
+            Self::Unknown { kind, name } => write!(f, "unknown {kind} {name}"),
+            Self::State(message) => f.write_str(message),
+            Self::Embedder { recorded, offered } => write!(
+                f,
+                "the store was filled by embedder {recorded:?}; {offered:?} would mix two spaces"
+            ),
+            Self::Format { section, message } => write!(f, "{section}: {message}"),
+            Self::Io(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}

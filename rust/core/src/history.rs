@@ -1,0 +1,342 @@
+//! The archive: every operation that made the store, so that history can be replayed without a part.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::episodes::{Episode, Episodes};
+use crate::error::{Error, Result};
+use crate::memory::Provenance;
+use crate::observe::ObserveReport;
+use crate::replay::{Need, Order, ReplayRequest};
+use crate::store::Store;
+
+/// One operation that changed the store. Arrays are left out of the JSON and pooled beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Operation {
+    Calibrate {
+        #[serde(skip)]
+        steps: Vec<f32>,
+        offsets: Vec<i64>,
+    },
+    AddTerminal {
+        name: String,
+        #[serde(skip)]
+        key: Vec<f32>,
+        low: Option<f32>,
+        high: Option<f32>,
+    },
+    AddChannel {
+        name: String,
+        low: f32,
+        high: f32,
+    },
+    RemoveChannel {
+        name: String,
+    },
+    Observe(Episode),
+    Propose(Episode),
+    Insert {
+        #[serde(skip)]
+        keys: Vec<f32>,
+        #[serde(skip)]
+        drives: Vec<f32>,
+        texts: Vec<String>,
+        /// The row each key had when first inserted.
+        rows: Vec<u32>,
+    },
+    Replay {
+        budget: Option<u64>,
+        tol: f64,
+        order: String,
+        need: String,
+        starts: Vec<i64>,
+        consolidate: bool,
+        max_drift: Option<f64>,
+    },
+}
+
+/// An operation and the id the first memory it made would have got.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) next_memory: i64,
+    pub(crate) operation: Operation,
+}
+
+impl Operation {
+    /// Every array of the operation, in a fixed order: what a snapshot pools.
+    pub(crate) fn arrays(&mut self) -> Vec<&mut Vec<f32>> {
+        match self {
+            Self::Calibrate { steps, .. } => vec![steps],
+            Self::AddTerminal { key, .. } => vec![key],
+            Self::Observe(episode) | Self::Propose(episode) => {
+                vec![&mut episode.steps, &mut episode.drives]
+            }
+            Self::Insert { keys, drives, .. } => vec![keys, drives],
+            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The record of a sleep. What an interrupt cut short is recorded as what it came to.
+    pub(crate) fn replay(request: &ReplayRequest, made: Option<u64>) -> Self {
+        let (need, starts) = match &request.need {
+            Need::Uniform => ("uniform", Vec::new()),
+            Need::Frequency => ("frequency", Vec::new()),
+            Need::From(starts) => ("from", starts.clone()),
+        };
+        Self::Replay {
+            budget: made.or(request.budget),
+            tol: request.tol,
+            order: match request.order {
+                Order::Prioritized => "prioritized",
+                Order::Reverse => "reverse",
+                Order::Full => "full",
+            }
+            .into(),
+            need: need.into(),
+            starts,
+            consolidate: request.consolidate,
+            max_drift: request.max_drift,
+        }
+    }
+
+    fn apply(self, store: &mut Store) -> Result<()> {
+        match self {
+            Self::Calibrate { steps, offsets } => {
+                let episodes = Episodes {
+                    steps: &steps,
+                    offsets: &offsets,
+                };
+                store.calibrate(&episodes)?;
+            }
+            Self::AddTerminal {
+                name,
+                key,
+                low,
+                high,
+            } => {
+                store.add_terminal(&name, &key, low, high)?;
+            }
+            Self::AddChannel { name, low, high } => {
+                store.add_channel(&name, low, high)?;
+            }
+            Self::RemoveChannel { name } => store.remove_channel(&name)?,
+            Self::Observe(episode) => {
+                store.observe_episode(&episode, &mut ObserveReport::default())?;
+            }
+            Self::Propose(episode) => store.propose(episode),
+            Self::Insert {
+                keys,
+                drives,
+                texts,
+                rows,
+            } => {
+                store.insert_rows(keys, drives, texts, rows)?;
+            }
+            Self::Replay {
+                budget,
+                tol,
+                order,
+                need,
+                starts,
+                consolidate,
+                max_drift,
+            } => {
+                let request = ReplayRequest {
+                    budget,
+                    tol,
+                    order: match order.as_str() {
+                        "reverse" => Order::Reverse,
+                        "full" => Order::Full,
+                        _ => Order::Prioritized,
+                    },
+                    need: match need.as_str() {
+                        "uniform" => Need::Uniform,
+                        "from" => store.surviving_starts(starts),
+                        _ => Need::Frequency,
+                    },
+                    consolidate,
+                    max_drift,
+                    threads: None,
+                };
+                store.replay(&request, &|| false)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Records an operation before it changes anything, if episodes are kept.
+    pub(crate) fn record(&mut self, operation: impl FnOnce() -> Operation) {
+        if let Some(history) = &mut self.history {
+            history.push(Entry {
+                next_memory: self.next_memory,
+                operation: operation(),
+            });
+        }
+    }
+
+    /// Starts that history without an episode no longer made are left out.
+    fn surviving_starts(&self, starts: Vec<i64>) -> Need {
+        let left: Vec<i64> = starts
+            .into_iter()
+            .filter(|&id| self.memories.slot(id).is_some())
+            .collect();
+        if left.is_empty() {
+            Need::Uniform
+        } else {
+            Need::From(left)
+        }
+    }
+
+    /// Forgets an episode as if it had never been seen.
+    ///
+    /// Memories made before it keep their ids; those made after get fresh ids in the same order.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for an id that was never observed or proposed, [`Error::State`] if the
+    /// store does not keep its episodes.
+    pub fn veto_episode(&mut self, id: i64) -> Result<()> {
+        let proposed = self.proposals.iter().any(|episode| episode.id == id);
+        if !proposed && !self.ordinals.contains_key(&id) {
+            return Err(Error::unknown("episode", id));
+        }
+        self.rewrite(|operation, _| match operation {
+            Operation::Observe(episode) | Operation::Propose(episode) if episode.id == id => {
+                Rewrite::Drop
+            }
+            _ => Rewrite::Keep,
+        })
+    }
+
+    /// Forgets every step that went into a memory; a hole that leaves cuts the transitions across it.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for an unknown id, [`Error::Invalid`] for a terminal, [`Error::State`] if
+    /// the store does not keep its episodes.
+    pub fn veto_memory(&mut self, id: i64) -> Result<()> {
+        let slot = self
+            .memories
+            .slot(id)
+            .ok_or_else(|| Error::unknown("memory", id))?;
+        if self.memories.terminal[slot as usize] {
+            return Err(Error::invalid(
+                "memory",
+                format!("{id} is a terminal: remove its channel instead"),
+            ));
+        }
+        let provenance = self.memories.provenance[slot as usize].clone();
+        let dim = self.config.dim;
+        let ids = self.episode_ids.clone();
+        let steps_of = |origin: i64| -> Vec<u32> {
+            provenance
+                .iter()
+                .filter(|p: &&Provenance| p.origin == origin)
+                .map(|p| p.step)
+                .collect()
+        };
+        let vetoed: Vec<(i64, Vec<u32>)> = provenance
+            .iter()
+            .filter(|p| p.origin >= 0)
+            .map(|p| (ids[p.origin as usize], steps_of(p.origin)))
+            .collect();
+        self.rewrite(|operation, insert| match operation {
+            Operation::Observe(episode) | Operation::Propose(episode) => {
+                match vetoed.iter().find(|(id, _)| *id == episode.id) {
+                    Some((_, steps)) => {
+                        let scalars = episode.drives.len() / episode.len().max(1);
+                        let kept = episode.without(steps, dim, scalars);
+                        Rewrite::Replace(match operation {
+                            Operation::Observe(_) => Operation::Observe(kept),
+                            _ => Operation::Propose(kept),
+                        })
+                    }
+                    None => Rewrite::Keep,
+                }
+            }
+            Operation::Insert {
+                keys,
+                drives,
+                texts,
+                rows,
+            } => {
+                let gone = steps_of(-1 - insert);
+                if gone.is_empty() {
+                    return Rewrite::Keep;
+                }
+                let scalars = drives.len() / rows.len().max(1);
+                let kept = |at: usize| !gone.contains(&rows[at]);
+                Rewrite::Replace(Operation::Insert {
+                    keys: keep_rows(keys, dim, kept),
+                    drives: keep_rows(drives, scalars, kept),
+                    texts: keep_rows(texts, 1, kept),
+                    rows: keep_rows(rows, 1, kept),
+                })
+            }
+            _ => Rewrite::Keep,
+        })
+    }
+
+    /// Replays history with some operations dropped or replaced, and becomes the result.
+    fn rewrite(&mut self, mut edit: impl FnMut(&Operation, i64) -> Rewrite) -> Result<()> {
+        let Some(history) = &self.history else {
+            return Err(Error::State(
+                "veto replays history: it needs keep_episodes = true".into(),
+            ));
+        };
+        let mut rebuilt = Store::new(self.given.clone())?;
+        rebuilt.embedder.clone_from(&self.embedder);
+        let mut changed = false;
+        let mut inserts = 0;
+        for entry in history {
+            let mut operation = entry.operation.clone();
+            match edit(&operation, inserts) {
+                Rewrite::Keep => {}
+                Rewrite::Drop => {
+                    changed = true;
+                    continue;
+                }
+                Rewrite::Replace(other) => {
+                    changed = true;
+                    operation = other;
+                }
+            }
+            inserts += i64::from(matches!(entry.operation, Operation::Insert { .. }));
+            rebuilt.next_memory = rebuilt.next_memory.max(if changed {
+                self.next_memory
+            } else {
+                entry.next_memory
+            });
+            operation.apply(&mut rebuilt)?;
+        }
+        rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);
+        rebuilt.next_episode = self.next_episode;
+        *self = rebuilt;
+        Ok(())
+    }
+
+    /// The configuration as given, before calibration.
+    pub(crate) fn given_config(&self) -> &Config {
+        &self.given
+    }
+}
+
+enum Rewrite {
+    Keep,
+    Drop,
+    Replace(Operation),
+}
+
+fn keep_rows<T: Clone>(rows: &[T], width: usize, kept: impl Fn(usize) -> bool) -> Vec<T> {
+    if width == 0 {
+        return Vec::new();
+    }
+    rows.chunks_exact(width)
+        .enumerate()
+        .filter(|&(at, _)| kept(at))
+        .flat_map(|(_, row)| row.iter().cloned())
+        .collect()
+}

@@ -1,0 +1,278 @@
+//! The columns of the memories.
+//!
+//! A memory keeps one *slot* for its life. A freed slot is used again, an id never is: everything that
+//! depends on an order (ties, sums, digests) goes by id.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::channel::{Channels, Kind};
+use crate::episodes::normalise;
+use crate::simd;
+
+/// Where a memory lies in the columns.
+pub(crate) type Slot = u32;
+
+/// One observed step (or inserted row) that went into a memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Provenance {
+    /// Ordinal of the observed episode; `−1 − n` is the n-th insert.
+    pub(crate) origin: i64,
+    /// Position of the step in the episode, or row of the insert.
+    pub(crate) step: u32,
+}
+
+/// What a new memory brings along.
+pub(crate) struct Birth<'a> {
+    pub(crate) key: &'a [f32],
+    pub(crate) terminal: bool,
+    pub(crate) merged: u64,
+    pub(crate) clock: u64,
+    pub(crate) text: Option<&'a str>,
+    pub(crate) provenance: Option<Provenance>,
+}
+
+/// Struct of arrays over slots.
+#[derive(Clone, Debug)]
+pub(crate) struct Memories {
+    dim: usize,
+    /// −1 where the slot is free.
+    pub(crate) ids: Vec<i64>,
+    pub(crate) keys: Vec<f32>,
+    pub(crate) terminal: Vec<bool>,
+    /// `m_i`: steps merged.
+    pub(crate) merged: Vec<u64>,
+    /// The clock (observed episodes) when last created or merged.
+    pub(crate) written: Vec<u64>,
+    pub(crate) texts: Vec<Option<Box<str>>>,
+    pub(crate) provenance: Vec<Vec<Provenance>>,
+    /// Sum and count of the observed scalar drives, `(slot, Qs)`.
+    pub(crate) drive_sums: Vec<f64>,
+    pub(crate) drive_counts: Vec<u32>,
+    /// `r_iq`, `(slot, Q)`: derived from key, sums and counts; a cache, never stored.
+    drives: Vec<f32>,
+    channels: usize,
+    scalars: usize,
+    order: Vec<Slot>,
+    by_id: HashMap<i64, Slot>,
+    free: BTreeSet<Slot>,
+}
+
+impl Memories {
+    pub(crate) fn new(dim: usize) -> Self {
+        Self {
+            dim,
+            ids: Vec::new(),
+            keys: Vec::new(),
+            terminal: Vec::new(),
+            merged: Vec::new(),
+            written: Vec::new(),
+            texts: Vec::new(),
+            provenance: Vec::new(),
+            drive_sums: Vec::new(),
+            drive_counts: Vec::new(),
+            drives: Vec::new(),
+            channels: 0,
+            scalars: 0,
+            order: Vec::new(),
+            by_id: HashMap::new(),
+            free: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Slots in use or free.
+    pub(crate) fn slots(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The live slots by rising id.
+    pub(crate) fn in_order(&self) -> &[Slot] {
+        &self.order
+    }
+
+    pub(crate) fn slot(&self, id: i64) -> Option<Slot> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The slot of a memory that is known to be there, as terminals are while their channel is.
+    pub(crate) fn held(&self, id: i64) -> Slot {
+        self.by_id[&id]
+    }
+
+    pub(crate) fn id(&self, slot: Slot) -> i64 {
+        self.ids[slot as usize]
+    }
+
+    pub(crate) fn key(&self, slot: Slot) -> &[f32] {
+        let at = slot as usize * self.dim;
+        &self.keys[at..at + self.dim]
+    }
+
+    pub(crate) fn drives(&self, slot: Slot) -> &[f32] {
+        let at = slot as usize * self.channels;
+        &self.drives[at..at + self.channels]
+    }
+
+    /// The live memories that are not terminals, by rising id.
+    pub(crate) fn ordinary(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.order
+            .iter()
+            .copied()
+            .filter(|&slot| !self.terminal[slot as usize])
+    }
+
+    /// Adds a memory of the given id, which must exceed every id before it.
+    pub(crate) fn add(&mut self, id: i64, birth: &Birth<'_>, channels: &Channels) -> Slot {
+        debug_assert!(self.order.last().is_none_or(|&last| self.id(last) < id));
+        let slot = self.free.pop_first().unwrap_or_else(|| {
+            self.ids.push(-1);
+            self.keys.resize(self.keys.len() + self.dim, 0.0);
+            self.terminal.push(false);
+            self.merged.push(0);
+            self.written.push(0);
+            self.texts.push(None);
+            self.provenance.push(Vec::new());
+            self.drive_sums
+                .resize(self.drive_sums.len() + self.scalars, 0.0);
+            self.drive_counts
+                .resize(self.drive_counts.len() + self.scalars, 0);
+            self.drives.resize(self.drives.len() + self.channels, 0.0);
+            (self.ids.len() - 1) as Slot
+        });
+        let at = slot as usize;
+        self.ids[at] = id;
+        self.keys[at * self.dim..(at + 1) * self.dim].copy_from_slice(birth.key);
+        self.terminal[at] = birth.terminal;
+        self.merged[at] = birth.merged;
+        self.written[at] = birth.clock;
+        self.texts[at] = birth.text.map(Into::into);
+        self.provenance[at] = birth.provenance.into_iter().collect();
+        self.order.push(slot);
+        self.by_id.insert(id, slot);
+        self.refresh_drives(slot, channels);
+        slot
+    }
+
+    /// Frees the slot. The graph and the values must have forgotten it.
+    pub(crate) fn remove(&mut self, slot: Slot) {
+        let at = slot as usize;
+        self.by_id.remove(&self.ids[at]);
+        let rank = self
+            .order
+            .binary_search_by_key(&self.ids[at], |&s| self.ids[s as usize])
+            .expect("a live slot is in the order");
+        self.order.remove(rank);
+        self.ids[at] = -1;
+        self.terminal[at] = false;
+        self.texts[at] = None;
+        self.provenance[at] = Vec::new();
+        self.keys[at * self.dim..(at + 1) * self.dim].fill(0.0);
+        self.drive_sums[at * self.scalars..(at + 1) * self.scalars].fill(0.0);
+        self.drive_counts[at * self.scalars..(at + 1) * self.scalars].fill(0);
+        self.free.insert(slot);
+    }
+
+    /// Oja's rule: `k ← normalise(k + (x − ⟨x,k⟩k)/m)`, with `m` already counting `x` (Oja 1982).
+    pub(crate) fn drift(&mut self, slot: Slot, x: &[f32]) {
+        let at = slot as usize;
+        let rate = 1.0 / self.merged[at] as f32;
+        let key = &mut self.keys[at * self.dim..(at + 1) * self.dim];
+        let s = simd::dot(x, key);
+        let moved: Vec<f32> = key
+            .iter()
+            .zip(x)
+            .map(|(&k, &x)| k + (x - s * k) * rate)
+            .collect();
+        // x and k are unit vectors and rate ≤ 1/2, so the sum is only ever zero by accident: stay then.
+        let _ = normalise(&moved, key);
+    }
+
+    pub(crate) fn observe_drive(&mut self, slot: Slot, scalar: usize, drive: f32) {
+        let at = slot as usize * self.scalars + scalar;
+        self.drive_sums[at] += f64::from(drive);
+        self.drive_counts[at] += 1;
+    }
+
+    /// Derives the drives of a memory anew, after its key or its observations changed.
+    pub(crate) fn refresh_drives(&mut self, slot: Slot, channels: &Channels) {
+        for q in 0..channels.len() {
+            self.refresh_drive(slot, q, channels);
+        }
+    }
+
+    fn refresh_drive(&mut self, slot: Slot, q: usize, channels: &Channels) {
+        let channel = &channels.as_slice()[q];
+        let drive = match &channel.kind {
+            Kind::Terminal { memory } => {
+                let terminal = self.held(*memory);
+                channel.drive(simd::dot(self.key(slot), self.key(terminal)))
+            }
+            Kind::Scalar => {
+                let scalar = channels.scalar_column(q).expect("the channel is scalar");
+                let at = slot as usize * self.scalars + scalar;
+                match self.drive_counts[at] {
+                    0 => 0.0,
+                    n => (self.drive_sums[at] / f64::from(n)) as f32,
+                }
+            }
+        };
+        self.drives[slot as usize * self.channels + q] = drive;
+    }
+
+    /// Makes room for the last of `channels`, just added, and derives its drives.
+    pub(crate) fn add_column(&mut self, channels: &Channels) {
+        let q = channels.len() - 1;
+        widen(&mut self.drives, self.channels, 0.0);
+        self.channels += 1;
+        if channels.as_slice()[q].is_scalar() {
+            widen(&mut self.drive_sums, self.scalars, 0.0);
+            widen(&mut self.drive_counts, self.scalars, 0);
+            if self.scalars == 0 {
+                self.drive_sums.resize(self.slots(), 0.0);
+                self.drive_counts.resize(self.slots(), 0);
+            }
+            self.scalars += 1;
+        }
+        if q == 0 {
+            self.drives.resize(self.slots(), 0.0);
+        }
+        for at in 0..self.order.len() {
+            self.refresh_drive(self.order[at], q, channels);
+        }
+    }
+
+    /// Forgets column `q` of the drives and, if it was scalar, that column of the observations.
+    pub(crate) fn remove_column(&mut self, q: usize, scalar: Option<usize>) {
+        narrow(&mut self.drives, self.channels, q);
+        self.channels -= 1;
+        if let Some(scalar) = scalar {
+            narrow(&mut self.drive_sums, self.scalars, scalar);
+            narrow(&mut self.drive_counts, self.scalars, scalar);
+            self.scalars -= 1;
+        }
+    }
+}
+
+/// Appends a column to a row-major matrix of `columns` ≥ 1 columns.
+pub(crate) fn widen<T: Copy>(matrix: &mut Vec<T>, columns: usize, fill: T) {
+    if columns == 0 {
+        return;
+    }
+    *matrix = matrix
+        .chunks_exact(columns)
+        .flat_map(|row| row.iter().copied().chain([fill]))
+        .collect();
+}
+
+/// Removes column `gone` of a row-major matrix.
+pub(crate) fn narrow<T: Copy>(matrix: &mut Vec<T>, columns: usize, gone: usize) {
+    let mut at = 0;
+    matrix.retain(|_| {
+        let keep = at % columns != gone;
+        at += 1;
+        keep
+    });
+}

@@ -1,0 +1,301 @@
+//! Writing an episode: gate, associate, evict, replay awake.
+
+use crate::activation::Activation;
+use crate::episodes::{Batch, Episode, Episodes};
+use crate::error::{Error, Result};
+use crate::gate::{self, Outcome};
+use crate::graph::hebbian;
+use crate::history::Operation;
+use crate::memory::Slot;
+use crate::predict::predict;
+use crate::replay::awake;
+use crate::replay::backup::Model;
+use crate::replay::sleep::Interrupt;
+use crate::store::Store;
+
+/// Observed scalar rewards; NaN is "not observed".
+#[derive(Clone, Copy, Debug)]
+pub enum Drives<'a> {
+    /// `(ΣT, Qs)`: one row a step.
+    Steps(&'a [f32]),
+    /// `(E, Qs)`: one row an episode, credited to its last step.
+    Episodes(&'a [f32]),
+}
+
+/// A batch of episodes to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    /// The episodes.
+    pub episodes: Episodes<'a>,
+    /// What the scalar channels said.
+    pub drives: Option<Drives<'a>>,
+    /// `(ΣT,)` texts, kept with the memories that the steps create.
+    pub texts: Option<&'a [String]>,
+    /// `(E,)` ids; given out in order if absent.
+    pub ids: Option<&'a [i64]>,
+    /// Where the episodes come from, kept with the archive.
+    pub source: Option<&'a str>,
+    /// Put the episodes aside instead of writing them.
+    pub propose: bool,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObserveReport {
+    /// `(ΣT,)`: the memory each step went to, −1 where it went nowhere.
+    pub memory_ids: Vec<i64>,
+    /// `(ΣT,)`.
+    pub outcomes: Vec<Outcome>,
+    /// `(E,)`.
+    pub episode_ids: Vec<i64>,
+    /// Backups of the awake replays.
+    pub backups: u64,
+    /// Whether the caller's interrupt ended the call early; the report is of what was written.
+    pub interrupted: bool,
+}
+
+impl Store {
+    /// Writes (or proposes) a batch, episode by episode.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument and row; nothing is written then.
+    pub fn observe(
+        &mut self,
+        observation: &Observation<'_>,
+        interrupt: Interrupt<'_>,
+    ) -> Result<ObserveReport> {
+        let batch = observation.episodes.checked(self.config.dim)?;
+        let episodes = self.read_episodes(observation, &batch)?;
+        let mut report = ObserveReport::default();
+        for episode in episodes {
+            report.episode_ids.push(episode.id);
+            if observation.propose {
+                report.memory_ids.extend(vec![-1; episode.len()]);
+                report
+                    .outcomes
+                    .extend(vec![Outcome::Proposed; episode.len()]);
+                self.propose(episode);
+            } else {
+                self.observe_episode(&episode, &mut report)?;
+            }
+            if interrupt() {
+                report.interrupted = true;
+                break;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Cuts a checked batch into episodes, or says what is wrong with what came along with it.
+    fn read_episodes(&self, observation: &Observation<'_>, batch: &Batch) -> Result<Vec<Episode>> {
+        let scalars = self.scalar_count();
+        let drives = self.step_rows(observation.drives, batch)?;
+        if let Some(texts) = observation.texts
+            && texts.len() != batch.len()
+        {
+            return Err(Error::invalid(
+                "texts",
+                format!("{} texts for {} steps", texts.len(), batch.len()),
+            ));
+        }
+        let ids = self.episode_ids(observation.ids, batch.episodes())?;
+        let dim = self.config.dim;
+        Ok(ids
+            .into_iter()
+            .enumerate()
+            .map(|(e, id)| {
+                let range = batch.range(e);
+                Episode {
+                    id,
+                    steps: observation.episodes.steps[range.start * dim..range.end * dim].to_vec(),
+                    drives: drives[range.start * scalars..range.end * scalars].to_vec(),
+                    texts: observation
+                        .texts
+                        .map_or_else(Vec::new, |texts| texts[range.clone()].to_vec()),
+                    source: observation.source.map(str::to_owned),
+                    positions: (0..range.len() as u32).collect(),
+                }
+            })
+            .collect())
+    }
+
+    /// `(ΣT, Qs)` drives of every step, NaN where nothing was observed.
+    fn step_rows(&self, drives: Option<Drives<'_>>, batch: &Batch) -> Result<Vec<f32>> {
+        let scalars = self.scalar_count();
+        let mut rows = vec![f32::NAN; batch.len() * scalars];
+        let (given, expected) = match drives {
+            None => return Ok(rows),
+            Some(Drives::Steps(given)) => (given, batch.len()),
+            Some(Drives::Episodes(given)) => (given, batch.episodes()),
+        };
+        if given.len() != expected * scalars {
+            return Err(Error::invalid(
+                "drives",
+                format!(
+                    "{} numbers are not {expected} rows of {scalars} scalar channels",
+                    given.len()
+                ),
+            ));
+        }
+        self.check_drives(given)?;
+        match drives {
+            Some(Drives::Episodes(_)) => {
+                for e in 0..batch.episodes() {
+                    let range = batch.range(e);
+                    if !range.is_empty() {
+                        rows[(range.end - 1) * scalars..range.end * scalars]
+                            .copy_from_slice(&given[e * scalars..(e + 1) * scalars]);
+                    }
+                }
+            }
+            _ => rows.copy_from_slice(given),
+        }
+        Ok(rows)
+    }
+
+    fn episode_ids(&self, given: Option<&[i64]>, episodes: usize) -> Result<Vec<i64>> {
+        let Some(given) = given else {
+            return Ok((0..episodes as i64)
+                .map(|e| self.next_episode + e)
+                .collect());
+        };
+        if given.len() != episodes {
+            return Err(Error::invalid(
+                "episode_ids",
+                format!("{} ids for {episodes} episodes", given.len()),
+            ));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for (row, &id) in given.iter().enumerate() {
+            let taken =
+                self.ordinals.contains_key(&id) || self.proposals.iter().any(|p| p.id == id);
+            if !(0..i64::MAX).contains(&id) {
+                return Err(Error::invalid("episode_ids", format!("row {row} is {id}")));
+            }
+            if taken || !seen.insert(id) {
+                return Err(Error::invalid(
+                    "episode_ids",
+                    format!("row {row}: there is an episode {id} already"),
+                ));
+            }
+        }
+        Ok(given.to_vec())
+    }
+
+    pub(crate) fn propose(&mut self, episode: Episode) {
+        self.next_episode = self.next_episode.max(episode.id + 1);
+        self.record(|| Operation::Propose(episode.clone()));
+        self.proposals.push(episode);
+    }
+
+    /// The four phases of writing one episode, which has been checked.
+    pub(crate) fn observe_episode(
+        &mut self,
+        episode: &Episode,
+        report: &mut ObserveReport,
+    ) -> Result<()> {
+        self.record(|| Operation::Observe(episode.clone()));
+        self.write_episode(episode, report)?;
+        self.next_episode = self.next_episode.max(episode.id + 1);
+        self.ordinals.insert(episode.id, self.clock);
+        self.episode_ids.push(episode.id);
+        self.clock += 1;
+        Ok(())
+    }
+
+    fn write_episode(&mut self, episode: &Episode, report: &mut ObserveReport) -> Result<()> {
+        let dim = self.config.dim;
+        let steps = crate::episodes::normalised_rows("steps", &episode.steps, dim)?;
+        let before = self.activate_rows(&steps, None)?;
+        self.test_predictions(episode, &steps, &before);
+
+        let channels = self.channels.len();
+        let drives = gate::step_drives(self, episode, &steps);
+        let surprises = if self.config.w_surprise == 0.0 {
+            vec![0.0; episode.len()]
+        } else {
+            gate::surprises(self, episode, &drives, &before)
+        };
+        for (t, x) in steps.chunks_exact(dim).enumerate() {
+            let drive = drives[t * channels..(t + 1) * channels]
+                .iter()
+                .copied()
+                .reduce(f32::max)
+                .map_or(0.0, f64::from);
+            let admission = self.admit(episode, t, x, surprises[t], drive);
+            report.memory_ids.push(admission.memory);
+            report.outcomes.push(admission.outcome);
+        }
+
+        let activations = self.activate_rows(&steps, None)?;
+        let follows = |t| episode.continues(t);
+        let touched = hebbian::associate(
+            &mut self.graph,
+            &self.memories,
+            &activations,
+            follows,
+            &self.config,
+        );
+        for slot in touched {
+            self.values.mark(slot);
+        }
+
+        self.evict();
+
+        let model = Model {
+            config: &self.config,
+            memories: &self.memories,
+            graph: &self.graph,
+        };
+        report.backups += awake::replay(&mut self.values, model, &activations);
+        Ok(())
+    }
+
+    /// Tests the store's predictions on an episode it has not seen yet.
+    fn test_predictions(&mut self, episode: &Episode, steps: &[f32], before: &[Activation]) {
+        let dim = self.config.dim;
+        for (t, came) in steps.chunks_exact(dim).enumerate().skip(1) {
+            if !episode.continues(t - 1) {
+                continue;
+            }
+            if let Some(mu) = predict(&before[t - 1], &self.graph, &self.memories, dim) {
+                self.edges.count(&mu, came, &self.memories);
+            }
+        }
+    }
+
+    /// Drops the memories of least retention `m_i·2^−⌊age/h⌋ + max_q|v_iq|` until the capacity holds.
+    fn evict(&mut self) {
+        let Some(capacity) = self.config.capacity else {
+            return;
+        };
+        let excess = self.memories.len().saturating_sub(capacity);
+        if excess == 0 {
+            return;
+        }
+        let mut candidates: Vec<(f64, i64, Slot)> = self
+            .memories
+            .ordinary()
+            .map(|slot| (self.retention(slot), self.memories.id(slot), slot))
+            .collect();
+        candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        for (.., slot) in candidates.into_iter().take(excess) {
+            self.forget(slot);
+        }
+    }
+
+    fn retention(&self, slot: Slot) -> f64 {
+        let at = slot as usize;
+        let halvings = (self.clock - self.memories.written[at]) / self.config.half_life;
+        let mut kept = self.memories.merged[at] as f64;
+        for _ in 0..halvings.min(1100) {
+            kept *= 0.5;
+        }
+        let value = self
+            .values
+            .of(slot)
+            .iter()
+            .fold(0.0f32, |most, v| most.max(v.abs()));
+        kept + f64::from(value)
+    }
+}

@@ -1,0 +1,114 @@
+//! The thread pool: built lazily, sized by the caller, rebuilt after a fork.
+//!
+//! Work is split by item and each item's result depends on that item alone, so the number of threads
+//! never changes a result.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, Result};
+use crate::simd::fpenv;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// The pools by size, and the process that built them: threads do not survive a fork.
+struct Pools {
+    process: u32,
+    by_size: BTreeMap<usize, Arc<ThreadPool>>,
+}
+
+static POOLS: Mutex<Pools> = Mutex::new(Pools {
+    process: 0,
+    by_size: BTreeMap::new(),
+});
+
+/// Sets how many threads a call uses unless it says otherwise.
+///
+/// # Errors
+/// [`Error::Invalid`] for 0 or more than 1024.
+pub fn set_num_threads(n: usize) -> Result<()> {
+    check(n)?;
+    THREADS.store(n, Ordering::Relaxed);
+    Ok(())
+}
+
+/// How many threads a call uses unless it says otherwise; all processors by default.
+#[must_use]
+pub fn num_threads() -> usize {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        n => n,
+    }
+}
+
+fn check(n: usize) -> Result<()> {
+    if (1..=1024).contains(&n) {
+        Ok(())
+    } else {
+        Err(Error::invalid(
+            "num_threads",
+            format!("{n} is not in [1, 1024]"),
+        ))
+    }
+}
+
+/// `f(0) … f(n − 1)` in order, computed on `threads` threads (the default number if `None`).
+///
+/// # Errors
+/// [`Error::Invalid`] for a bad number of threads, [`Error::Io`] if threads cannot be started.
+pub(crate) fn map<T: Send>(
+    n: usize,
+    threads: Option<usize>,
+    f: impl Fn(usize) -> T + Sync + Send,
+) -> Result<Vec<T>> {
+    if let Some(threads) = threads {
+        check(threads)?;
+    }
+    let threads = threads.unwrap_or_else(num_threads).min(n.max(1));
+    if threads == 1 {
+        return Ok((0..n).map(f).collect());
+    }
+    let pool = pool(threads)?;
+    Ok(pool.install(|| (0..n).into_par_iter().map(f).collect()))
+}
+
+fn pool(size: usize) -> Result<Arc<ThreadPool>> {
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    if pools.process != process {
+        // After a fork the old pools have no threads: joining them would wait for ever.
+        std::mem::forget(std::mem::take(&mut pools.by_size));
+        pools.process = process;
+    }
+    if let Some(pool) = pools.by_size.get(&size) {
+        return Ok(Arc::clone(pool));
+    }
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(size)
+        .thread_name(|i| format!("sharpwave-{i}"))
+        .start_handler(|_| fpenv::pin_thread())
+        .build()
+        .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+    let pool = Arc::new(pool);
+    pools.by_size.insert(size, Arc::clone(&pool));
+    Ok(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_keep_their_order() {
+        for threads in [1, 2, 3, 7] {
+            let squares = map(100, Some(threads), |i| i * i).unwrap();
+            assert!(squares.iter().enumerate().all(|(i, x)| *x == i * i));
+        }
+        assert!(map(1, Some(0), |i| i).is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! The store as bytes: snapshots, and the digest that proves two states equal.
+
+pub(crate) mod digest;
+pub(crate) mod sections;
+pub(crate) mod snapshot;

@@ -1,0 +1,122 @@
+//! Iterative retrieval: paths along associations toward value.
+
+use crate::error::{Error, Result};
+use crate::memory::Slot;
+use crate::replay::backup::Model;
+use crate::score::worth::checked_weights;
+use crate::store::Store;
+
+/// One path through the value graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Path {
+    /// The memories from start to end.
+    pub ids: Vec<i64>,
+    /// `φ(start)·Π(γP)·(w·v of the end)`.
+    pub score: f64,
+    /// `w·v` of each memory.
+    pub values: Vec<f32>,
+}
+
+#[derive(Clone)]
+struct Beam {
+    slots: Vec<Slot>,
+    reach: f64,
+    score: f64,
+}
+
+/// The best `beams` paths from what answers to `query`, by falling score.
+///
+/// A path is complete when stopping is at least as good as going on, when nothing follows that it has
+/// not visited, or when it holds `depth` memories.
+pub(crate) fn recall(
+    store: &Store,
+    query: &[f32],
+    depth: usize,
+    beams: usize,
+    weights: Option<&[f64]>,
+) -> Result<Vec<Path>> {
+    if depth == 0 {
+        return Err(Error::invalid("depth", "0 is not in [1, …]"));
+    }
+    if beams == 0 {
+        return Err(Error::invalid("beams", "0 is not in [1, …]"));
+    }
+    let weights = checked_weights(store, weights)?;
+    let worth = |slot: Slot, of: &[f32]| {
+        debug_assert!(store.memories().id(slot) >= 0);
+        weights
+            .iter()
+            .zip(of)
+            .fold(0.0, |sum, (w, &v)| sum + w * f64::from(v))
+    };
+    let value = |slot: Slot| worth(slot, store.values_of().of(slot));
+    let model: Model<'_> = store.model();
+    let activations = store.activate_rows(query, Some(1))?;
+    let mut open: Vec<Beam> = activations[0]
+        .answers
+        .iter()
+        .map(|answer| Beam {
+            slots: vec![answer.slot],
+            reach: answer.phi,
+            score: answer.phi * value(answer.slot),
+        })
+        .collect();
+    let mut complete = Vec::new();
+    for length in 1..=depth {
+        keep_best(&mut open, beams, store);
+        let mut longer = Vec::new();
+        for beam in open {
+            let here = *beam.slots.last().expect("a path begins somewhere");
+            let onward: Vec<Beam> = model
+                .graph
+                .successors(here)
+                .filter(|(next, _)| !beam.slots.contains(next))
+                .map(|(next, p)| {
+                    let reach = beam.reach * model.config.gamma * p;
+                    let mut slots = beam.slots.clone();
+                    slots.push(next);
+                    Beam {
+                        slots,
+                        reach,
+                        score: reach * value(next),
+                    }
+                })
+                .collect();
+            let stopping = worth(here, store.memories().drives(here));
+            let going_on = model.graph.successors(here).fold(0.0, |sum, (next, p)| {
+                sum + model.config.gamma * p * value(next)
+            });
+            if length == depth || onward.is_empty() || stopping >= going_on {
+                complete.push(beam);
+            } else {
+                longer.extend(onward);
+            }
+        }
+        open = longer;
+    }
+    keep_best(&mut complete, beams, store);
+    Ok(complete
+        .into_iter()
+        .map(|beam| Path {
+            ids: beam.slots.iter().map(|&s| store.memories().id(s)).collect(),
+            score: beam.score,
+            values: beam.slots.iter().map(|&s| value(s) as f32).collect(),
+        })
+        .collect())
+}
+
+/// By falling score, ties by the ids along the path.
+fn keep_best(paths: &mut Vec<Beam>, most: usize, store: &Store) {
+    let ids = |beam: &Beam| -> Vec<i64> {
+        beam.slots
+            .iter()
+            .map(|&slot| store.memories().id(slot))
+            .collect()
+    };
+    paths.sort_by(|a, b| {
+        b.score
+            .total_cmp(&a.score)
+            .then_with(|| ids(a).cmp(&ids(b)))
+    });
+    paths.truncate(most);
+}

@@ -1,0 +1,29 @@
+//! Awake replay: the episode just lived, once, from its end to its beginning (Foster & Wilson 2006).
+
+use crate::activation::Activation;
+use crate::memory::Slot;
+use crate::replay::backup::{Model, Values};
+
+/// Backs up the memories of an episode, last step first, within a step by falling φ, each once.
+///
+/// Returns the number of backups: memories that are up to date or lead nowhere are not counted.
+pub(crate) fn replay(values: &mut Values, model: Model<'_>, activations: &[Activation]) -> u64 {
+    let mut seen: Vec<Slot> = Vec::new();
+    let mut met = vec![false; model.memories.slots()];
+    for activation in activations.iter().rev() {
+        for answer in &activation.answers {
+            if !std::mem::replace(&mut met[answer.slot as usize], true) {
+                seen.push(answer.slot);
+            }
+        }
+    }
+    let mut backups = 0;
+    for slot in seen {
+        // An answer may have been evicted since the step was activated.
+        if model.memories.id(slot) >= 0 && values.is_dirty(slot) {
+            backups += u64::from(model.has_successors(slot));
+            values.backup(slot, model);
+        }
+    }
+    backups
+}

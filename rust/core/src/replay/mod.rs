@@ -1,0 +1,12 @@
+//! Replay: ordered backups that carry value from where it is had to what leads there.
+
+pub(crate) mod awake;
+pub(crate) mod backup;
+pub(crate) mod baseline;
+pub(crate) mod need;
+pub(crate) mod priority;
+pub(crate) mod sleep;
+pub(crate) mod sweep;
+
+pub use need::Need;
+pub use sleep::{Order, ReplayReport, ReplayRequest};

@@ -1,0 +1,195 @@
+//! The canonical vector arithmetic, and the instruction set it runs on.
+//!
+//! | kernel | what is canonical about it |
+//! |---|---|
+//! | [`dot`] | 32 lanes, separate multiply and add, a fixed tree of halves at the end |
+//! | [`axpy`] | separate multiply and add per element |
+//!
+//! One body is compiled once per instruction set. Rust never contracts a multiply and an add, so
+//! every copy computes the same bits; `SHARPWAVE_SIMD=portable|avx2|avx512` forces one, for tests.
+
+pub mod fpenv;
+
+use std::sync::OnceLock;
+
+const LANES: usize = 32;
+
+type Dot = fn(&[f32], &[f32]) -> f32;
+type Axpy = fn(f32, &[f32], &mut [f32]);
+
+struct Kernels {
+    name: &'static str,
+    dot: Dot,
+    axpy: Axpy,
+}
+
+/// `⟨a, b⟩` in the canonical order: element i is added to lane i mod 32, and the lanes are summed by
+/// halves.
+#[must_use]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    (kernels().dot)(a, b)
+}
+
+/// `y ← y + alpha·x`, element by element.
+pub fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
+    (kernels().axpy)(alpha, x, y);
+}
+
+/// The instruction set the kernels were chosen for: `"portable"`, `"avx2"` or `"avx512"`.
+#[must_use]
+pub fn instruction_set() -> &'static str {
+    kernels().name
+}
+
+/// The instruction sets this processor can run, best last.
+#[must_use]
+pub fn available() -> Vec<&'static str> {
+    ALL.iter()
+        .filter(|(_, usable)| usable())
+        .map(|(kernels, _)| kernels.name)
+        .collect()
+}
+
+type Usable = fn() -> bool;
+
+#[cfg(target_arch = "x86_64")]
+static ALL: [(Kernels, Usable); 3] = [
+    (PORTABLE, || true),
+    (x86::AVX2, || is_x86_feature_detected!("avx2")),
+    (x86::AVX512, || is_x86_feature_detected!("avx512f")),
+];
+
+#[cfg(not(target_arch = "x86_64"))]
+static ALL: [(Kernels, Usable); 1] = [(PORTABLE, || true)];
+
+const PORTABLE: Kernels = Kernels {
+    name: "portable",
+    dot: dot_body,
+    axpy: axpy_body,
+};
+
+fn kernels() -> &'static Kernels {
+    static CHOSEN: OnceLock<&'static Kernels> = OnceLock::new();
+    CHOSEN.get_or_init(|| {
+        let forced = std::env::var("SHARPWAVE_SIMD").ok();
+        ALL.iter()
+            .filter(|(_, usable)| usable())
+            .map(|(kernels, _)| kernels)
+            .rfind(|kernels| forced.as_deref().is_none_or(|name| kernels.name == name))
+            .unwrap_or(&ALL[0].0)
+    })
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // The body must be compiled again inside each instruction set.
+fn dot_body(a: &[f32], b: &[f32]) -> f32 {
+    debug_assert_eq!(a.len(), b.len());
+    let mut lanes = [0.0f32; LANES];
+    let (a_blocks, a_tail) = a.as_chunks::<LANES>();
+    let (b_blocks, b_tail) = b.as_chunks::<LANES>();
+    for (x, y) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            lanes[lane] += x[lane] * y[lane];
+        }
+    }
+    for (lane, (x, y)) in a_tail.iter().zip(b_tail).enumerate() {
+        lanes[lane] += x * y;
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always)] // As above.
+fn axpy_body(alpha: f32, x: &[f32], y: &mut [f32]) {
+    debug_assert_eq!(x.len(), y.len());
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += alpha * x;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Kernels, axpy_body, dot_body};
+
+    macro_rules! compile_for {
+        ($name:ident, $text:literal, $features:literal) => {
+            pub(super) const $name: Kernels = {
+                #[target_feature(enable = $features)]
+                fn dot(a: &[f32], b: &[f32]) -> f32 {
+                    dot_body(a, b)
+                }
+                #[target_feature(enable = $features)]
+                fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
+                    axpy_body(alpha, x, y);
+                }
+                Kernels {
+                    name: $text,
+                    // SAFETY: `kernels()` hands this table out only after the processor was found
+                    // to have these features, and nothing else reaches it.
+                    dot: |a, b| unsafe { dot(a, b) },
+                    // SAFETY: as above.
+                    axpy: |alpha, x, y| unsafe { axpy(alpha, x, y) },
+                }
+            };
+        };
+    }
+
+    compile_for!(AVX2, "avx2", "avx2");
+    compile_for!(AVX512, "avx512", "avx512f,avx512vl,avx512bw,avx512dq");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::splitmix64;
+
+    fn noise(n: usize, seed: u64) -> Vec<f32> {
+        (0..n as u64)
+            .map(|i| (splitmix64(seed ^ (i << 20)) >> 40) as f32 / 8_388_608.0 - 1.0)
+            .collect()
+    }
+
+    #[test]
+    fn every_instruction_set_computes_the_same_bits() {
+        for n in (1..70).chain([127, 128, 129, 383, 384, 385, 1024, 2100]) {
+            let (a, b) = (noise(n, 1), noise(n, 2));
+            let mut expected = b.clone();
+            axpy_body(0.3, &a, &mut expected);
+            for (kernels, usable) in &ALL {
+                if usable() {
+                    assert_eq!((kernels.dot)(&a, &b).to_bits(), dot_body(&a, &b).to_bits());
+                    let mut y = b.clone();
+                    (kernels.axpy)(0.3, &a, &mut y);
+                    assert_eq!(y, expected, "{} {n}", kernels.name);
+                }
+            }
+        }
+    }
+
+    /// The bound of any summation order (Higham 2002, 3.1): `n·u·Σ|a_i b_i|`.
+    #[test]
+    fn the_dot_is_within_its_error_bound() {
+        for n in [1, 31, 32, 33, 384, 2100] {
+            let (a, b) = (noise(n, 3), noise(n, 4));
+            let exact: f64 = a
+                .iter()
+                .zip(&b)
+                .map(|(x, y)| f64::from(*x) * f64::from(*y))
+                .sum();
+            let size: f64 = a
+                .iter()
+                .zip(&b)
+                .map(|(x, y)| f64::from((x * y).abs()))
+                .sum();
+            let bound = (n + 2) as f64 * f64::from(f32::EPSILON) * size;
+            assert!((f64::from(dot(&a, &b)) - exact).abs() <= bound);
+        }
+    }
+}
