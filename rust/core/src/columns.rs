@@ -1,0 +1,110 @@
+//! The columns of the memories as arrays, by rising id.
+
+use crate::memory::Slot;
+use crate::store::Store;
+
+impl Store {
+    fn column<T>(&self, of: impl Fn(Slot) -> T) -> Vec<T> {
+        self.memories
+            .in_order()
+            .iter()
+            .map(|&slot| of(slot))
+            .collect()
+    }
+
+    /// `(N,)`.
+    #[must_use]
+    pub fn ids(&self) -> Vec<i64> {
+        self.column(|slot| self.memories.id(slot))
+    }
+
+    /// `(N, d)`.
+    #[must_use]
+    pub fn keys(&self) -> Vec<f32> {
+        self.memories
+            .in_order()
+            .iter()
+            .flat_map(|&slot| self.memories.key(slot))
+            .copied()
+            .collect()
+    }
+
+    /// `v`, `(N, Q)`.
+    #[must_use]
+    pub fn values(&self) -> Vec<f32> {
+        self.memories
+            .in_order()
+            .iter()
+            .flat_map(|&slot| self.values.of(slot))
+            .copied()
+            .collect()
+    }
+
+    /// `r`, `(N, Q)`.
+    #[must_use]
+    pub fn drives(&self) -> Vec<f32> {
+        self.memories
+            .in_order()
+            .iter()
+            .flat_map(|&slot| self.memories.drives(slot))
+            .copied()
+            .collect()
+    }
+
+    /// `m_i`, `(N,)`.
+    #[must_use]
+    pub fn counts(&self) -> Vec<u64> {
+        self.column(|slot| self.memories.merged[slot as usize])
+    }
+
+    /// `n_i`, `(N,)`.
+    #[must_use]
+    pub fn mass(&self) -> Vec<f64> {
+        self.column(|slot| self.graph.mass(slot))
+    }
+
+    /// `(N,)`.
+    #[must_use]
+    pub fn is_terminal(&self) -> Vec<bool> {
+        self.column(|slot| self.memories.terminal[slot as usize])
+    }
+
+    /// `(N,)`: the text of the step that made each memory, where there was one.
+    #[must_use]
+    pub fn texts(&self) -> Vec<Option<String>> {
+        self.column(|slot| {
+            self.memories.texts[slot as usize]
+                .as_deref()
+                .map(str::to_owned)
+        })
+    }
+
+    /// `b`, `(Q,)`: what the ordinary memory is worth.
+    #[must_use]
+    pub fn baseline(&self) -> Vec<f32> {
+        self.values.baseline.clone()
+    }
+
+    /// The associations as `(source id, target id, P)`, by rising source, then target.
+    #[must_use]
+    pub fn edges(&self) -> (Vec<i64>, Vec<i64>, Vec<f64>) {
+        let mut sources = Vec::new();
+        let mut targets = Vec::new();
+        let mut weights = Vec::new();
+        for &slot in self.memories.in_order() {
+            for (successor, p) in self.graph.successors(slot) {
+                sources.push(self.memories.id(slot));
+                targets.push(self.memories.id(successor));
+                weights.push(p);
+            }
+        }
+        (sources, targets, weights)
+    }
+
+    /// The text of a memory.
+    #[must_use]
+    pub fn text(&self, id: i64) -> Option<&str> {
+        let slot = self.memories.slot(id)?;
+        self.memories.texts[slot as usize].as_deref()
+    }
+}

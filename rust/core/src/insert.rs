@@ -1,0 +1,124 @@
+//! Appending memories as they are.
+
+use crate::config::Equation;
+use crate::episodes::normalised_rows;
+use crate::error::{Error, Result};
+use crate::history::{Entry, Operation};
+use crate::memory::{Birth, Provenance};
+use crate::store::Store;
+
+impl Store {
+    /// Appends memories as they are: no gate, no merging, no associations. Returns their ids.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for bad keys, drives or texts, or if the capacity would be exceeded.
+    pub fn insert(
+        &mut self,
+        keys: &[f32],
+        drives: Option<&[f32]>,
+        texts: Option<&[String]>,
+    ) -> Result<Vec<i64>> {
+        let n = keys.len() / self.config.dim;
+        let scalars = self.scalar_count();
+        let drives = drives.map_or_else(|| vec![f32::NAN; n * scalars], <[f32]>::to_vec);
+        if drives.len() != n * scalars {
+            return Err(Error::invalid(
+                "drives",
+                format!(
+                    "{} numbers are not {n} rows of {scalars} scalar channels",
+                    drives.len()
+                ),
+            ));
+        }
+        self.check_drives(&drives)?;
+        let texts = texts.map_or_else(Vec::new, <[String]>::to_vec);
+        if !texts.is_empty() && texts.len() != n {
+            return Err(Error::invalid(
+                "texts",
+                format!("{} texts for {n} keys", texts.len()),
+            ));
+        }
+        if let Some(capacity) = self.config.capacity
+            && self.len() + n > capacity
+        {
+            return Err(Error::invalid(
+                "keys",
+                format!("{n} more memories would exceed the capacity of {capacity}"),
+            ));
+        }
+        self.insert_rows(keys.to_vec(), drives, texts, (0..n as u32).collect())
+    }
+
+    /// [`Store::insert`] once drives and texts are checked; `rows` are the rows' original places.
+    pub(crate) fn insert_rows(
+        &mut self,
+        keys: Vec<f32>,
+        drives: Vec<f32>,
+        texts: Vec<String>,
+        rows: Vec<u32>,
+    ) -> Result<Vec<i64>> {
+        let units = normalised_rows("keys", &keys, self.config.dim)?;
+        let scalars = self.scalar_count();
+        let first = self.next_memory;
+        for (at, key) in units.chunks_exact(self.config.dim).enumerate() {
+            let (_, slot) = self.create(&Birth {
+                key,
+                terminal: false,
+                merged: 1,
+                clock: self.clock,
+                text: texts.get(at).map(String::as_str),
+                provenance: Some(Provenance {
+                    origin: -1 - self.inserts as i64,
+                    step: rows[at],
+                }),
+            });
+            for scalar in 0..scalars {
+                let drive = drives[at * scalars + scalar];
+                if !drive.is_nan() {
+                    self.memories.observe_drive(slot, scalar, drive);
+                }
+            }
+            self.memories.refresh_drives(slot, &self.channels);
+            let drives = self.memories.drives(slot).to_vec();
+            self.values.start(slot, &drives);
+        }
+        let ids = (first..self.next_memory).collect();
+        self.inserts += 1;
+        if let Some(history) = &mut self.history {
+            history.push(Entry {
+                next_memory: first,
+                operation: Operation::Insert {
+                    keys,
+                    drives,
+                    texts,
+                    rows,
+                },
+            });
+        }
+        Ok(ids)
+    }
+
+    /// Any finite drive for `return`, none below 0 for `stopping`; NaN is "not observed".
+    pub(crate) fn check_drives(&self, drives: &[f32]) -> Result<()> {
+        let scalars = self.scalar_count().max(1);
+        let stopping = self.config.equation == Equation::Stopping;
+        for (at, &drive) in drives.iter().enumerate() {
+            let (row, column) = (at / scalars, at % scalars);
+            if drive.is_infinite() {
+                return Err(Error::invalid(
+                    "drives",
+                    format!("row {row}, column {column} is infinite"),
+                ));
+            }
+            if stopping && drive < 0.0 {
+                return Err(Error::invalid(
+                    "drives",
+                    format!(
+                        "row {row}, column {column} is {drive}: the stopping equation needs drives ≥ 0"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Reading: search, value, score, explain, recall. Nothing here changes state.
+
+use crate::activation::{Activation, activate};
+use crate::episodes::{Batch, Episodes, normalised_rows};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::memory::Memories;
+use crate::parallel;
+use crate::predict::EdgeRange;
+use crate::recall::{self, Path};
+use crate::replay::backup::Values;
+use crate::score::{self, Explanation, ScoreRequest, Scores};
+use crate::search;
+use crate::store::Store;
+
+impl Store {
+    pub(crate) fn memories(&self) -> &Memories {
+        &self.memories
+    }
+
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub(crate) fn values_of(&self) -> &Values {
+        &self.values
+    }
+
+    pub(crate) fn edge_range(&self) -> EdgeRange {
+        self.edges.range(&self.config)
+    }
+
+    /// `(e_lo, e_hi)` in force.
+    #[must_use]
+    pub fn edge_cosines(&self) -> (f64, f64) {
+        let range = self.edge_range();
+        (range.lo, range.hi)
+    }
+
+    pub(crate) fn activate_rows(
+        &self,
+        rows: &[f32],
+        threads: Option<usize>,
+    ) -> Result<Vec<Activation>> {
+        let dim = self.config.dim;
+        parallel::map(rows.len() / dim, threads, |t| {
+            let x = &rows[t * dim..(t + 1) * dim];
+            activate(
+                &search::nearest(&self.memories, x, self.config.k),
+                &self.config,
+            )
+        })
+    }
+
+    pub(crate) fn activate_batch(
+        &self,
+        batch: &Batch,
+        threads: Option<usize>,
+    ) -> Result<Vec<Activation>> {
+        self.activate_rows(batch.rows(), threads)
+    }
+
+    /// `Φ_q = Σ_i φ_i v_iq`.
+    pub(crate) fn phi(&self, activation: &Activation) -> Vec<f64> {
+        let mut phi = vec![0.0; self.channels.len()];
+        for answer in &activation.answers {
+            for (phi, &v) in phi.iter_mut().zip(self.values.of(answer.slot)) {
+                *phi += answer.phi * f64::from(v);
+            }
+        }
+        phi
+    }
+
+    /// The `k` memories of largest inner product with each query: `(B, k)` ids and similarities, ties
+    /// by lower id, padded with −1 and −∞.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for bad queries, `k` or `threads`.
+    pub fn search(
+        &self,
+        queries: &[f32],
+        k: usize,
+        threads: Option<usize>,
+    ) -> Result<(Vec<i64>, Vec<f32>)> {
+        if !(1..=1 << 20).contains(&k) {
+            return Err(Error::invalid(
+                "k",
+                format!("{k} is not in [1, {}]", 1 << 20),
+            ));
+        }
+        let dim = self.config.dim;
+        let queries = normalised_rows("queries", queries, dim)?;
+        let found = parallel::map(queries.len() / dim, threads, |row| {
+            search::nearest(&self.memories, &queries[row * dim..(row + 1) * dim], k)
+        })?;
+        let mut ids = Vec::with_capacity(found.len() * k);
+        let mut similarities = Vec::with_capacity(found.len() * k);
+        for hits in found {
+            let padding = k - hits.len();
+            ids.extend(hits.iter().map(|hit| hit.id));
+            ids.extend(std::iter::repeat_n(-1, padding));
+            similarities.extend(hits.iter().map(|hit| hit.similarity));
+            similarities.extend(std::iter::repeat_n(f32::NEG_INFINITY, padding));
+        }
+        Ok((ids, similarities))
+    }
+
+    /// `Φ` `(B, Q)` and `σ` `(B,)` of each query.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for bad queries or `threads`.
+    pub fn value(&self, queries: &[f32], threads: Option<usize>) -> Result<(Vec<f32>, Vec<f32>)> {
+        let queries = normalised_rows("queries", queries, self.config.dim)?;
+        let activations = self.activate_rows(&queries, threads)?;
+        let values = activations
+            .iter()
+            .flat_map(|a| self.phi(a))
+            .map(|phi| phi as f32)
+            .collect();
+        let support = activations.iter().map(|a| a.support as f32).collect();
+        Ok((values, support))
+    }
+
+    /// Scores a batch of episodes. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument.
+    pub fn score(&self, episodes: &Episodes<'_>, request: &ScoreRequest<'_>) -> Result<Scores> {
+        score::score(self, &episodes.checked(self.config.dim)?, request)
+    }
+
+    /// Which memories, associations and channels paid for each step.
+    ///
+    /// # Errors
+    /// As [`Store::score`].
+    pub fn explain(
+        &self,
+        episodes: &Episodes<'_>,
+        request: &ScoreRequest<'_>,
+    ) -> Result<Vec<Explanation>> {
+        score::explain::explain(self, &episodes.checked(self.config.dim)?, request)
+    }
+
+    /// Iterative retrieval: up to `beams` paths of up to `depth` memories from what answers to `query`
+    /// along associations toward value.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument.
+    pub fn recall(
+        &self,
+        query: &[f32],
+        depth: usize,
+        beams: usize,
+        weights: Option<&[f64]>,
+    ) -> Result<Vec<Path>> {
+        if query.len() != self.config.dim {
+            return Err(Error::invalid(
+                "query",
+                format!("{} numbers, not {}", query.len(), self.config.dim),
+            ));
+        }
+        let query = normalised_rows("query", query, self.config.dim)?;
+        recall::recall(self, &query, depth, beams, weights)
+    }
+}
