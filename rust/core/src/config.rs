@@ -18,51 +18,51 @@ pub enum Equation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Dimension of the embeddings [d].
+    /// Dimension of the embeddings (d).
     pub dim: usize,
-    /// How many nearest memories answer to a step [k].
+    /// How many nearest memories answer to a step (k).
     pub k: usize,
-    /// Cosine below which nothing is known [τ].
+    /// Cosine below which nothing is known (τ).
     pub tau: f32,
-    /// Integer exponent of the activation [p].
+    /// Integer exponent of the activation (p).
     pub power: u32,
-    /// What keeps the activation sub-stochastic [ε].
+    /// What keeps the activation sub-stochastic (ε).
     pub epsilon: f64,
-    /// Discount of the value equation [γ].
+    /// Discount of the value equation (γ).
     pub gamma: f64,
-    /// Decay of the eligibility trace [λ].
+    /// Decay of the eligibility trace (λ).
     pub trace: f64,
-    /// How many entries a trace keeps [`m_trace`].
+    /// How many entries a trace keeps (`m_trace`).
     pub trace_size: usize,
-    /// How many successors a row keeps [`max_out`].
+    /// How many successors a row keeps (`max_out`).
     pub max_out: usize,
-    /// Novelty from which a step is a memory of its own [ν].
+    /// Novelty from which a step is a memory of its own (ν).
     pub novelty: f64,
-    /// Worth from which a novel step is admitted [θ].
+    /// Worth from which a novel step is admitted (θ).
     pub worth: f64,
-    /// Weight of novelty in the worth [`w_n`].
+    /// Weight of novelty in the worth (`w_n`).
     pub w_novelty: f64,
-    /// Weight of surprise in the worth [`w_s`].
+    /// Weight of surprise in the worth (`w_s`).
     pub w_surprise: f64,
-    /// Weight of drive in the worth [`w_d`].
+    /// Weight of drive in the worth (`w_d`).
     pub w_drive: f64,
-    /// Share of the pay that needs no edge support [ρ].
+    /// Share of the pay that needs no edge support (ρ).
     pub rho: f64,
-    /// Support from which the gate is fully open [`σ_0`].
+    /// Support from which the gate is fully open (`σ_0`).
     pub sigma_0: f64,
     /// The value equation.
     pub equation: Equation,
     /// Most memories the store holds, terminals included; `None` is no limit.
     pub capacity: Option<usize>,
-    /// Observed episodes after which the weight of merges in the retention halves [h].
+    /// Observed episodes after which the weight of merges in the retention halves (h).
     pub half_life: u64,
-    /// Cosine of prediction and step at which edge support begins, until measured [`e_lo`].
+    /// Cosine of prediction and step at which edge support begins, until measured (`e_lo`).
     pub e_lo: f64,
-    /// Cosine of prediction and step at which edge support is full, until measured [`e_hi`].
+    /// Cosine of prediction and step at which edge support is full, until measured (`e_hi`).
     pub e_hi: f64,
-    /// Within-episode cosine at which redundancy begins to cost [`d_lo`].
+    /// Within-episode cosine at which redundancy begins to cost (`d_lo`).
     pub d_lo: f64,
-    /// Within-episode cosine at which a step pays nothing [`d_hi`].
+    /// Within-episode cosine at which a step pays nothing (`d_hi`).
     pub d_hi: f64,
     /// Keep the raw episodes, so that `veto` can replay history without one of them.
     pub keep_episodes: bool,
