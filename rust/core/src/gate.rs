@@ -130,8 +130,7 @@ impl Store {
                 };
                 let (id, slot) = self.create(&birth);
                 self.note_drives(slot, episode, t);
-                let drives = self.memories.drives(slot).to_vec();
-                self.values.start(slot, &drives);
+                self.values.start(slot, self.memories.drives(slot));
                 Admission {
                     memory: id,
                     outcome: Outcome::New,

@@ -79,8 +79,7 @@ impl Store {
                 }
             }
             self.memories.refresh_drives(slot, &self.channels);
-            let drives = self.memories.drives(slot).to_vec();
-            self.values.start(slot, &drives);
+            self.values.start(slot, self.memories.drives(slot));
         }
         let ids = (first..self.next_memory).collect();
         self.inserts += 1;

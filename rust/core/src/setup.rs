@@ -61,7 +61,7 @@ impl Store {
             low,
             high,
         });
-        let (id, slot) = self.create(&Birth {
+        let (id, _) = self.create(&Birth {
             key: &unit,
             terminal: true,
             merged: 0,
@@ -69,8 +69,6 @@ impl Store {
             text: Some(name),
             provenance: None,
         });
-        let drives = self.memories.drives(slot).to_vec();
-        self.values.start(slot, &drives);
         Ok(self.add_column(Channel {
             name: name.to_owned(),
             kind: Kind::Terminal { memory: id },

@@ -146,6 +146,7 @@ impl Store {
         self.next_memory += 1;
         let slot = self.memories.add(id, birth, &self.channels);
         self.graph.ensure(slot);
+        self.values.start(slot, self.memories.drives(slot));
         (id, slot)
     }
 
