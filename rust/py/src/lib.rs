@@ -1,4 +1,65 @@
-//! x
+//! The Python binding of `sharpwave-core`: arrays in, arrays out, and no logic.
+//!
+//! A call parses its arguments attached to the interpreter, detaches ([`detach`]), takes the store's lock
+//! ([`handle`]), computes, attaches again and wraps the result ([`convert`], [`errors`]).
+
+mod convert;
+mod detach;
+mod errors;
+mod handle;
+mod store;
+mod view;
+
 use pyo3::prelude::*;
+
+/// The compiled core: flat arrays in, flat arrays out. `sharpwave.ValueStore` is the face of it.
 #[pymodule]
-mod _core {}
+mod _core {
+    use pyo3::prelude::*;
+    use pyo3::types::PyDict;
+    use sharpwave_core as core;
+
+    #[pymodule_export]
+    use crate::errors::{EmbedderError, FormatError};
+    #[pymodule_export]
+    use crate::store::Store;
+    #[pymodule_export]
+    use crate::view::View;
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// The numbers, JSON to JSON, as the core holds them; or a ValueError naming the one out of range.
+    #[pyfunction]
+    fn check_config(config: &str) -> PyResult<String> {
+        crate::convert::config_json(&crate::convert::config(config)?)
+    }
+
+    /// How many threads a call uses unless it says otherwise.
+    #[pyfunction]
+    fn set_num_threads(n: usize) -> PyResult<()> {
+        core::set_num_threads(n).map_err(crate::errors::to_python)
+    }
+
+    /// How many threads a call uses unless it says otherwise; all processors by default.
+    #[pyfunction]
+    fn get_num_threads() -> usize {
+        core::num_threads()
+    }
+
+    /// The instruction sets found, and the one in use.
+    #[pyfunction]
+    fn cpu_features(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+        let features = PyDict::new(py);
+        features.set_item("available", core::simd::available())?;
+        features.set_item("used", core::simd::instruction_set())?;
+        Ok(features)
+    }
+
+    /// The names of the functionals of `score`, the default first.
+    #[pyfunction]
+    fn functionals() -> Vec<&'static str> {
+        core::functionals()
+    }
+}

@@ -1,0 +1,73 @@
+"""sharpwave: a value memory for reinforcement learning.
+
+Importing it imports NumPy and nothing else: no threads, no CPU check, no torch. The names below that need more
+are imported when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sharpwave._core import (
+    EmbedderError,
+    FormatError,
+    __version__,
+    cpu_features,
+    get_num_threads,
+    set_num_threads,
+)
+from sharpwave.config import Config
+from sharpwave.habituation import Habituation
+from sharpwave.reports import (
+    Association,
+    Explanation,
+    ObserveReport,
+    Path,
+    Payment,
+    ReplayReport,
+    Scores,
+)
+from sharpwave.store import ValueStore
+from sharpwave.view import FrozenView
+
+if TYPE_CHECKING:
+    from sharpwave import embed, episodes
+    from sharpwave.reward import InstrumentalReward, Weights
+
+__all__ = [
+    "Association",
+    "Config",
+    "EmbedderError",
+    "Explanation",
+    "FormatError",
+    "FrozenView",
+    "Habituation",
+    "InstrumentalReward",
+    "ObserveReport",
+    "Path",
+    "Payment",
+    "ReplayReport",
+    "Scores",
+    "ValueStore",
+    "Weights",
+    "__version__",
+    "cpu_features",
+    "embed",
+    "episodes",
+    "get_num_threads",
+    "set_num_threads",
+]
+
+_MODULES = {"embed", "episodes", "integrations", "remedies", "serve", "viz"}
+_NAMES = {"InstrumentalReward": "sharpwave.reward", "Weights": "sharpwave.reward"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"sharpwave.{name}")
+    if name in _NAMES:
+        return getattr(import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'sharpwave' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

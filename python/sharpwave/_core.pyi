@@ -1,0 +1,222 @@
+"""The compiled core: flat arrays in, flat arrays out. `sharpwave.ValueStore` is the face of it.
+
+Arrays must be C-contiguous and of the dtype given here; `sharpwave.coerce` makes them so. No call holds the GIL while
+it works or waits.
+"""
+
+from typing import Any, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class FormatError(ValueError):
+    """A damaged or foreign file; the message says which section."""
+
+class EmbedderError(ValueError):
+    """The store was filled by another embedder: its keys and these steps lie in different spaces."""
+
+def check_config(config: str) -> str:
+    """The numbers, JSON to JSON, as the core holds them; or a ValueError naming the one out of range."""
+
+def set_num_threads(n: int) -> None:
+    """How many threads a call uses unless it says otherwise."""
+
+def get_num_threads() -> int:
+    """How many threads a call uses unless it says otherwise; all processors by default."""
+
+def cpu_features() -> dict[str, Any]:
+    """The instruction sets found, and the one in use."""
+
+def functionals() -> list[str]:
+    """The names of the functionals of `score`, the default first."""
+
+_Habituation = tuple[NDArray[np.int64], NDArray[np.float64], float]
+
+class View:
+    """A store to read: a live one, or one moment of it."""
+
+    def __len__(self) -> int: ...
+    def dim(self) -> int:
+        """d."""
+
+    def config(self) -> str:
+        """The numbers in force, in JSON."""
+
+    def channels(self) -> list[tuple[str, bool, float, float]]:
+        """Name, whether it is scalar, low and high of each channel."""
+
+    def embedder(self) -> str | None:
+        """The fingerprint of the embedder that filled the store."""
+
+    def ids(self) -> NDArray[np.int64]:
+        """(N,) ascending."""
+
+    def keys(self) -> NDArray[np.float32]:
+        """(N, d)."""
+
+    def values(self) -> NDArray[np.float32]:
+        """(N, Q)."""
+
+    def drives(self) -> NDArray[np.float32]:
+        """(N, Q)."""
+
+    def baseline(self) -> NDArray[np.float32]:
+        """(Q,)."""
+
+    def counts(self) -> NDArray[np.int64]:
+        """(N,) steps merged."""
+
+    def mass(self) -> NDArray[np.float64]:
+        """(N,) association mass."""
+
+    def is_terminal(self) -> NDArray[np.bool_]:
+        """(N,)."""
+
+    def texts(self) -> list[str | None]:
+        """One a memory."""
+
+    def edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Source ids, target ids and weights P."""
+
+    def digest(self) -> str:
+        """Of the whole state."""
+
+    def to_bytes(self) -> bytes:
+        """A snapshot."""
+
+    def save(self, path: str) -> None:
+        """A snapshot, written beside and renamed."""
+
+    def frozen(self) -> View:
+        """This moment."""
+
+    def ablated(
+        self,
+        values: NDArray[np.float32] | None,
+        baseline: NDArray[np.float32] | None,
+        constant_transitions: bool,
+    ) -> View:
+        """This moment with something knocked out."""
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, num_threads: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids and cosines, (B, k)."""
+
+    def value(
+        self, queries: NDArray[np.float32], num_threads: int | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Φ (B, Q) and σ (B,)."""
+
+    def score(
+        self,
+        steps: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        weights: NDArray[np.float64] | None,
+        functional: str,
+        discount: float,
+        context: NDArray[np.int64],
+        habituation: _Habituation | None,
+        details: bool,
+        num_threads: int | None,
+    ) -> dict[str, Any]:
+        """The arrays of `sharpwave.Scores` by name."""
+
+    def explain(
+        self,
+        steps: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        weights: NDArray[np.float64] | None,
+        functional: str,
+        discount: float,
+        context: NDArray[np.int64],
+        habituation: _Habituation | None,
+    ) -> list[tuple[float, float, float, float, list[tuple[Any, ...]], list[float], list[tuple[Any, ...]]]]:
+        """Pay, support, edge, redundancy, memories, pay by channel and associations of every step."""
+
+    def recall(
+        self,
+        query: NDArray[np.float32],
+        depth: int,
+        beams: int,
+        weights: NDArray[np.float64] | None,
+    ) -> list[tuple[NDArray[np.int64], float, NDArray[np.float32], list[str | None]]]:
+        """Ids, score, values and texts of every path."""
+
+@final
+class Store(View):
+    """A live store: many readers, one writer at a time."""
+
+    def __new__(cls, config: str) -> Self: ...
+    @staticmethod
+    def load(path: str) -> Store:
+        """From a snapshot file."""
+
+    @staticmethod
+    def from_bytes(snapshot: bytes) -> Store:
+        """From the bytes of a snapshot."""
+
+    def original_config(self) -> str:
+        """The numbers that the store was made with, in JSON."""
+
+    def calibrate(
+        self, steps: NDArray[np.float32], offsets: NDArray[np.int64] | None
+    ) -> dict[str, float]:
+        """What it set."""
+
+    def add_terminal(
+        self, name: str, key: NDArray[np.float32], low: float | None, high: float | None
+    ) -> int:
+        """The column."""
+
+    def add_channel(self, name: str, low: float, high: float) -> int:
+        """The column."""
+
+    def remove_channel(self, name: str) -> None:
+        """Its column and its terminal."""
+
+    def observe(
+        self,
+        steps: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        drives: NDArray[np.float32] | None,
+        texts: list[str | None] | None,
+        episode_ids: NDArray[np.int64] | None,
+        source: str | None,
+        propose: bool,
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64], int]:
+        """Memory ids, outcomes (0 new, 1 merged, 2 dropped, 3 proposed), episode ids and backups."""
+
+    def insert(
+        self,
+        keys: NDArray[np.float32],
+        drives: NDArray[np.float32] | None,
+        texts: list[str | None] | None,
+    ) -> NDArray[np.int64]:
+        """The ids."""
+
+    def replay(
+        self,
+        budget: int | None,
+        tol: float,
+        order: str,
+        need: str | NDArray[np.int64],
+        consolidate: bool,
+        max_drift: float | None,
+        num_threads: int | None,
+    ) -> dict[str, Any]:
+        """The fields of `sharpwave.ReplayReport` by name."""
+
+    def veto(self, memory: int | None, episode: int | None) -> None:
+        """As if never seen."""
+
+    def bind_embedder(self, fingerprint: str) -> None:
+        """Record it, or refuse another."""
+
+    def close(self) -> None:
+        """Let go of the data."""
+
+    def closed(self) -> bool:
+        """Whether it was let go of."""

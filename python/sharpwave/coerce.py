@@ -1,0 +1,306 @@
+"""Coercion: whatever a caller passes becomes the flat arrays that the core borrows. The one place where it happens.
+
+C-contiguous float32 NumPy and CPU torch tensors (through DLPack) pass without a copy; CUDA tensors are copied through
+pinned memory; lists, other dtypes and strided arrays are converted. Dtypes and shapes are checked here; values
+(NaN, infinities, zero rows, offsets that do not fit, unknown ids) are checked by the core. Every message names the argument.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+Array: TypeAlias = "ArrayLike | Any"
+"""A NumPy array, a torch tensor, anything with `__dlpack__` or `__array__`, or nested sequences of numbers."""
+
+
+# Arrays
+
+
+def rows(name: str, data: Array, dim: int) -> NDArray[np.float32]:
+    """An (n, dim) float32 matrix."""
+    array = _numbers(name, data)
+    if array.size == 0 and array.ndim < 2:
+        array = array.reshape(0, dim)
+    if array.ndim != 2 or array.shape[1] != dim:
+        raise ValueError(f"{name} must have shape (n, {dim}), got {array.shape}")
+    return _float32(array)
+
+
+def batch(name: str, data: Array, dim: int) -> NDArray[np.float32]:
+    """`rows`, where a single (dim,) vector is a batch of one."""
+    array = _numbers(name, data)
+    if array.ndim == 1 and array.size:
+        array = array.reshape(1, -1)
+    return rows(name, array, dim)
+
+
+def vector(name: str, data: Array, dim: int) -> NDArray[np.float32]:
+    """A (dim,) float32 vector; a (1, dim) matrix is taken for one."""
+    array = _numbers(name, data)
+    if array.shape not in ((dim,), (1, dim)):
+        raise ValueError(f"{name} must have shape ({dim},), got {array.shape}")
+    return _float32(array.reshape(dim))
+
+
+def offsets(data: Array | None, total: int) -> NDArray[np.int64]:
+    """(E+1,) int64, Arrow style; None means that all steps are one episode."""
+    if data is None:
+        return np.array([0, total], np.int64)
+    array = integers("offsets", data)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"offsets must have shape (E+1,), got {array.shape}")
+    return array
+
+
+def integers(name: str, data: Array) -> NDArray[np.int64]:
+    """An int64 array of any shape. Floats are refused: an id or an offset is not a measurement."""
+    array = _numbers(name, data)
+    if array.size and array.dtype.kind == "f":
+        raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds a number beyond int64")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def per_episode(name: str, data: Array | None, episodes: int) -> NDArray[np.int64] | None:
+    """(E,) int64, or None."""
+    if data is None:
+        return None
+    array = integers(name, data)
+    if array.ndim == 0 and episodes == 1:
+        array = array.reshape(1)
+    if array.shape != (episodes,):
+        raise ValueError(f"{name} must have shape ({episodes},), one an episode, got {array.shape}")
+    return array
+
+
+def context(data: bool | int | Array, episodes: int) -> NDArray[np.int64]:
+    """How many leading steps of each episode are prompt: True is one, False none."""
+    if data is None:
+        raise TypeError("context must be a bool, an int or one int an episode, got None")
+    if isinstance(data, bool | np.bool_):
+        return np.full(episodes, int(data), np.int64)
+    array = integers("context", data)
+    if array.ndim == 0:
+        array = np.full(episodes, int(array), np.int64)
+    if array.shape != (episodes,):
+        raise ValueError(f"context must be one number or have shape ({episodes},), got {array.shape}")
+    if (array < 0).any():
+        raise ValueError(f"context must not be negative, episode {int(np.argmax(array < 0))} has {array.min()}")
+    return array
+
+
+def drives(
+    data: Array | Mapping[str, Array] | None,
+    channels: Sequence[str],
+    offsets: NDArray[np.int64],
+    total: int,
+) -> NDArray[np.float32] | None:
+    """(ΣT, Qs) float32, NaN where nothing was observed; one row an episode is credited to its last step.
+
+    `channels` are the scalar channels in the order of their columns. A dict by channel name may leave some out.
+    """
+    if data is None:
+        return None
+    if isinstance(data, Mapping):
+        return _drives_by_name(data, channels, offsets, total)
+    array = _numbers("drives", data)
+    if array.ndim == 1 and (len(channels) == 1 or array.size == 0):
+        array = array.reshape(-1, len(channels))
+    episodes = len(offsets) - 1
+    if array.shape == (total, len(channels)):
+        return _float32(array)
+    if array.shape == (episodes, len(channels)):
+        return _at_last_step(_float32(array), offsets, total)
+    raise ValueError(
+        f"drives must have shape ({total}, {len(channels)}), one row a step, or ({episodes}, {len(channels)}), "
+        f"one row an episode, for the scalar channels {list(channels)}; got {array.shape}"
+    )
+
+
+def _drives_by_name(
+    data: Mapping[str, Array], channels: Sequence[str], offsets: NDArray[np.int64], total: int
+) -> NDArray[np.float32]:
+    table = np.full((total, len(channels)), np.nan, np.float32)
+    for name, column in data.items():
+        if name not in channels:
+            raise KeyError(f"drives: no scalar channel {name!r}, there are {list(channels)}")
+        observed = drives(column, [name], offsets, total)
+        assert observed is not None
+        table[:, channels.index(name)] = observed[:, 0]
+    return table
+
+
+def _at_last_step(
+    array: NDArray[np.float32], offsets: NDArray[np.int64], total: int
+) -> NDArray[np.float32]:
+    """Rows of episodes become rows of their last steps. Offsets that do not fit are left for the core to name."""
+    table = np.full((total, array.shape[1]), np.nan, np.float32)
+    for episode, row in enumerate(array):
+        first, end = offsets[episode], offsets[episode + 1]
+        if first >= end:
+            if not np.isnan(row).all():
+                raise ValueError(f"drives: episode {episode} has no step to credit")
+        elif 0 < end <= total:
+            table[end - 1] = row
+    return table
+
+
+def weights(
+    data: Array | Mapping[str, float] | None, channels: Sequence[str]
+) -> NDArray[np.float64] | None:
+    """(Q,) float64, or None for equal weights. In a dict by channel name, channels left out weigh 0."""
+    if data is None:
+        return None
+    if isinstance(data, Mapping):
+        table = np.zeros(len(channels))
+        for name, weight in data.items():
+            if name not in channels:
+                raise KeyError(f"weights: no channel {name!r}, there are {list(channels)}")
+            table[channels.index(name)] = number("weights", weight)
+        return table
+    array = _numbers("weights", data)
+    if array.ndim == 0:
+        array = array.reshape(1)
+    if array.shape != (len(channels),):
+        raise ValueError(
+            f"weights must have shape ({len(channels)},) for the channels {list(channels)}, got {array.shape}"
+        )
+    return np.ascontiguousarray(array, np.float64)
+
+
+def table(name: str, data: Array | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """A float32 array of exactly this shape, or None."""
+    if data is None:
+        return None
+    array = _numbers(name, data)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    return _float32(array)
+
+
+# Strings and scalars
+
+
+def texts(name: str, data: Iterable[str | None] | None, count: int) -> list[str | None] | None:
+    """One string (or None) for each of `count` rows."""
+    if data is None:
+        return None
+    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
+        raise TypeError(f"{name} must be a sequence of strings, got {type(data).__name__}")
+    strings = list(data)
+    if len(strings) != count:
+        raise ValueError(f"{name} must be {count} strings, one a row, got {len(strings)}")
+    for row, string in enumerate(strings):
+        if string is not None and not isinstance(string, str):
+            raise TypeError(f"{name} row {row} must be a string, got {type(string).__name__}")
+    return strings
+
+
+def string(name: str, value: Any) -> str:
+    """A str, and nothing else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """A bool, and nothing else."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
+
+
+def whole(name: str, value: Any) -> int:
+    """An int, a NumPy integer, or a float without a fraction."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be a whole number, got bool")
+    try:
+        return operator.index(value)
+    except TypeError:
+        real = number(name, value)
+    if not real.is_integer():
+        raise ValueError(f"{name} must be a whole number, got {real}")
+    return int(real)
+
+
+def count(name: str, value: Any) -> int:
+    """A whole number from 0."""
+    integer = whole(name, value)
+    if not 0 <= integer <= sys.maxsize:
+        raise ValueError(f"{name} must be a count, got {integer}")
+    return integer
+
+
+def number(name: str, value: Any) -> float:
+    """A float, an int, a NumPy or torch scalar."""
+    if isinstance(value, bool | np.bool_ | str | bytes | bytearray):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if getattr(value, "shape", ()) != ():
+        raise TypeError(f"{name} must be a number, got an array of shape {tuple(value.shape)}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
+    except OverflowError:
+        raise ValueError(f"{name} is too large") from None
+
+
+# What the rest stands on
+
+
+def _float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """A number beyond float32 becomes an infinity, which the core refuses by its row."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
+
+
+def _numbers(name: str, data: Array) -> NDArray[Any]:
+    """A NumPy array of real numbers, borrowed where that is possible."""
+    array = _array(name, data)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
+def _array(name: str, data: Array) -> NDArray[Any]:
+    if isinstance(data, np.ndarray):
+        return np.asarray(data)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(data, torch.Tensor):
+        return _from_torch(name, data, torch)
+    if data is None or isinstance(data, str | bytes | Mapping):
+        raise TypeError(f"{name} must be an array of numbers, got {type(data).__name__}")
+    if isinstance(data, Sequence):  # perhaps of tensors
+        data = [_array(name, item) if hasattr(item, "__dlpack__") else item for item in data]
+    try:
+        return np.from_dlpack(data) if hasattr(data, "__dlpack__") else np.asarray(data)
+    except ValueError as error:
+        raise ValueError(f"{name} is no rectangular array of numbers: {error}") from None
+    except (TypeError, BufferError, RuntimeError) as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from None
+
+
+def _from_torch(name: str, tensor: Any, torch: Any) -> NDArray[Any]:
+    if tensor.is_sparse or tensor.is_quantized or tensor.device.type == "meta":
+        raise TypeError(f"{name} must be a dense tensor, got {tensor.layout} on {tensor.device}")
+    tensor = tensor.detach()
+    if tensor.device.type == "cuda":
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        pinned.copy_(tensor, non_blocking=True)
+        torch.cuda.current_stream(tensor.device).synchronize()
+        tensor = pinned
+    elif tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    if tensor.dtype == torch.bfloat16:  # unknown to NumPy
+        tensor = tensor.float()
+    return np.from_dlpack(tensor.resolve_conj().resolve_neg())

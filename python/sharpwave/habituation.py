@@ -1,0 +1,100 @@
+"""Habituation across episodes: what was used lately pays less.
+
+A table that the caller owns, so that scoring stays free of state. With u_i the uses of memory i in the last M recorded
+episodes, its value counts h_i = 1/(1 + η·u_i) times; one episode uses a memory as much as it activates it at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave import coerce
+from sharpwave.reports import Scores
+
+
+class Habituation:
+    """Uses of memories over the last `episodes` episodes, for `score(..., habituation=table)`.
+
+    >>> scores = view.score(steps, offsets, habituation=table, details=True)
+    >>> table.record(scores)
+    """
+
+    __slots__ = ("_recent", "eta")
+
+    def __init__(self, episodes: int = 64, eta: float = 1.0) -> None:
+        episodes = coerce.whole("episodes", episodes)
+        if episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {episodes}")
+        self.eta = coerce.number("eta", eta)
+        if not 0 <= self.eta < float("inf"):
+            raise ValueError(f"eta must be finite and at least 0, got {self.eta}")
+        self._recent: deque[tuple[NDArray[np.int64], NDArray[np.float64]]] = deque(maxlen=episodes)
+
+    def record(self, scores: Scores) -> None:
+        """Add the episodes of a `score(..., details=True)`, oldest first; prompts are not recorded."""
+        if scores.ids is None or scores.phi is None:
+            raise ValueError("scores lack the activations: call score with details=True")
+        for first, end, prompt in zip(scores.offsets, scores.offsets[1:], scores.context, strict=True):
+            scored = slice(min(first + prompt, end), end)
+            self._recent.append(_uses(scores.ids[scored], scores.phi[scored]))
+
+    def uses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The memories used, in ascending order of id, and how often: Σ over episodes of max_t φ_i."""
+        if not self._recent:
+            return np.empty(0, np.int64), np.empty(0)
+        all_ids = np.concatenate([ids for ids, _ in self._recent])
+        ids, where = np.unique(all_ids, return_inverse=True)
+        amounts = np.concatenate([amounts for _, amounts in self._recent])
+        return ids, np.bincount(where, weights=amounts, minlength=len(ids))
+
+    def clear(self) -> None:
+        """Forget every recorded episode."""
+        self._recent.clear()
+
+    @property
+    def episodes(self) -> int:
+        """M, how many episodes are remembered at most."""
+        assert self._recent.maxlen is not None
+        return self._recent.maxlen
+
+    def __len__(self) -> int:
+        return len(self._recent)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as plain numbers, ready for JSON."""
+        recent = [[ids.tolist(), amounts.tolist()] for ids, amounts in self._recent]
+        return {"episodes": self.episodes, "eta": self.eta, "recent": recent}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        habituation = cls(table["episodes"], table["eta"])
+        for ids, amounts in table["recent"]:
+            habituation._recent.append((np.array(ids, np.int64), np.array(amounts, np.float64)))
+        return habituation
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.to_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restored = self.from_dict(state)
+        self._recent, self.eta = restored._recent, restored.eta
+
+    def __repr__(self) -> str:
+        return f"Habituation(episodes={self.episodes}, eta={self.eta:g}, recorded={len(self)})"
+
+
+def _uses(
+    ids: NDArray[np.int64], phi: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The memories that one episode activates, and how strongly at most."""
+    active = (ids >= 0) & (phi > 0)
+    distinct, where = np.unique(ids[active], return_inverse=True)
+    strongest = np.zeros(len(distinct))
+    np.maximum.at(strongest, where, phi[active])
+    return distinct, strongest

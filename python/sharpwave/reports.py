@@ -1,0 +1,157 @@
+"""What the verbs of a store return: small frozen records of arrays that belong to the caller.
+
+ΣT counts the steps of E episodes laid end to end; episode e is `offsets[e]:offsets[e + 1]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObserveReport:
+    """What became of each observed step."""
+
+    memory_ids: Ids
+    """(ΣT,) the memory that the step became or was merged into; -1 where it was dropped."""
+    outcome: NDArray[np.str_]
+    """(ΣT,) "new", "merged" or "dropped"; "proposed" where the episode was put aside."""
+    episode_ids: Ids
+    """(E,) for `veto`."""
+    backups: int
+    """How many backups the awake replay performed."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many steps had each outcome."""
+        return {name: int(np.count_nonzero(self.outcome == name)) for name in OUTCOMES}
+
+
+OUTCOMES = ("new", "merged", "dropped", "proposed")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """What a sleep did."""
+
+    backups: int
+    """How many backups were performed; those that changed nothing count."""
+    residual: float
+    """No value is further than this from the fixed point."""
+    converged: bool
+    """residual ≤ tol."""
+    seconds: float
+    """Wall-clock time."""
+    observed: int
+    """How many proposed episodes were consolidated."""
+    refused: bool
+    """The consolidation would have moved the store by more than `max_drift`: nothing was changed, the proposals are kept."""
+    drift: float | None
+    """How far the consolidation moved (or would have moved) the values of the calibration sample."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What episodes earn, step by step."""
+
+    total: Floats
+    """(E,) what each episode earns: the sum of its steps."""
+    step: Floats
+    """(ΣT,) r_t, what each step earns."""
+    support: Floats
+    """(ΣT,) σ: how much the store knows about the step at all."""
+    edge: Floats
+    """(ΣT,) E: did a known way lead here?"""
+    redundancy: Floats
+    """(ΣT,) H: 1 for something new in this episode, 0 for the same again."""
+    offsets: Ids
+    """(E+1,) where each episode begins and the last one ends."""
+    context: Ids
+    """(E,) how many leading steps of each episode were prompt."""
+    ids: Ids | None = None
+    """(ΣT, k) the memories that answered, -1 padded; with `details=True`."""
+    phi: Floats | None = None
+    """(ΣT, k) φ, their activations; with `details=True`."""
+    similarity: Floats | None = None
+    """(ΣT, k) s, their cosines; with `details=True`."""
+
+
+class Payment(NamedTuple):
+    """What one memory paid for one step."""
+
+    id: int
+    phi: float
+    """φ_i, how strongly it answered."""
+    gain: float
+    """The part of φ_i that was paid: not yet shown in this episode, gated."""
+    advantage: float
+    """A_i = Σ_q w_q a_iq, what the whole of it would pay."""
+    pay: float
+    terminal: bool
+    """Terminals absorb activation and pay nothing."""
+    text: str | None
+
+
+class Association(NamedTuple):
+    """One association that led to a step."""
+
+    source: int
+    target: int
+    weight: float
+    """φ_source·P, its share of the prediction."""
+    agreement: float
+    """The cosine of the target's key and the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a step earned what it earned."""
+
+    step: int
+    """Its row in `steps`."""
+    pay: float
+    support: float
+    edge: float
+    redundancy: float
+    memories: list[Payment]
+    channels: dict[str, float]
+    """What the memories paid on behalf of each channel."""
+    associations: list[Association]
+
+    def __str__(self) -> str:
+        head = (
+            f"step {self.step}: pay {self.pay:+.4f} "
+            f"(support {self.support:.2f}, edge {self.edge:.2f}, redundancy {self.redundancy:.2f})"
+        )
+        paid = [
+            f"  {m.pay:+.4f}  φ {m.phi:.2f} × {m.advantage:.3f}  [{m.id}{' terminal' if m.terminal else ''}] {m.text or ''}"
+            for m in self.memories
+        ]
+        led = [
+            f"  {a.source} → {a.target}  weight {a.weight:.3f}, agreement {a.agreement:.2f}"
+            for a in self.associations
+        ]
+        return "\n".join([head, *paid, *led])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """A way along associations toward value."""
+
+    ids: Ids
+    """(n,) the memories in order."""
+    score: float
+    """φ(start)·Π(γP)·(w·v of the end)."""
+    values: Floats
+    """(n,) their values w·v."""
+    texts: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)

@@ -1,0 +1,286 @@
+"""ValueStore: the value memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave import _core, coerce
+from sharpwave.config import Config
+from sharpwave.reports import OUTCOMES, ObserveReport, ReplayReport
+from sharpwave.view import View, _summary, _threads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from sharpwave.coerce import Array
+
+Order = Literal["prioritized", "reverse", "full"]
+
+SNAPSHOT = "snapshot.safetensors"
+
+
+class ValueStore(View):
+    """Remembers episodes and infers how valuable each memory is as a means to the terminal values.
+
+    >>> store = sw.ValueStore(sw.Config(dim=384))
+    >>> store.add_terminal("wedding", embed("They married."))
+    >>> store.observe(steps, offsets, texts=chunks)
+    >>> store.replay()
+    >>> store.score(new_steps).total
+
+    Safe to share between threads: scorers run beside each other, writers one at a time, and no call holds the GIL
+    while it works or waits. A call that fails leaves the store as it was. Ctrl-C stops a long call between two
+    episodes or two slices of a sleep; what was done by then stays.
+    """
+
+    __slots__ = ("_path", "_saved")
+    _core: _core.Store  # pyright: ignore[reportIncompatibleVariableOverride]
+    _path: FilePath | None
+    _saved: str | None
+
+    def __init__(self, config: Config) -> None:
+        """An empty store in memory."""
+        if not isinstance(config, Config):
+            raise TypeError(f"config must be a sharpwave.Config, got {type(config).__name__}")
+        self._hold(_core.Store(config.to_json()))
+
+    def _hold(self, core: _core.Store, path: FilePath | None = None) -> Self:
+        self._core, self._path, self._saved = core, path, None
+        return self
+
+    # Terminal values
+
+    def calibrate(self, steps: Array, offsets: Array | None = None) -> dict[str, float]:
+        """Fit τ and the redundancy range to a sample of one's own embedding, and keep the sample for terminals' ranges.
+
+        Works on an empty store only. Without `offsets`, `steps` (n, d) are unrelated and set no redundancy range;
+        with them they are base episodes. Returns what it set.
+        """
+        rows = coerce.rows("steps", steps, self.dim)
+        ends = np.arange(len(rows) + 1) if offsets is None else coerce.offsets(offsets, len(rows))
+        return self._core.calibrate(rows, ends)
+
+    def add_terminal(
+        self, name: str, key: Array, low: float | None = None, high: float | None = None
+    ) -> int:
+        """A channel that is an embedding `key` (d,) to approach; returns its column.
+
+        A memory whose cosine to the key is `low` has drive 0, at `high` it has drive 1; by default the median and the
+        maximum over the calibration sample, else 0 and 1.
+        """
+        return self._core.add_terminal(
+            coerce.string("name", name),
+            coerce.vector("key", key, self.dim),
+            None if low is None else coerce.number("low", low),
+            None if high is None else coerce.number("high", high),
+        )
+
+    def add_channel(self, name: str, low: float = 0.0, high: float = 1.0) -> int:
+        """A channel that is a scalar reward source, fed by `drives`; returns its column."""
+        return self._core.add_channel(
+            coerce.string("name", name), coerce.number("low", low), coerce.number("high", high)
+        )
+
+    def remove_channel(self, name: str) -> None:
+        """Forget a channel: its column, and its terminal if it has one."""
+        self._core.remove_channel(coerce.string("name", name))
+
+    # Learning
+
+    def observe(
+        self,
+        steps: Array,
+        offsets: Array | None = None,
+        drives: Array | Mapping[str, Array] | None = None,
+        texts: Iterable[str | None] | None = None,
+        episode_ids: Array | None = None,
+        source: str | None = None,
+        propose: bool = False,
+    ) -> ObserveReport:
+        """Write episodes: gate, associate, evict, replay awake.
+
+        Args:
+            steps: (ΣT, d), the steps of all episodes; or one episode (T, d).
+            offsets: (E+1,), where the episodes begin in `steps`.
+            drives: what the scalar channels gave: (ΣT, Qs), one row a step; or (E, Qs), credited to the last step; or
+                a dict of such columns by channel name. NaN is not observed.
+            texts: what the steps say, for `explain`.
+            episode_ids: (E,) ids for `veto`; fresh ones by default.
+            source: where the episodes come from, kept with them.
+            propose: keep the episodes aside until `replay(consolidate=True)`.
+        """
+        rows = coerce.rows("steps", steps, self.dim)
+        ends = coerce.offsets(offsets, len(rows))
+        memory_ids, outcome, ids, backups = self._core.observe(
+            rows,
+            ends,
+            coerce.drives(drives, self.scalar_channels, ends, len(rows)),
+            coerce.texts("texts", texts, len(rows)),
+            coerce.per_episode("episode_ids", episode_ids, len(ends) - 1),
+            None if source is None else coerce.string("source", source),
+            coerce.flag("propose", propose),
+        )
+        return ObserveReport(memory_ids, np.array(OUTCOMES)[outcome], ids, backups)
+
+    def insert(
+        self,
+        keys: Array,
+        drives: Array | Mapping[str, Array] | None = None,
+        texts: Iterable[str | None] | None = None,
+    ) -> NDArray[np.int64]:
+        """Append memories (n, d) as they are: no gate, no merging, no associations. Returns their ids."""
+        rows = coerce.rows("keys", keys, self.dim)
+        singles = np.arange(len(rows) + 1)
+        return self._core.insert(
+            rows,
+            coerce.drives(drives, self.scalar_channels, singles, len(rows)),
+            coerce.texts("texts", texts, len(rows)),
+        )
+
+    def replay(
+        self,
+        budget: int | None = None,
+        tol: float = 1e-4,
+        order: Order = "prioritized",
+        need: Literal["frequency", "uniform"] | Array = "frequency",
+        consolidate: bool = False,
+        max_drift: float | None = None,
+        *,
+        num_threads: int | None = None,
+    ) -> ReplayReport:
+        """Sleep: back values up along the associations until none is further than `tol` from the fixed point.
+
+        Args:
+            budget: how many backups at most; None for as many as it takes.
+            tol: the distance to the fixed point at which sleep ends.
+            order: "prioritized" (need times gain), "reverse" (newest memory first) or "full" (sweeps).
+            need: "frequency", "uniform", or the ids of the memories that episodes start from.
+            consolidate: first observe what was proposed.
+            max_drift: refuse a consolidation that moves mean |Φ| on the calibration sample by more.
+        """
+        return ReplayReport(
+            **self._core.replay(
+                None if budget is None else coerce.count("budget", budget),
+                coerce.number("tol", tol),
+                coerce.string("order", order),
+                need if isinstance(need, str) else coerce.integers("need", need).ravel(),
+                coerce.flag("consolidate", consolidate),
+                None if max_drift is None else coerce.number("max_drift", max_drift),
+                _threads(num_threads),
+            )
+        )
+
+    def veto(self, *, memory: int | None = None, episode: int | None = None) -> None:
+        """Make it as if a memory's steps, or an episode, had never been seen. Exact; needs `keep_episodes=True`."""
+        if (memory is None) == (episode is None):
+            raise TypeError("veto takes either memory= or episode=")
+        self._core.veto(
+            None if memory is None else coerce.whole("memory", memory),
+            None if episode is None else coerce.whole("episode", episode),
+        )
+
+    def bind_embedder(self, fingerprint: str) -> None:
+        """Record the embedder that fills this store; another fingerprint later is an EmbedderError."""
+        self._core.bind_embedder(coerce.string("fingerprint", fingerprint))
+
+    # Files
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], config: Config | None = None) -> Self:
+        """A store that lives in a directory: loaded if it exists, created if not, saved by `close`.
+
+        `config` may be left out when it exists; given, it must be the one that the store was made with.
+        """
+        path = FilePath(directory)
+        snapshot = path / SNAPSHOT
+        if snapshot.exists():
+            core = _core.Store.load(os.fspath(snapshot))
+            store = cls.__new__(cls)._hold(core, path)
+            if config is not None:
+                _same_config(path, Config.from_json(core.config()), config)
+            store._saved = core.digest()
+        elif config is None:
+            raise FileNotFoundError(f"no store in {path}: pass a config to create one")
+        else:
+            store = cls(config)
+            path.mkdir(parents=True, exist_ok=True)
+            store._path = path
+            store.flush()
+        return store
+
+    @property
+    def path(self) -> FilePath | None:
+        """The directory it lives in; None for a store in memory."""
+        return self._path
+
+    def flush(self) -> None:
+        """Save a store that lives in a directory, if it changed since it was last saved."""
+        digest = self._core.digest()
+        if self._path is not None and digest != self._saved:
+            self.save(self._path / SNAPSHOT)
+            self._saved = digest
+
+    def close(self) -> None:
+        """Save a store that lives in a directory, and let go of it. A closed store answers nothing; closing twice is fine."""
+        if not self.closed:
+            self.flush()
+            self._core.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._core.closed()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a snapshot (safetensors) beside `path` and rename it into place."""
+        self._core.save(os.fspath(path))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """A store in memory from a snapshot. A damaged one is a FormatError that says which section."""
+        return cls.__new__(cls)._hold(_core.Store.load(os.fspath(path)))
+
+    @classmethod
+    def from_bytes(cls, snapshot: bytes) -> Self:
+        """The inverse of `to_bytes`."""
+        if not isinstance(snapshot, bytes | bytearray | memoryview):
+            raise TypeError(f"snapshot must be bytes, got {type(snapshot).__name__}")
+        return cls.__new__(cls)._hold(_core.Store.from_bytes(bytes(snapshot)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies by its own versioned bytes; the copy lives in memory."""
+        return type(self).from_bytes, (self.to_bytes(),)
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "ValueStore(closed)"
+        where = f", path={str(self._path)!r}" if self._path else ""
+        return f"ValueStore({_summary(self)}{where})"
+
+
+def _same_config(path: FilePath, stored: Config, given: Config) -> None:
+    differing = [
+        f"{name} is {old!r} there, {new!r} here"
+        for (name, old), new in zip(stored.to_dict().items(), given.to_dict().values(), strict=True)
+        if old != new
+    ]
+    if differing:
+        raise ValueError(f"config differs from that of the store in {path}: {'; '.join(differing)}")

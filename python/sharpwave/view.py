@@ -1,0 +1,315 @@
+"""View: what a live store and a frozen moment of it have in common. Reading and scoring; nothing here changes a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave import _core, coerce
+from sharpwave.config import Config
+from sharpwave.habituation import Habituation
+from sharpwave.reports import Association, Explanation, Path, Payment, Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sharpwave.coerce import Array
+
+    Weights = Array | Mapping[str, float]
+
+AnyArray = TypeVar("AnyArray", bound=NDArray[Any])
+Functional = Literal["coverage", "progress", "potential", "mean"]
+
+
+class View:
+    """A store as its readers see it. Arrays of the store are read-only copies, in the order of `ids`."""
+
+    __slots__ = ("_core",)
+    _core: _core.View
+
+    # Scoring
+
+    def search(
+        self, queries: Array, k: int = 16, *, num_threads: int | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k memories of largest cosine to each query: ids and cosines, both (B, k).
+
+        Exact; ties go to the lower id; where there are fewer than k memories, -1 and -inf.
+        """
+        return self._core.search(
+            coerce.batch("queries", queries, self.dim), coerce.count("k", k), _threads(num_threads)
+        )
+
+    def value(
+        self, queries: Array, *, num_threads: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Φ (B, Q), the value of each query on each channel, and σ (B,), its support."""
+        return self._core.value(
+            coerce.batch("queries", queries, self.dim), _threads(num_threads)
+        )
+
+    def score(
+        self,
+        steps: Array,
+        offsets: Array | None = None,
+        *,
+        weights: Weights | None = None,
+        functional: Functional = "coverage",
+        discount: float = 1.0,
+        context: bool | int | Array = True,
+        habituation: Habituation | None = None,
+        details: bool = False,
+        num_threads: int | None = None,
+    ) -> Scores:
+        """What episodes earn. Scoring never changes the store.
+
+        Args:
+            steps: (ΣT, d), the steps of all episodes; or one episode (T, d).
+            offsets: (E+1,), where the episodes begin in `steps`.
+            weights: (Q,) w_q, or a dict by channel name; equal weights 1/Q by default.
+                A channel of negative weight is something to avoid.
+            functional: "coverage", "progress", "potential" or "mean" (docs/model.md).
+            discount: γ', the trainer's discount; only "potential" knows it.
+            context: how many leading steps are prompt and earn nothing: True (one), False, an int, or (E,) ints.
+            habituation: what was used in the episodes that this table recorded pays less.
+            details: also return which memories answered each step.
+        """
+        arguments = self._score_arguments(steps, offsets, weights, functional, discount, context, habituation)
+        parts = self._core.score(
+            **arguments, details=coerce.flag("details", details), num_threads=_threads(num_threads)
+        )
+        return Scores(**parts, offsets=arguments["offsets"], context=arguments["context"])
+
+    def explain(
+        self,
+        steps: Array,
+        offsets: Array | None = None,
+        *,
+        weights: Weights | None = None,
+        functional: Functional = "coverage",
+        discount: float = 1.0,
+        context: bool | int | Array = True,
+        habituation: Habituation | None = None,
+    ) -> list[Explanation]:
+        """For every step, the memories, channels and associations that paid. Arguments as for `score`."""
+        arguments = self._score_arguments(steps, offsets, weights, functional, discount, context, habituation)
+        names = self.channels
+        return [
+            Explanation(
+                step,
+                pay,
+                support,
+                edge,
+                redundancy,
+                memories=[Payment(*payment) for payment in memories],
+                channels=dict(zip(names, channels, strict=True)),
+                associations=[Association(*association) for association in associations],
+            )
+            for step, (pay, support, edge, redundancy, memories, channels, associations) in enumerate(
+                self._core.explain(**arguments)
+            )
+        ]
+
+    def recall(
+        self, query: Array, depth: int = 8, beams: int = 4, weights: Weights | None = None
+    ) -> list[Path]:
+        """Paths from `query` (d,) along associations toward value, best first: a beam search of `beams` beams.
+
+        A path ends where stopping is at least as good as going on, and after `depth` associations at most.
+        """
+        paths = self._core.recall(
+            coerce.vector("query", query, self.dim),
+            coerce.count("depth", depth),
+            coerce.count("beams", beams),
+            coerce.weights(weights, self.channels),
+        )
+        return [Path(*path) for path in paths]
+
+    def _score_arguments(
+        self,
+        steps: Array,
+        offsets: Array | None,
+        weights: Weights | None,
+        functional: Functional,
+        discount: float,
+        context: bool | int | Array,
+        habituation: Habituation | None,
+    ) -> dict[str, Any]:
+        rows = coerce.rows("steps", steps, self.dim)
+        ends = coerce.offsets(offsets, len(rows))
+        if habituation is not None and not isinstance(habituation, Habituation):
+            raise TypeError(f"habituation must be a Habituation, got {type(habituation).__name__}")
+        return {
+            "steps": rows,
+            "offsets": ends,
+            "weights": coerce.weights(weights, self.channels),
+            "functional": coerce.string("functional", functional),
+            "discount": coerce.number("discount", discount),
+            "context": coerce.context(context, len(ends) - 1),
+            "habituation": None if habituation is None else (*habituation.uses(), habituation.eta),
+        }
+
+    # Columns
+
+    def __len__(self) -> int:
+        """How many memories there are, terminals included."""
+        return len(self._core)
+
+    @property
+    def dim(self) -> int:
+        """d, the length of a step's embedding."""
+        return self._core.dim()
+
+    @property
+    def config(self) -> Config:
+        """The numbers in force; after `calibrate`, the fitted ones."""
+        return Config.from_json(self._core.config())
+
+    @property
+    def channels(self) -> list[str]:
+        """The names of the Q channels, in the order of their columns."""
+        return [name for name, _, _, _ in self._core.channels()]
+
+    @property
+    def channel_ranges(self) -> dict[str, tuple[float, float]]:
+        """The low and high of each channel."""
+        return {name: (low, high) for name, _, low, high in self._core.channels()}
+
+    @property
+    def scalar_channels(self) -> list[str]:
+        """The names of the channels that `drives` feeds, in the order of their columns there."""
+        return [name for name, scalar, _, _ in self._core.channels() if scalar]
+
+    @property
+    def embedder(self) -> str | None:
+        """The fingerprint of the embedder that filled the store, if it was bound."""
+        return self._core.embedder()
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """(N,) the ids of the memories, ascending."""
+        return _read_only(self._core.ids())
+
+    @property
+    def keys(self) -> NDArray[np.float32]:
+        """(N, d) k_i, unit norm."""
+        return _read_only(self._core.keys())
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """(N, Q) v_iq, how much drive can still be reached from each memory."""
+        return _read_only(self._core.values())
+
+    @property
+    def drives(self) -> NDArray[np.float32]:
+        """(N, Q) r_iq, how much drive each memory itself satisfies."""
+        return _read_only(self._core.drives())
+
+    @property
+    def baseline(self) -> NDArray[np.float32]:
+        """(Q,) b_q, the value of the ordinary memory; set at the end of a replay."""
+        return _read_only(self._core.baseline())
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(N,) m_i, how many steps were merged into each memory."""
+        return _read_only(self._core.counts())
+
+    @property
+    def mass(self) -> NDArray[np.float64]:
+        """(N,) n_i, the association mass of each memory."""
+        return _read_only(self._core.mass())
+
+    @property
+    def is_terminal(self) -> NDArray[np.bool_]:
+        """(N,) whether each memory is a terminal."""
+        return _read_only(self._core.is_terminal())
+
+    @property
+    def texts(self) -> list[str | None]:
+        """The text of each memory, where it was given."""
+        return self._core.texts()
+
+    def edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Every association: source ids, target ids and weights P, by source and then target."""
+        source, target, weight = self._core.edges()
+        return _read_only(source), _read_only(target), _read_only(weight)
+
+    # Identity and bytes
+
+    def digest(self) -> str:
+        """The hex digest of the whole state: equal if and only if the state is, bit for bit."""
+        return self._core.digest()
+
+    def to_bytes(self) -> bytes:
+        """A snapshot (safetensors), as `save` writes it."""
+        return self._core.to_bytes()
+
+    def frozen(self) -> FrozenView:
+        """This moment of the store, for readers beside its writers. Free until the next write, which copies the store once."""
+        return FrozenView(self._core.frozen())
+
+
+class FrozenView(View):
+    """One moment of a store: what scored then scores the same for ever."""
+
+    __slots__ = ()
+
+    def __init__(self, core: _core.View) -> None:
+        self._core = core
+
+    def ablated(
+        self,
+        *,
+        values: Array | None = None,
+        baseline: Array | None = None,
+        constant_transitions: bool = False,
+    ) -> FrozenView:
+        """This view with something knocked out, to see what it did: other `values` (N, Q), another `baseline` (Q,),
+        or every row of P replaced by their mean."""
+        shape = (len(self), len(self.channels))
+        return FrozenView(
+            self._core.ablated(
+                coerce.table("values", values, shape),
+                coerce.table("baseline", baseline, shape[1:]),
+                coerce.flag("constant_transitions", constant_transitions),
+            )
+        )
+
+    def frozen(self) -> Self:
+        """A frozen view stays as it is."""
+        return self
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _thaw, (self.to_bytes(),)
+
+    def __repr__(self) -> str:
+        return f"FrozenView({_summary(self)})"
+
+
+def _thaw(snapshot: bytes) -> FrozenView:
+    """Unpickles a frozen view from a snapshot; the snapshot itself is no pickle."""
+    return FrozenView(_core.Store.from_bytes(snapshot).frozen())
+
+
+def _summary(view: View) -> str:
+    names: Sequence[str] = view.channels
+    return f"{len(view)} memories, dim={view.dim}, channels=[{', '.join(names)}]"
+
+
+def _threads(num_threads: int | None) -> int | None:
+    return None if num_threads is None else coerce.count("num_threads", num_threads)
+
+
+def _read_only(array: AnyArray) -> AnyArray:
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,90 @@
+//! What went wrong, as the Python exception that a caller would expect.
+
+use std::io;
+use std::path::Path;
+
+use pyo3::exceptions::{PyKeyError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use sharpwave_core::Error;
+
+pyo3::create_exception!(
+    sharpwave,
+    FormatError,
+    PyValueError,
+    "A damaged or foreign file; the message says which section."
+);
+pyo3::create_exception!(
+    sharpwave,
+    EmbedderError,
+    PyValueError,
+    "The store was filled by another embedder: its keys and these steps lie in different spaces."
+);
+
+/// Why a call that worked without the GIL has no result.
+pub enum Failure {
+    /// The core said no.
+    Core(Error),
+    /// The store was closed.
+    Closed,
+    /// Another thread held the store when this process was forked from its parent.
+    Forked,
+    /// A signal handler raised, usually `KeyboardInterrupt`.
+    Interrupted(PyErr),
+    /// A bug.
+    Panic(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Core(error)
+    }
+}
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Core(error) => to_python(error),
+            Failure::Closed => PyValueError::new_err("store is closed"),
+            Failure::Forked => PyRuntimeError::new_err(
+                "another thread was working on this store when the process was forked: load or unpickle it in the child",
+            ),
+            Failure::Interrupted(error) => error,
+            Failure::Panic(message) => PyRuntimeError::new_err(format!("internal error: {message}")),
+        }
+    }
+}
+
+/// The exception for an error of the core.
+pub fn to_python(error: Error) -> PyErr {
+    match error {
+        Error::Unknown { .. } => PyKeyError::new_err(error.to_string()),
+        Error::Embedder { .. } => EmbedderError::new_err(error.to_string()),
+        Error::Format { .. } => FormatError::new_err(error.to_string()),
+        Error::Io(error) => os_error(error, None),
+        _ => PyValueError::new_err(error.to_string()),
+    }
+}
+
+/// `to_python`, naming the file that the operating system refused.
+pub fn with_path(error: Error, path: &Path) -> PyErr {
+    match error {
+        Error::Io(error) => os_error(error, Some(path)),
+        error => to_python(error),
+    }
+}
+
+/// The right subclass of `OSError`, with its errno and, where it is known, the path.
+fn os_error(error: io::Error, path: Option<&Path>) -> PyErr {
+    let Some(code) = error.raw_os_error() else {
+        return error.into();
+    };
+    let message = error.to_string();
+    let reason = message
+        .split_once(" (os error")
+        .map_or(message.as_str(), |(reason, _)| reason)
+        .to_owned();
+    match path {
+        Some(path) => PyOSError::new_err((code, reason, path.display().to_string())),
+        None => PyOSError::new_err((code, reason)),
+    }
+}

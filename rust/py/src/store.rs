@@ -1,0 +1,289 @@
+//! A live store: many readers, one writer at a time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use numpy::{
+    PyArray1, PyReadonlyArray1, PyReadonlyArray2,
+};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use sharpwave_core as core;
+use sharpwave_core::{
+    Drives, Episodes, Need, Observation, ObserveReport, Order, Outcome, ReplayRequest,
+};
+
+use crate::convert::{borrowed, borrowed_if, config, vector};
+use crate::detach::{Detach, Signals};
+use crate::errors::{Failure, to_python, with_path};
+use crate::handle::Writer;
+use crate::view::View;
+
+/// A live store: many readers, one writer at a time.
+#[pyclass(extends = View, frozen, module = "sharpwave._core")]
+pub struct Store;
+
+impl Store {
+    fn around(store: core::Store) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(View::new(Arc::new(store))).add_subclass(Self)
+    }
+}
+
+/// Becomes the writer, without the GIL.
+fn writing<T: Send>(
+    store: &Bound<'_, Store>,
+    work: impl FnOnce(&Writer<'_>, &Signals) -> Result<T, Failure> + Send,
+) -> PyResult<T> {
+    let handle = store.as_super().get().handle();
+    store
+        .py()
+        .without_gil(|signals| work(&handle.writer()?, signals))
+}
+
+/// Changes the store in one go, without the GIL.
+fn write<T: Send>(
+    store: &Bound<'_, Store>,
+    work: impl FnOnce(&mut core::Store) -> core::Result<T> + Send,
+) -> PyResult<T> {
+    writing(store, |writer, _| writer.write(|store| Ok(work(store)?)))
+}
+
+#[pymethods]
+impl Store {
+    #[new]
+    #[pyo3(signature = (config))]
+    fn new(config: &str) -> PyResult<PyClassInitializer<Self>> {
+        let config = self::config(config)?;
+        Ok(Self::around(core::Store::new(config).map_err(to_python)?))
+    }
+
+    /// From a snapshot file.
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, Self>> {
+        let outcome = py.without_gil(|_| Ok(core::Store::load(&path)))?;
+        let store = outcome.map_err(|error| with_path(error, &path))?;
+        Bound::new(py, Self::around(store))
+    }
+
+    /// From the bytes of a snapshot.
+    #[staticmethod]
+    fn from_bytes<'py>(snapshot: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, Self>> {
+        let (py, bytes) = (snapshot.py(), snapshot.as_bytes());
+        let store = py.without_gil(|_| Ok(core::Store::from_bytes(bytes)?))?;
+        Bound::new(py, Self::around(store))
+    }
+
+    /// What it set.
+    fn calibrate<'py>(
+        slf: &Bound<'py, Self>,
+        steps: PyReadonlyArray2<'py, f32>,
+        offsets: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let episodes = Episodes {
+            steps: borrowed("steps", &steps)?,
+            offsets: borrowed("offsets", &offsets)?,
+        };
+        let set = write(slf, |store| store.calibrate(&episodes))?;
+        let report = PyDict::new(slf.py());
+        report.set_item("tau", set.tau)?;
+        report.set_item("d_lo", set.d_lo)?;
+        report.set_item("d_hi", set.d_hi)?;
+        report.set_item("sample", set.sample)?;
+        Ok(report)
+    }
+
+    /// The column.
+    fn add_terminal(
+        slf: &Bound<'_, Self>,
+        name: &str,
+        key: PyReadonlyArray1<'_, f32>,
+        low: Option<f32>,
+        high: Option<f32>,
+    ) -> PyResult<usize> {
+        let key = borrowed("key", &key)?;
+        write(slf, |store| store.add_terminal(name, key, low, high))
+    }
+
+    /// The column.
+    fn add_channel(slf: &Bound<'_, Self>, name: &str, low: f32, high: f32) -> PyResult<usize> {
+        write(slf, |store| store.add_channel(name, low, high))
+    }
+
+    /// Its column and its terminal.
+    fn remove_channel(slf: &Bound<'_, Self>, name: &str) -> PyResult<()> {
+        write(slf, |store| store.remove_channel(name))
+    }
+
+    /// Memory ids, outcomes (0 new, 1 merged, 2 dropped, 3 proposed), episode ids and backups.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    fn observe<'py>(
+        slf: &Bound<'py, Self>,
+        steps: PyReadonlyArray2<'py, f32>,
+        offsets: PyReadonlyArray1<'py, i64>,
+        drives: Option<PyReadonlyArray2<'py, f32>>,
+        texts: Option<Vec<Option<String>>>,
+        episode_ids: Option<PyReadonlyArray1<'py, i64>>,
+        source: Option<&str>,
+        propose: bool,
+    ) -> PyResult<(
+        Bound<'py, PyArray1<i64>>,
+        Bound<'py, PyArray1<u8>>,
+        Bound<'py, PyArray1<i64>>,
+        u64,
+    )> {
+        let py = slf.py();
+        let texts = texts.map(plain);
+        let observation = Observation {
+            episodes: Episodes {
+                steps: borrowed("steps", &steps)?,
+                offsets: borrowed("offsets", &offsets)?,
+            },
+            drives: borrowed_if("drives", drives.as_ref())?.map(Drives::Steps),
+            texts: texts.as_deref(),
+            ids: borrowed_if("episode_ids", episode_ids.as_ref())?,
+            source,
+            propose,
+        };
+        let report = writing(slf, |writer, signals| {
+            writer.write(|store| Ok(store.observe(&observation, &|| signals.pending())?))
+        })?;
+        let ObserveReport {
+            memory_ids,
+            outcomes,
+            episode_ids,
+            backups,
+            ..
+        } = report;
+        Ok((
+            vector(py, memory_ids),
+            vector(py, outcomes.into_iter().map(code).collect()),
+            vector(py, episode_ids),
+            backups,
+        ))
+    }
+
+    /// The ids.
+    fn insert<'py>(
+        slf: &Bound<'py, Self>,
+        keys: PyReadonlyArray2<'py, f32>,
+        drives: Option<PyReadonlyArray2<'py, f32>>,
+        texts: Option<Vec<Option<String>>>,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let texts = texts.map(plain);
+        let keys = borrowed("keys", &keys)?;
+        let drives = borrowed_if("drives", drives.as_ref())?;
+        let ids = write(slf, |store| store.insert(keys, drives, texts.as_deref()))?;
+        Ok(vector(slf.py(), ids))
+    }
+
+    /// The fields of `sharpwave.ReplayReport` by name.
+    #[allow(clippy::too_many_arguments)]
+    fn replay<'py>(
+        slf: &Bound<'py, Self>,
+        budget: Option<u64>,
+        tol: f64,
+        order: &str,
+        need: Bound<'py, PyAny>,
+        consolidate: bool,
+        max_drift: Option<f64>,
+        num_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let request = ReplayRequest {
+            budget,
+            tol,
+            order: self::order(order)?,
+            need: self::need(&need)?,
+            consolidate,
+            max_drift,
+            threads: num_threads,
+        };
+        let begin = Instant::now();
+        let did = writing(slf, |writer, signals| {
+            writer.rewrite(|store| Ok(store.replay(&request, &|| signals.pending())?))
+        })?;
+        let report = PyDict::new(slf.py());
+        report.set_item("backups", did.backups)?;
+        report.set_item("residual", did.residual)?;
+        report.set_item("converged", did.converged)?;
+        report.set_item("seconds", begin.elapsed().as_secs_f64())?;
+        report.set_item("observed", did.observed)?;
+        report.set_item("refused", did.refused)?;
+        report.set_item("drift", did.drift)?;
+        Ok(report)
+    }
+
+    /// As if never seen.
+    fn veto(slf: &Bound<'_, Self>, memory: Option<i64>, episode: Option<i64>) -> PyResult<()> {
+        writing(slf, |writer, _| {
+            writer.rewrite(|store| {
+                if let Some(id) = memory {
+                    store.veto_memory(id)?;
+                }
+                if let Some(id) = episode {
+                    store.veto_episode(id)?;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Record it, or refuse another.
+    fn bind_embedder(slf: &Bound<'_, Self>, fingerprint: &str) -> PyResult<()> {
+        write(slf, |store| store.bind_embedder(fingerprint))
+    }
+
+    /// Let go of the data.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        writing(slf, |writer, _| {
+            writer.close();
+            Ok(())
+        })
+    }
+
+    /// Whether it was let go of.
+    fn closed(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let handle = slf.as_super().get().handle();
+        slf.py().without_gil(|_| handle.is_closed())
+    }
+}
+
+/// The core keeps a text for every step or for none.
+fn plain(texts: Vec<Option<String>>) -> Vec<String> {
+    texts.into_iter().map(Option::unwrap_or_default).collect()
+}
+
+fn code(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::New => 0,
+        Outcome::Merged => 1,
+        Outcome::Dropped => 2,
+        Outcome::Proposed => 3,
+    }
+}
+
+fn order(name: &str) -> PyResult<Order> {
+    match name {
+        "prioritized" => Ok(Order::Prioritized),
+        "reverse" => Ok(Order::Reverse),
+        "full" => Ok(Order::Full),
+        _ => Err(PyValueError::new_err(format!(
+            "order: {name:?} is not one of prioritized, reverse, full"
+        ))),
+    }
+}
+
+fn need(need: &Bound<'_, PyAny>) -> PyResult<Need> {
+    if let Ok(name) = need.extract::<&str>() {
+        return match name {
+            "frequency" => Ok(Need::Frequency),
+            "uniform" => Ok(Need::Uniform),
+            _ => Err(PyValueError::new_err(format!(
+                "need: {name:?} is not one of frequency, uniform; or pass the ids of the starts"
+            ))),
+        };
+    }
+    let ids: PyReadonlyArray1<'_, i64> = need.extract()?;
+    Ok(Need::From(borrowed("need", &ids)?.to_vec()))
+}

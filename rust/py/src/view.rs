@@ -1,0 +1,412 @@
+//! A store to read: a live one, or one moment of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use sharpwave_core::{
+    Channel, Episodes, Explanation, Habituation, Kind, Path, ScoreRequest, Store,
+};
+
+use crate::convert::{borrowed, borrowed_if, config_json, counts, matrix, vector};
+use crate::detach::Detach;
+use crate::errors::{to_python, with_path};
+use crate::handle::Handle;
+
+/// A store to read: a live one, or one moment of it.
+#[pyclass(subclass, frozen, module = "sharpwave._core")]
+pub struct View {
+    handle: Arc<Handle>,
+}
+
+/// `(ids, uses, eta)`.
+type HabituationTable<'py> = (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, f64>, f64);
+
+/// Id, φ, gain, advantage, pay, terminal, text.
+type PayerParts = (i64, f64, f64, f64, f64, bool, Option<String>);
+
+/// Source, target, weight, agreement.
+type AssociationParts = (i64, i64, f64, f64);
+
+/// Pay, support, edge, redundancy, memories, pay by channel, associations.
+type ExplanationParts = (
+    f64,
+    f64,
+    f64,
+    f64,
+    Vec<PayerParts>,
+    Vec<f64>,
+    Vec<AssociationParts>,
+);
+
+/// Ids, score, values, texts.
+type PathParts<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    f64,
+    Bound<'py, PyArray1<f32>>,
+    Vec<Option<String>>,
+);
+
+impl View {
+    pub fn new(store: Arc<Store>) -> Self {
+        Self {
+            handle: Arc::new(Handle::new(store)),
+        }
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Reads the store without the GIL.
+    fn read<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&Store) -> T + Send,
+    ) -> PyResult<T> {
+        py.without_gil(|_| self.handle.read(|store| Ok(work(store))))
+    }
+}
+
+#[pymethods]
+impl View {
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, Store::len)
+    }
+
+    /// d.
+    fn dim(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, |store| store.config().dim)
+    }
+
+    /// The numbers in force, in JSON.
+    fn config(&self, py: Python<'_>) -> PyResult<String> {
+        config_json(&self.read(py, |store| store.config().clone())?)
+    }
+
+    /// Name, whether it is scalar, low and high of each channel.
+    fn channels(&self, py: Python<'_>) -> PyResult<Vec<(String, bool, f32, f32)>> {
+        self.read(py, |store| {
+            let scalar = |channel: &Channel| matches!(channel.kind, Kind::Scalar);
+            store
+                .channels()
+                .iter()
+                .map(|c| (c.name.clone(), scalar(c), c.low, c.high))
+                .collect()
+        })
+    }
+
+    /// The fingerprint of the embedder that filled the store.
+    fn embedder(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        self.read(py, |store| store.embedder().map(str::to_owned))
+    }
+
+    /// How many episodes were observed, and how many wait for a replay to consolidate them.
+    fn episodes(&self, py: Python<'_>) -> PyResult<(u64, usize)> {
+        self.read(py, |store| {
+            (store.episodes_observed(), store.episodes_proposed())
+        })
+    }
+
+    /// (N,) ascending.
+    fn ids<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        Ok(vector(py, self.read(py, Store::ids)?))
+    }
+
+    /// (N, d).
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        self.table(py, Store::keys, |store| store.config().dim)
+    }
+
+    /// (N, Q).
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        self.table(py, Store::values, |store| store.channels().len())
+    }
+
+    /// (N, Q).
+    fn drives<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        self.table(py, Store::drives, |store| store.channels().len())
+    }
+
+    /// (Q,).
+    fn baseline<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        Ok(vector(py, self.read(py, Store::baseline)?))
+    }
+
+    /// (N,) steps merged.
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let counts = self.read(py, Store::counts)?;
+        Ok(vector(py, counts.into_iter().map(|m| m as i64).collect()))
+    }
+
+    /// (N,) association mass.
+    fn mass<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        Ok(vector(py, self.read(py, Store::mass)?))
+    }
+
+    /// (N,).
+    fn is_terminal<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<bool>>> {
+        Ok(vector(py, self.read(py, Store::is_terminal)?))
+    }
+
+    /// One a memory.
+    fn texts(&self, py: Python<'_>) -> PyResult<Vec<Option<String>>> {
+        let texts = self.read(py, Store::texts)?;
+        Ok(texts.into_iter().map(given).collect())
+    }
+
+    /// Source ids, target ids and weights P.
+    #[allow(clippy::type_complexity)]
+    fn edges<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(
+        Bound<'py, PyArray1<i64>>,
+        Bound<'py, PyArray1<i64>>,
+        Bound<'py, PyArray1<f64>>,
+    )> {
+        let (sources, targets, weights) = self.read(py, Store::edges)?;
+        Ok((vector(py, sources), vector(py, targets), vector(py, weights)))
+    }
+
+    /// Of the whole state.
+    fn digest(&self, py: Python<'_>) -> PyResult<String> {
+        self.read(py, Store::digest)
+    }
+
+    /// A snapshot.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = py.without_gil(|_| self.handle.read(|store| Ok(store.to_bytes()?)))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// A snapshot, written beside and renamed.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let outcome = self.read(py, |store| store.save(&path))?;
+        outcome.map_err(|error| with_path(error, &path))
+    }
+
+    /// This moment.
+    fn frozen(&self, py: Python<'_>) -> PyResult<Self> {
+        Ok(Self::new(py.without_gil(|_| self.handle.freeze())?))
+    }
+
+    /// This moment with something knocked out.
+    fn ablated(
+        &self,
+        py: Python<'_>,
+        values: Option<PyReadonlyArray2<'_, f32>>,
+        baseline: Option<PyReadonlyArray1<'_, f32>>,
+        constant_transitions: bool,
+    ) -> PyResult<Self> {
+        let values = borrowed_if("values", values.as_ref())?;
+        let baseline = borrowed_if("baseline", baseline.as_ref())?;
+        let ablated = py.without_gil(|_| {
+            self.handle.read(|store| {
+                let ablated = store.frozen().ablated(values, baseline, constant_transitions)?;
+                Ok(Store::clone(&ablated))
+            })
+        })?;
+        Ok(Self::new(Arc::new(ablated)))
+    }
+
+    /// Ids and cosines, (B, k).
+    #[allow(clippy::type_complexity)]
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        queries: PyReadonlyArray2<'py, f32>,
+        k: usize,
+        num_threads: Option<usize>,
+    ) -> PyResult<(Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>)> {
+        let rows = queries.shape()[0];
+        let queries = borrowed("queries", &queries)?;
+        let (ids, cosines) = py.without_gil(|_| {
+            self.handle
+                .read(|store| Ok(store.search(queries, k, num_threads)?))
+        })?;
+        Ok((matrix(py, ids, rows, k)?, matrix(py, cosines, rows, k)?))
+    }
+
+    /// Φ (B, Q) and σ (B,).
+    #[allow(clippy::type_complexity)]
+    fn value<'py>(
+        &self,
+        py: Python<'py>,
+        queries: PyReadonlyArray2<'py, f32>,
+        num_threads: Option<usize>,
+    ) -> PyResult<(Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>)> {
+        let rows = queries.shape()[0];
+        let queries = borrowed("queries", &queries)?;
+        let (values, support, channels) = py.without_gil(|_| {
+            self.handle.read(|store| {
+                let (values, support) = store.value(queries, num_threads)?;
+                Ok((values, support, store.channels().len()))
+            })
+        })?;
+        Ok((matrix(py, values, rows, channels)?, vector(py, support)))
+    }
+
+    /// The arrays of `sharpwave.Scores` by name.
+    #[allow(clippy::too_many_arguments)]
+    fn score<'py>(
+        &self,
+        py: Python<'py>,
+        steps: PyReadonlyArray2<'py, f32>,
+        offsets: PyReadonlyArray1<'py, i64>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        functional: &str,
+        discount: f64,
+        context: PyReadonlyArray1<'py, i64>,
+        habituation: Option<HabituationTable<'py>>,
+        details: bool,
+        num_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let rows = steps.shape()[0];
+        let habituation = table(habituation.as_ref())?;
+        let context = counts(&context)?;
+        let episodes = Episodes {
+            steps: borrowed("steps", &steps)?,
+            offsets: borrowed("offsets", &offsets)?,
+        };
+        let request = ScoreRequest {
+            weights: borrowed_if("weights", weights.as_ref())?,
+            functional,
+            context: &context,
+            habituation: habituation.as_ref(),
+            discount,
+            details,
+            threads: num_threads,
+        };
+        let (scores, k) = py.without_gil(|_| {
+            self.handle
+                .read(|store| Ok((store.score(&episodes, &request)?, store.config().k)))
+        })?;
+        let arrays = PyDict::new(py);
+        arrays.set_item("total", vector(py, scores.total))?;
+        arrays.set_item("step", vector(py, scores.step))?;
+        arrays.set_item("support", vector(py, scores.support))?;
+        arrays.set_item("edge", vector(py, scores.edge))?;
+        arrays.set_item("redundancy", vector(py, scores.redundancy))?;
+        if details {
+            arrays.set_item("ids", matrix(py, scores.ids, rows, k)?)?;
+            arrays.set_item("phi", matrix(py, scores.phi, rows, k)?)?;
+            arrays.set_item("similarity", matrix(py, scores.similarity, rows, k)?)?;
+        }
+        Ok(arrays)
+    }
+
+    /// Pay, support, edge, redundancy, memories, pay by channel and associations of every step.
+    #[allow(clippy::too_many_arguments)]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        steps: PyReadonlyArray2<'py, f32>,
+        offsets: PyReadonlyArray1<'py, i64>,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+        functional: &str,
+        discount: f64,
+        context: PyReadonlyArray1<'py, i64>,
+        habituation: Option<HabituationTable<'py>>,
+    ) -> PyResult<Vec<ExplanationParts>> {
+        let habituation = table(habituation.as_ref())?;
+        let context = counts(&context)?;
+        let episodes = Episodes {
+            steps: borrowed("steps", &steps)?,
+            offsets: borrowed("offsets", &offsets)?,
+        };
+        let request = ScoreRequest {
+            weights: borrowed_if("weights", weights.as_ref())?,
+            functional,
+            context: &context,
+            habituation: habituation.as_ref(),
+            discount,
+            details: false,
+            threads: None,
+        };
+        py.without_gil(|_| {
+            self.handle.read(|store| {
+                let explanations = store.explain(&episodes, &request)?;
+                Ok(explanations.into_iter().map(|e| parts(e, store)).collect())
+            })
+        })
+    }
+
+    /// Ids, score, values and texts of every path.
+    fn recall<'py>(
+        &self,
+        py: Python<'py>,
+        query: PyReadonlyArray1<'py, f32>,
+        depth: usize,
+        beams: usize,
+        weights: Option<PyReadonlyArray1<'py, f64>>,
+    ) -> PyResult<Vec<PathParts<'py>>> {
+        let query = borrowed("query", &query)?;
+        let weights = borrowed_if("weights", weights.as_ref())?;
+        let paths = py.without_gil(|_| {
+            self.handle.read(|store| {
+                let paths = store.recall(query, depth, beams, weights)?;
+                let texts = |path: &Path| path.ids.iter().map(|&id| text(store, id)).collect();
+                Ok(paths
+                    .into_iter()
+                    .map(|path| (texts(&path), path))
+                    .collect::<Vec<(Vec<Option<String>>, Path)>>())
+            })
+        })?;
+        Ok(paths
+            .into_iter()
+            .map(|(texts, path)| (vector(py, path.ids), path.score, vector(py, path.values), texts))
+            .collect())
+    }
+}
+
+impl View {
+    fn table<'py>(
+        &self,
+        py: Python<'py>,
+        numbers: impl FnOnce(&Store) -> Vec<f32> + Send,
+        columns: impl FnOnce(&Store) -> usize + Send,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let (numbers, rows, columns) =
+            self.read(py, |store| (numbers(store), store.len(), columns(store)))?;
+        matrix(py, numbers, rows, columns)
+    }
+}
+
+fn table(habituation: Option<&HabituationTable<'_>>) -> PyResult<Option<Habituation>> {
+    let Some((ids, uses, eta)) = habituation else {
+        return Ok(None);
+    };
+    let (ids, uses) = (borrowed("ids", ids)?, borrowed("uses", uses)?);
+    let uses = ids.iter().copied().zip(uses.iter().copied()).collect();
+    Habituation::new(uses, *eta).map(Some).map_err(to_python)
+}
+
+fn parts(explanation: Explanation, store: &Store) -> ExplanationParts {
+    let memories = explanation.memories.into_iter();
+    let associations = explanation.associations.into_iter();
+    (
+        explanation.pay,
+        explanation.support,
+        explanation.edge,
+        explanation.redundancy,
+        memories
+            .map(|m| (m.id, m.phi, m.gain, m.advantage, m.pay, m.terminal, text(store, m.id)))
+            .collect(),
+        explanation.channels,
+        associations
+            .map(|a| (a.source, a.target, a.weight, a.agreement))
+            .collect(),
+    )
+}
+
+fn text(store: &Store, id: i64) -> Option<String> {
+    given(store.text(id).map(str::to_owned))
+}
+
+/// A text that was not given is empty in the core.
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
