@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 
 /// A store at one moment, which nothing can change any more.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Frozen(Store);
 
 impl std::ops::Deref for Frozen {

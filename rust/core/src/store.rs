@@ -166,3 +166,14 @@ impl Store {
         }
     }
 }
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("config", &self.config)
+            .field("channels", &self.channels)
+            .field("memories", &self.len())
+            .field("episodes", &self.clock)
+            .finish_non_exhaustive()
+    }
+}
