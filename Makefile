@@ -64,7 +64,7 @@ bench: setup ## benchmarks, each beside its peer: runs/bench/
 	    --benchmark-json runs/bench/python.json; fi
 
 docs: setup ## the documentation as a site: site/index.html, the Rust API below site/rust/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
 	rm -rf site/rust && cp -r target/doc site/rust
 
@@ -90,5 +90,5 @@ $(DEPS): requirements-dev.txt requirements-models.txt | $(VENV)/.stamp-uv
 	@touch $@
 
 $(EXTENSION): $(DEPS) $(SOURCES)
-	$(BIN)/maturin develop --release --locked --quiet
+	$(BIN)/maturin develop --uv --release --locked --quiet
 	@touch $@
