@@ -1,0 +1,153 @@
+"""sentence-transformers models: batched by length, in bfloat16 on request, cached by content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave._lazy import require
+from sharpwave.embed.cache import EmbeddingCache
+from sharpwave.embed.protocol import check_texts, weights_hash
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class SentenceTransformer:
+    """A sentence-transformers model as an embedder; rows have unit length.
+
+    Args:
+        model: a path or name, loaded at the first call, or a loaded model.
+        device: where it runs, e.g. ``"cuda:1"``; None leaves a loaded model where it is and takes
+            sentence-transformers' choice for a path.
+        dtype: ``"float32"``, ``"bfloat16"`` (2.5 times as fast on a CPU that has it) or
+            ``"float16"``; None leaves the model's own.
+        batch_size: texts a forward pass; texts are sorted by length first.
+        cache: True: in memory; a path: also in that SQLite file; an `EmbeddingCache`; False: none.
+
+    Raises:
+        MissingExtra: sentence-transformers is not installed (at the first call).
+        ValueError: an unknown dtype, or a batch size below 1.
+    """
+
+    checked_embedder = True
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_size: int = 64,
+        cache: EmbeddingCache | str | os.PathLike[str] | bool = True,
+    ) -> None:
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {DTYPES} or None, got {dtype!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.path = str(model) if isinstance(model, str | Path) else None
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.cache = as_cache(cache)
+        self._model: Any = None if self.path is not None else self._placed(model)
+        self._fingerprint: str | None = None
+
+    @property
+    def model(self) -> Any:
+        """The loaded sentence-transformers model."""
+        if self._model is None:
+            library = require("sentence_transformers", "embed")
+            self._model = self._placed(library.SentenceTransformer(self.path, device=self.device))
+        return self._model
+
+    def _placed(self, model: Any) -> Any:
+        if self.device is not None:
+            model = model.to(self.device)
+        if self.dtype is not None:
+            model = model.to(getattr(require("torch", "embed"), self.dtype))
+        return model.eval()
+
+    @property
+    def dim(self) -> int:
+        """The dimension of a row."""
+        named = getattr(self.model, "get_embedding_dimension", None)
+        return int(named() if named else self.model.get_sentence_embedding_dimension())
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's weights and its cut-off; the same at every precision and on every device."""
+        if self._fingerprint is None:
+            weights = weights_hash(self.model)
+            self._fingerprint = (
+                f"sentence-transformers:{weights}:{self.model.max_seq_length}:{self.dim}"
+            )
+        return self._fingerprint
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain data from which `from_config` builds this embedder again."""
+        if self.path is None:
+            raise ValueError("an embedder built from a loaded model has no plain configuration")
+        cache: Any = self.cache is not None
+        if self.cache is not None and self.cache.path is not None:
+            cache = str(self.cache.path)
+        return {
+            "kind": "sentence-transformers",
+            "path": self.path,
+            "device": self.device,
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "cache": cache,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self.path is not None:
+            state["_model"] = None  # loaded again where it is used
+        return state
+
+    def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
+        texts = check_texts(texts)
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        if self.cache is None:
+            unique = list(dict.fromkeys(texts))
+            rows = dict(zip(unique, self._encode(unique), strict=True))
+            return np.stack([rows[text] for text in texts])
+        return self.cache.embed(f"{self.fingerprint}:{self.dtype}", texts, self._encode)
+
+    def _encode(self, texts: list[str]) -> NDArray[np.float32]:
+        order = sorted(range(len(texts)), key=lambda n: (-len(texts[n]), n))
+        rows = self.model.encode(
+            [texts[n] for n in order],
+            batch_size=self.batch_size,
+            show_progress_bar=False,
+            convert_to_numpy=False,
+            convert_to_tensor=True,
+            normalize_embeddings=False,
+        )
+        out = np.empty((len(texts), rows.shape[1]), np.float32)
+        out[order] = rows.detach().float().cpu().numpy()
+        return unit(out)
+
+
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows at unit length; a zero row stays zero, for the store to refuse by its number."""
+    norm = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    norm[norm == 0.0] = 1.0
+    return np.ascontiguousarray((rows / norm[:, None]).astype(np.float32))
+
+
+def as_cache(
+    cache: EmbeddingCache | str | os.PathLike[str] | bool | None,
+) -> EmbeddingCache | None:
+    """What a ``cache=`` argument stands for."""
+    if isinstance(cache, EmbeddingCache):
+        return cache
+    if cache is None or cache is False:
+        return None
+    return EmbeddingCache(None if cache is True else cache)
