@@ -319,7 +319,8 @@ impl Store {
     }
 
     /// The configuration as given, before calibration.
-    pub(crate) fn given_config(&self) -> &Config {
+    #[must_use]
+    pub fn given_config(&self) -> &Config {
         &self.given
     }
 }

@@ -85,7 +85,7 @@ pub use episodes::Episodes;
 pub use error::{Error, Result};
 pub use frozen::Frozen;
 pub use gate::Outcome;
-pub use observe::{Drives, Observation, ObserveReport};
+pub use observe::{Drives, Observation, ObserveReport, Pending};
 pub use parallel::{num_threads, set_num_threads};
 pub use recall::Path;
 pub use replay::{Need, Order, ReplayReport, ReplayRequest};

@@ -1,5 +1,7 @@
 //! Writing an episode: gate, associate, evict, replay awake.
 
+use std::collections::VecDeque;
+
 use crate::activation::Activation;
 use crate::episodes::{Batch, Episode, Episodes};
 use crate::error::{Error, Result};
@@ -54,6 +56,13 @@ pub struct ObserveReport {
     pub interrupted: bool,
 }
 
+/// A checked batch on its way into the store.
+#[derive(Debug)]
+pub struct Pending {
+    episodes: VecDeque<Episode>,
+    propose: bool,
+}
+
 impl Store {
     /// Writes (or proposes) a batch, episode by episode.
     ///
@@ -64,26 +73,54 @@ impl Store {
         observation: &Observation<'_>,
         interrupt: Interrupt<'_>,
     ) -> Result<ObserveReport> {
-        let batch = observation.episodes.checked(self.config.dim)?;
-        let episodes = self.read_episodes(observation, &batch)?;
+        let mut pending = self.check(observation)?;
         let mut report = ObserveReport::default();
-        for episode in episodes {
-            report.episode_ids.push(episode.id);
-            if observation.propose {
-                report.memory_ids.extend(vec![-1; episode.len()]);
-                report
-                    .outcomes
-                    .extend(vec![Outcome::Proposed; episode.len()]);
-                self.propose(episode);
-            } else {
-                self.observe_episode(&episode, &mut report)?;
-            }
+        while self.observe_next(&mut pending, &mut report)? {
             if interrupt() {
                 report.interrupted = true;
                 break;
             }
         }
         Ok(report)
+    }
+
+    /// Checks a batch, to be written episode by episode: between two of them, readers may have the store.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument and row.
+    pub fn check(&self, observation: &Observation<'_>) -> Result<Pending> {
+        let batch = observation.episodes.checked(self.config.dim)?;
+        Ok(Pending {
+            episodes: self.read_episodes(observation, &batch)?.into(),
+            propose: observation.propose,
+        })
+    }
+
+    /// Writes (or proposes) the next episode of a checked batch; `false` if there was none left.
+    ///
+    /// Nothing else may have written to the store since [`Store::check`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if threads cannot be started.
+    pub fn observe_next(
+        &mut self,
+        pending: &mut Pending,
+        report: &mut ObserveReport,
+    ) -> Result<bool> {
+        let Some(episode) = pending.episodes.pop_front() else {
+            return Ok(false);
+        };
+        report.episode_ids.push(episode.id);
+        if pending.propose {
+            report.memory_ids.extend(vec![-1; episode.len()]);
+            report
+                .outcomes
+                .extend(vec![Outcome::Proposed; episode.len()]);
+            self.propose(episode);
+        } else {
+            self.observe_episode(&episode, report)?;
+        }
+        Ok(true)
     }
 
     /// Cuts a checked batch into episodes, or says what is wrong with what came along with it.
