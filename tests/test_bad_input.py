@@ -1,4 +1,4 @@
-"""Bad input: every public call and argument. The error names the argument (and the row), and the store stays as it was."""
+"""Bad input, for every public call and argument: the error names the argument, and the store stays as it was."""
 
 import copy
 import math
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 import sharpwave as sw
 
 DIM = 8
@@ -142,7 +141,7 @@ def test_vectors(store: sw.ValueStore, bad: str) -> None:
 # Offsets, context, ids
 
 BAD_OFFSETS: dict[str, tuple[Any, type[Exception], str]] = {
-    "empty": ([], ValueError, "offsets"),
+    "empty": ([], ValueError, "shape"),
     "not from 0": ([1, 4], ValueError, "begin with 0"),
     "negative": ([-1, 4], ValueError, "begin with 0"),
     "short of the end": ([0, 3], ValueError, "end with the number of steps 4"),
@@ -170,7 +169,7 @@ EPISODE_CALLS: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("bad", BAD_OFFSETS)
 def test_offsets(store: sw.ValueStore, call: str, bad: str) -> None:
     offsets, error, message = BAD_OFFSETS[bad]
-    with pytest.raises(error, match=f"offsets.*{message}|{message}.*offsets"):
+    with pytest.raises(error, match=f"offsets.*{message}"):
         EPISODE_CALLS[call](store, unit_rows(4), offsets)
 
 
@@ -248,7 +247,7 @@ def test_drives(store: sw.ValueStore, bad: str) -> None:
 
 
 def test_a_drive_for_an_episode_without_steps(store: sw.ValueStore) -> None:
-    with pytest.raises(ValueError, match="drives.*episode 1"):
+    with pytest.raises(ValueError, match=r"drives.*episode 1"):
         store.observe(unit_rows(4), [0, 2, 2, 4], drives=[[0.1], [0.2], [0.3]])
 
 
@@ -507,7 +506,8 @@ def test_another_embedder_is_refused() -> None:
     store.bind_embedder("MiniLM")
     with pytest.raises(sw.EmbedderError, match=r"MiniLM.*other"):
         store.bind_embedder("other")
-    assert store.digest() == before and store.embedder == "MiniLM"
+    assert store.digest() == before
+    assert store.embedder == "MiniLM"
 
 
 # Veto without episodes
@@ -601,15 +601,23 @@ def test_empty_store_can_be_read(call: str, channels: bool) -> None:
 def test_empty_store_knows_nothing() -> None:
     store = sw.ValueStore(sw.Config(dim=DIM))
     ids, cosines = store.search(unit_rows(2), k=3)
-    assert (ids == -1).all() and (cosines == -INF).all() and ids.shape == (2, 3)
+    assert (ids == -1).all()
+    assert (cosines == -INF).all()
+    assert ids.shape == (2, 3)
     values, support = store.value(unit_rows(2))
-    assert values.shape == (2, 0) and (support == 0).all()
+    assert values.shape == (2, 0)
+    assert (support == 0).all()
     scores = store.score(unit_rows(3), details=True)
-    assert (scores.total == 0).all() and (scores.step == 0).all() and (scores.support == 0).all()
-    assert scores.ids is not None and (scores.ids == -1).all()
+    assert (scores.total == 0).all()
+    assert (scores.step == 0).all()
+    assert (scores.support == 0).all()
+    assert scores.ids is not None
+    assert (scores.ids == -1).all()
     assert store.recall(unit_rows(1)[0]) == []
     report = store.replay()
-    assert report.converged and report.backups == 0 and report.residual == 0
+    assert report.converged
+    assert report.backups == 0
+    assert report.residual == 0
     with pytest.raises(KeyError, match="episode"):
         store.veto(episode=0)
     with pytest.raises(KeyError, match="memory"):
@@ -624,13 +632,16 @@ def test_empty_batches(store: sw.ValueStore, nothing: Any) -> None:
     ids, cosines = store.search(nothing, k=3)
     assert ids.shape == cosines.shape == (0, 3)
     values, support = store.value(nothing)
-    assert values.shape == (0, 2) and support.shape == (0,)
+    assert values.shape == (0, 2)
+    assert support.shape == (0,)
     scores = store.score(nothing, [0])
-    assert scores.total.shape == (0,) and scores.step.shape == (0,)
+    assert scores.total.shape == (0,)
+    assert scores.step.shape == (0,)
     assert store.score(nothing).total.tolist() == [0.0]  # one episode without steps
     assert store.score(nothing, [0, 0, 0], context=[0, 3]).total.tolist() == [0.0, 0.0]
     details = store.score(nothing, [0], details=True)
-    assert details.ids is not None and details.ids.shape == (0, store.config.k)
+    assert details.ids is not None
+    assert details.ids.shape == (0, store.config.k)
     assert store.explain(nothing) == []
     assert store.insert(nothing).shape == (0,)
     report = store.observe(nothing, [0])
@@ -643,7 +654,8 @@ def test_empty_batches(store: sw.ValueStore, nothing: Any) -> None:
 def test_files(tmp_path: Any, store: sw.ValueStore) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         sw.ValueStore.load(tmp_path / "nothing.safetensors")
-    assert missing.value.errno == 2 and str(missing.value.filename).endswith("nothing.safetensors")
+    assert missing.value.errno == 2
+    assert str(missing.value.filename).endswith("nothing.safetensors")
     with pytest.raises(FileNotFoundError):
         store.save(tmp_path / "no such directory" / "snapshot.safetensors")
     with pytest.raises(IsADirectoryError):

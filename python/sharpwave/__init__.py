@@ -31,7 +31,7 @@ from sharpwave.view import FrozenView
 
 if TYPE_CHECKING:
     from sharpwave import embed, episodes
-    from sharpwave.reward import InstrumentalReward, Weights
+    from sharpwave.reward import InstrumentalReward, Weights  # pyright: ignore[reportMissingImports]
 
 __all__ = [
     "Association",

@@ -8,6 +8,20 @@ from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "EmbedderError",
+    "FormatError",
+    "Store",
+    "View",
+    "__version__",
+    "check_config",
+    "cpu_features",
+    "functionals",
+    "get_num_threads",
+    "set_num_threads",
+]
 
 __version__: str
 
@@ -18,7 +32,7 @@ class EmbedderError(ValueError):
     """The store was filled by another embedder: its keys and these steps lie in different spaces."""
 
 def check_config(config: str) -> str:
-    """The numbers, JSON to JSON, as the core holds them; or a ValueError naming the one out of range."""
+    """The numbers, JSON to JSON, as the core holds them; or an error naming the one out of range."""
 
 def set_num_threads(n: int) -> None:
     """How many threads a call uses unless it says otherwise."""
@@ -34,12 +48,13 @@ def functionals() -> list[str]:
 
 _Habituation = tuple[NDArray[np.int64], NDArray[np.float64], float]
 
+@disjoint_base
 class View:
     """A store to read: a live one, or one moment of it."""
 
     def __len__(self) -> int: ...
     def dim(self) -> int:
-        """d."""
+        """The length d of a step's embedding."""
 
     def config(self) -> str:
         """The numbers in force, in JSON."""
@@ -49,6 +64,9 @@ class View:
 
     def embedder(self) -> str | None:
         """The fingerprint of the embedder that filled the store."""
+
+    def episodes(self) -> tuple[int, int]:
+        """How many episodes were observed, and how many wait for a replay to consolidate them."""
 
     def ids(self) -> NDArray[np.int64]:
         """(N,) ascending."""
@@ -161,14 +179,10 @@ class Store(View):
     def original_config(self) -> str:
         """The numbers that the store was made with, in JSON."""
 
-    def calibrate(
-        self, steps: NDArray[np.float32], offsets: NDArray[np.int64] | None
-    ) -> dict[str, float]:
+    def calibrate(self, steps: NDArray[np.float32], offsets: NDArray[np.int64]) -> dict[str, float]:
         """What it set."""
 
-    def add_terminal(
-        self, name: str, key: NDArray[np.float32], low: float | None, high: float | None
-    ) -> int:
+    def add_terminal(self, name: str, key: NDArray[np.float32], low: float | None, high: float | None) -> int:
         """The column."""
 
     def add_channel(self, name: str, low: float, high: float) -> int:

@@ -2,7 +2,8 @@
 
 C-contiguous float32 NumPy and CPU torch tensors (through DLPack) pass without a copy; CUDA tensors are copied through
 pinned memory; lists, other dtypes and strided arrays are converted. Dtypes and shapes are checked here; values
-(NaN, infinities, zero rows, offsets that do not fit, unknown ids) are checked by the core. Every message names the argument.
+(NaN, infinities, zero rows, offsets that do not fit, unknown ids) are checked by the core. Every message names its
+argument.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def integers(name: str, data: Array) -> NDArray[np.int64]:
         raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds a number beyond int64")
-    return np.ascontiguousarray(array, np.int64)
+    return np.asarray(array, np.int64, order="C")
 
 
 def per_episode(name: str, data: Array | None, episodes: int) -> NDArray[np.int64] | None:
@@ -111,8 +112,17 @@ def drives(
     """
     if data is None:
         return None
-    if isinstance(data, Mapping):
-        return _drives_by_name(data, channels, offsets, total)
+    if not isinstance(data, Mapping):
+        return _drives(data, channels, offsets, total)
+    table = np.full((total, len(channels)), np.nan, np.float32)
+    for name, column in data.items():
+        if name not in channels:
+            raise KeyError(f"drives: no scalar channel {name!r}, there are {list(channels)}")
+        table[:, channels.index(name)] = _drives(column, [name], offsets, total)[:, 0]
+    return table
+
+
+def _drives(data: Array, channels: Sequence[str], offsets: NDArray[np.int64], total: int) -> NDArray[np.float32]:
     array = _numbers("drives", data)
     if array.ndim == 1 and (len(channels) == 1 or array.size == 0):
         array = array.reshape(-1, len(channels))
@@ -122,27 +132,13 @@ def drives(
     if array.shape == (episodes, len(channels)):
         return _at_last_step(_float32(array), offsets, total)
     raise ValueError(
-        f"drives must have shape ({total}, {len(channels)}), one row a step, or ({episodes}, {len(channels)}), "
-        f"one row an episode, for the scalar channels {list(channels)}; got {array.shape}"
+        f"drives must have shape ({total}, {len(channels)}), one row a step, or "
+        f"({episodes}, {len(channels)}), one row an episode, for the scalar channels "
+        f"{list(channels)}; got {array.shape}"
     )
 
 
-def _drives_by_name(
-    data: Mapping[str, Array], channels: Sequence[str], offsets: NDArray[np.int64], total: int
-) -> NDArray[np.float32]:
-    table = np.full((total, len(channels)), np.nan, np.float32)
-    for name, column in data.items():
-        if name not in channels:
-            raise KeyError(f"drives: no scalar channel {name!r}, there are {list(channels)}")
-        observed = drives(column, [name], offsets, total)
-        assert observed is not None
-        table[:, channels.index(name)] = observed[:, 0]
-    return table
-
-
-def _at_last_step(
-    array: NDArray[np.float32], offsets: NDArray[np.int64], total: int
-) -> NDArray[np.float32]:
+def _at_last_step(array: NDArray[np.float32], offsets: NDArray[np.int64], total: int) -> NDArray[np.float32]:
     """Rows of episodes become rows of their last steps. Offsets that do not fit are left for the core to name."""
     table = np.full((total, array.shape[1]), np.nan, np.float32)
     for episode, row in enumerate(array):
@@ -155,9 +151,7 @@ def _at_last_step(
     return table
 
 
-def weights(
-    data: Array | Mapping[str, float] | None, channels: Sequence[str]
-) -> NDArray[np.float64] | None:
+def weights(data: Array | Mapping[str, float] | None, channels: Sequence[str]) -> NDArray[np.float64] | None:
     """(Q,) float64, or None for equal weights. In a dict by channel name, channels left out weigh 0."""
     if data is None:
         return None
@@ -175,7 +169,7 @@ def weights(
         raise ValueError(
             f"weights must have shape ({len(channels)},) for the channels {list(channels)}, got {array.shape}"
         )
-    return np.ascontiguousarray(array, np.float64)
+    return np.asarray(array, np.float64, order="C")
 
 
 def table(name: str, data: Array | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
@@ -225,19 +219,32 @@ def whole(name: str, value: Any) -> int:
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be a whole number, got bool")
     try:
-        return operator.index(value)
+        integer = operator.index(value)
     except TypeError:
         real = number(name, value)
-    if not real.is_integer():
-        raise ValueError(f"{name} must be a whole number, got {real}")
-    return int(real)
+        if not real.is_integer():
+            raise ValueError(f"{name} must be a whole number, got {real}") from None
+        integer = int(real)
+    if not -sys.maxsize <= integer <= sys.maxsize:
+        raise ValueError(f"{name}: {integer} is beyond 64 bits")
+    return integer
 
 
 def count(name: str, value: Any) -> int:
     """A whole number from 0."""
     integer = whole(name, value)
-    if not 0 <= integer <= sys.maxsize:
-        raise ValueError(f"{name} must be a count, got {integer}")
+    if integer < 0:
+        raise ValueError(f"{name} must not be negative, got {integer}")
+    return integer
+
+
+def threads(value: Any) -> int | None:
+    """A number of threads from 1, or None for the default number."""
+    if value is None:
+        return None
+    integer = count("num_threads", value)
+    if integer < 1:
+        raise ValueError("num_threads must be at least 1")
     return integer
 
 
@@ -261,7 +268,7 @@ def number(name: str, value: Any) -> float:
 def _float32(array: NDArray[Any]) -> NDArray[np.float32]:
     """A number beyond float32 becomes an infinity, which the core refuses by its row."""
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, np.float32)
+        return np.asarray(array, np.float32, order="C")
 
 
 def _numbers(name: str, data: Array) -> NDArray[Any]:
@@ -283,7 +290,7 @@ def _array(name: str, data: Array) -> NDArray[Any]:
     if isinstance(data, Sequence):  # perhaps of tensors
         data = [_array(name, item) if hasattr(item, "__dlpack__") else item for item in data]
     try:
-        return np.from_dlpack(data) if hasattr(data, "__dlpack__") else np.asarray(data)
+        return np.from_dlpack(cast("Any", data)) if hasattr(data, "__dlpack__") else np.asarray(data)
     except ValueError as error:
         raise ValueError(f"{name} is no rectangular array of numbers: {error}") from None
     except (TypeError, BufferError, RuntimeError) as error:

@@ -39,7 +39,7 @@ class Habituation:
         """Add the episodes of a `score(..., details=True)`, oldest first; prompts are not recorded."""
         if scores.ids is None or scores.phi is None:
             raise ValueError("scores lack the activations: call score with details=True")
-        for first, end, prompt in zip(scores.offsets, scores.offsets[1:], scores.context, strict=True):
+        for first, end, prompt in zip(scores.offsets[:-1], scores.offsets[1:], scores.context, strict=True):
             scored = slice(min(first + prompt, end), end)
             self._recent.append(_uses(scores.ids[scored], scores.phi[scored]))
 
@@ -49,8 +49,9 @@ class Habituation:
             return np.empty(0, np.int64), np.empty(0)
         all_ids = np.concatenate([ids for ids, _ in self._recent])
         ids, where = np.unique(all_ids, return_inverse=True)
-        amounts = np.concatenate([amounts for _, amounts in self._recent])
-        return ids, np.bincount(where, weights=amounts, minlength=len(ids))
+        total = np.zeros(len(ids))
+        np.add.at(total, where, np.concatenate([amounts for _, amounts in self._recent]))
+        return ids, total
 
     def clear(self) -> None:
         """Forget every recorded episode."""
@@ -89,9 +90,7 @@ class Habituation:
         return f"Habituation(episodes={self.episodes}, eta={self.eta:g}, recorded={len(self)})"
 
 
-def _uses(
-    ids: NDArray[np.int64], phi: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _uses(ids: NDArray[np.int64], phi: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The memories that one episode activates, and how strongly at most."""
     active = (ids >= 0) & (phi > 0)
     distinct, where = np.unique(ids[active], return_inverse=True)

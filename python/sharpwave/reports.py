@@ -52,7 +52,7 @@ class ReplayReport:
     observed: int
     """How many proposed episodes were consolidated."""
     refused: bool
-    """The consolidation would have moved the store by more than `max_drift`: nothing was changed, the proposals are kept."""
+    """The consolidation would have moved the store by more than `max_drift`: the proposals are kept aside."""
     drift: float | None
     """How far the consolidation moved (or would have moved) the values of the calibration sample."""
 
@@ -131,12 +131,11 @@ class Explanation:
             f"(support {self.support:.2f}, edge {self.edge:.2f}, redundancy {self.redundancy:.2f})"
         )
         paid = [
-            f"  {m.pay:+.4f}  φ {m.phi:.2f} × {m.advantage:.3f}  [{m.id}{' terminal' if m.terminal else ''}] {m.text or ''}"
+            f"  {m.pay:+.4f}  φ {m.phi:.2f} × {m.advantage:.3f}  {'terminal ' if m.terminal else ''}{m.id}: {m.text or ''}"
             for m in self.memories
         ]
         led = [
-            f"  {a.source} → {a.target}  weight {a.weight:.3f}, agreement {a.agreement:.2f}"
-            for a in self.associations
+            f"  {a.source} → {a.target}  weight {a.weight:.3f}, agreement {a.agreement:.2f}" for a in self.associations
         ]
         return "\n".join([head, *paid, *led])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sharpwave import _core, coerce
 from sharpwave.config import Config
 from sharpwave.reports import OUTCOMES, ObserveReport, ReplayReport
-from sharpwave.view import View, _summary, _threads
+from sharpwave.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ Order = Literal["prioritized", "reverse", "full"]
 SNAPSHOT = "snapshot.safetensors"
 
 
-class ValueStore(View):
+class ValueStore(View[_core.Store]):
     """Remembers episodes and infers how valuable each memory is as a means to the terminal values.
 
     >>> store = sw.ValueStore(sw.Config(dim=384))
@@ -41,7 +41,6 @@ class ValueStore(View):
     """
 
     __slots__ = ("_path", "_saved")
-    _core: _core.Store  # pyright: ignore[reportIncompatibleVariableOverride]
     _path: FilePath | None
     _saved: str | None
 
@@ -67,9 +66,7 @@ class ValueStore(View):
         ends = np.arange(len(rows) + 1) if offsets is None else coerce.offsets(offsets, len(rows))
         return self._core.calibrate(rows, ends)
 
-    def add_terminal(
-        self, name: str, key: Array, low: float | None = None, high: float | None = None
-    ) -> int:
+    def add_terminal(self, name: str, key: Array, low: float | None = None, high: float | None = None) -> int:
         """A channel that is an embedding `key` (d,) to approach; returns its column.
 
         A memory whose cosine to the key is `low` has drive 0, at `high` it has drive 1; by default the median and the
@@ -173,7 +170,7 @@ class ValueStore(View):
                 need if isinstance(need, str) else coerce.integers("need", need).ravel(),
                 coerce.flag("consolidate", consolidate),
                 None if max_drift is None else coerce.number("max_drift", max_drift),
-                _threads(num_threads),
+                coerce.threads(num_threads),
             )
         )
 
@@ -204,7 +201,7 @@ class ValueStore(View):
             core = _core.Store.load(os.fspath(snapshot))
             store = cls.__new__(cls)._hold(core, path)
             if config is not None:
-                _same_config(path, Config.from_json(core.config()), config)
+                _same_config(path, Config.from_json(core.original_config()), config)
             store._saved = core.digest()
         elif config is None:
             raise FileNotFoundError(f"no store in {path}: pass a config to create one")
@@ -228,7 +225,7 @@ class ValueStore(View):
             self._saved = digest
 
     def close(self) -> None:
-        """Save a store that lives in a directory, and let go of it. A closed store answers nothing; closing twice is fine."""
+        """Save a store that lives in a directory, and let go of it. Closing twice is fine; any other call is refused."""
         if not self.closed:
             self.flush()
             self._core.close()
@@ -273,7 +270,7 @@ class ValueStore(View):
         if self.closed:
             return "ValueStore(closed)"
         where = f", path={str(self._path)!r}" if self._path else ""
-        return f"ValueStore({_summary(self)}{where})"
+        return f"ValueStore({self._summary()}{where})"
 
 
 def _same_config(path: FilePath, stored: Config, given: Config) -> None:

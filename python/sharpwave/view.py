@@ -1,9 +1,8 @@
-"""View: what a live store and a frozen moment of it have in common. Reading and scoring; nothing here changes a store."""
+"""View: what a live store and a frozen moment of it have in common: reading and scoring, and no way to change it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +19,16 @@ if TYPE_CHECKING:
 
     Weights = Array | Mapping[str, float]
 
+Core = TypeVar("Core", bound=_core.View)
 AnyArray = TypeVar("AnyArray", bound=NDArray[Any])
 Functional = Literal["coverage", "progress", "potential", "mean"]
 
 
-class View:
+class View(Generic[Core]):
     """A store as its readers see it. Arrays of the store are read-only copies, in the order of `ids`."""
 
     __slots__ = ("_core",)
-    _core: _core.View
+    _core: Core
 
     # Scoring
 
@@ -40,16 +40,14 @@ class View:
         Exact; ties go to the lower id; where there are fewer than k memories, -1 and -inf.
         """
         return self._core.search(
-            coerce.batch("queries", queries, self.dim), coerce.count("k", k), _threads(num_threads)
+            coerce.batch("queries", queries, self.dim), coerce.count("k", k), coerce.threads(num_threads)
         )
 
     def value(
         self, queries: Array, *, num_threads: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Φ (B, Q), the value of each query on each channel, and σ (B,), its support."""
-        return self._core.value(
-            coerce.batch("queries", queries, self.dim), _threads(num_threads)
-        )
+        return self._core.value(coerce.batch("queries", queries, self.dim), coerce.threads(num_threads))
 
     def score(
         self,
@@ -79,7 +77,7 @@ class View:
         """
         arguments = self._score_arguments(steps, offsets, weights, functional, discount, context, habituation)
         parts = self._core.score(
-            **arguments, details=coerce.flag("details", details), num_threads=_threads(num_threads)
+            **arguments, details=coerce.flag("details", details), num_threads=coerce.threads(num_threads)
         )
         return Scores(**parts, offsets=arguments["offsets"], context=arguments["context"])
 
@@ -113,9 +111,7 @@ class View:
             )
         ]
 
-    def recall(
-        self, query: Array, depth: int = 8, beams: int = 4, weights: Weights | None = None
-    ) -> list[Path]:
+    def recall(self, query: Array, depth: int = 8, beams: int = 4, weights: Weights | None = None) -> list[Path]:
         """Paths from `query` (d,) along associations toward value, best first: a beam search of `beams` beams.
 
         A path ends where stopping is at least as good as going on, and after `depth` associations at most.
@@ -189,6 +185,16 @@ class View:
         return self._core.embedder()
 
     @property
+    def episodes_observed(self) -> int:
+        """How many episodes were written."""
+        return self._core.episodes()[0]
+
+    @property
+    def episodes_proposed(self) -> int:
+        """How many episodes wait for `replay(consolidate=True)`."""
+        return self._core.episodes()[1]
+
+    @property
     def ids(self) -> NDArray[np.int64]:
         """(N,) the ids of the memories, ascending."""
         return _read_only(self._core.ids())
@@ -249,11 +255,14 @@ class View:
         return self._core.to_bytes()
 
     def frozen(self) -> FrozenView:
-        """This moment of the store, for readers beside its writers. Free until the next write, which copies the store once."""
+        """This moment of the store, for readers beside its writers. Free until the next write, which copies the store."""
         return FrozenView(self._core.frozen())
 
+    def _summary(self) -> str:
+        return f"{len(self)} memories, dim={self.dim}, channels=[{', '.join(self.channels)}]"
 
-class FrozenView(View):
+
+class FrozenView(View[_core.View]):
     """One moment of a store: what scored then scores the same for ever."""
 
     __slots__ = ()
@@ -293,21 +302,12 @@ class FrozenView(View):
         return _thaw, (self.to_bytes(),)
 
     def __repr__(self) -> str:
-        return f"FrozenView({_summary(self)})"
+        return f"FrozenView({self._summary()})"
 
 
 def _thaw(snapshot: bytes) -> FrozenView:
     """Unpickles a frozen view from a snapshot; the snapshot itself is no pickle."""
     return FrozenView(_core.Store.from_bytes(snapshot).frozen())
-
-
-def _summary(view: View) -> str:
-    names: Sequence[str] = view.channels
-    return f"{len(view)} memories, dim={view.dim}, channels=[{', '.join(names)}]"
-
-
-def _threads(num_threads: int | None) -> int | None:
-    return None if num_threads is None else coerce.count("num_threads", num_threads)
 
 
 def _read_only(array: AnyArray) -> AnyArray:

@@ -1,9 +1,9 @@
-//! NumPy arrays borrowed as slices, vectors given as NumPy arrays.
+//! Arrays of Python borrowed as slices, vectors given to it as arrays.
 
+use numpy::PyUntypedArrayMethods;
 use numpy::ndarray::{Array2, Dimension};
 use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyReadonlyArray, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
-use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 use sharpwave_core::Config;
 

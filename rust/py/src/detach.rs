@@ -66,6 +66,7 @@ impl Signals {
         if self.looked.get().elapsed() < Self::EVERY {
             return false;
         }
+        #[allow(clippy::redundant_closure_for_method_calls)] // the method is not general enough
         let raised = Python::try_attach(|py| py.check_signals()).and_then(Result::err);
         self.looked.set(Instant::now());
         let pending = raised.is_some();

@@ -49,7 +49,9 @@ impl From<Failure> for PyErr {
                 "another thread was working on this store when the process was forked: load or unpickle it in the child",
             ),
             Failure::Interrupted(error) => error,
-            Failure::Panic(message) => PyRuntimeError::new_err(format!("internal error: {message}")),
+            Failure::Panic(message) => {
+                PyRuntimeError::new_err(format!("internal error: {message}"))
+            }
         }
     }
 }

@@ -94,6 +94,7 @@ impl Writer<'_> {
         &self,
         work: impl FnOnce(&mut Store) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        self.part_from_frozen()?;
         let mut current = self.handle.current.write();
         work(Arc::make_mut(current.as_mut().ok_or(Failure::Closed)?))
     }
@@ -109,6 +110,17 @@ impl Writer<'_> {
         let done = work(&mut next)?;
         *self.handle.current.write() = Some(Arc::new(next));
         Ok(done)
+    }
+
+    /// Copies a store that a frozen view shares, so that readers do not wait for the copy under the lock.
+    fn part_from_frozen(&self) -> Result<(), Failure> {
+        let shared = self.handle.freeze()?;
+        // The live store and `shared` itself are two.
+        if Arc::strong_count(&shared) > 2 {
+            let own = Arc::new(Store::clone(&shared));
+            *self.handle.current.write() = Some(own);
+        }
+        Ok(())
     }
 
     /// Lets go of the store.

@@ -3,6 +3,13 @@
 //! A call parses its arguments attached to the interpreter, detaches ([`detach`]), takes the store's lock
 //! ([`handle`]), computes, attaches again and wraps the result ([`convert`], [`errors`]).
 
+// PyO3 passes extracted arguments by value, as many as Python has, and returns what Python unpacks.
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    clippy::type_complexity
+)]
+
 mod convert;
 mod detach;
 mod errors;
@@ -30,7 +37,7 @@ mod _core {
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
-    /// The numbers, JSON to JSON, as the core holds them; or a ValueError naming the one out of range.
+    /// The numbers, JSON to JSON, as the core holds them; or an error naming the one out of range.
     #[pyfunction]
     fn check_config(config: &str) -> PyResult<String> {
         crate::convert::config_json(&crate::convert::config(config)?)

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use numpy::{
-    PyArray1, PyReadonlyArray1, PyReadonlyArray2,
-};
+use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -15,7 +13,7 @@ use sharpwave_core::{
     Drives, Episodes, Need, Observation, ObserveReport, Order, Outcome, ReplayRequest,
 };
 
-use crate::convert::{borrowed, borrowed_if, config, vector};
+use crate::convert::{borrowed, borrowed_if, config, config_json, vector};
 use crate::detach::{Detach, Signals};
 use crate::errors::{Failure, to_python, with_path};
 use crate::handle::Writer;
@@ -75,6 +73,15 @@ impl Store {
         Bound::new(py, Self::around(store))
     }
 
+    /// The numbers that the store was made with, in JSON.
+    fn original_config(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let handle = slf.as_super().get().handle();
+        let config = slf
+            .py()
+            .without_gil(|_| handle.read(|store| Ok(store.given_config().clone())))?;
+        config_json(&config)
+    }
+
     /// What it set.
     fn calibrate<'py>(
         slf: &Bound<'py, Self>,
@@ -117,7 +124,6 @@ impl Store {
     }
 
     /// Memory ids, outcomes (0 new, 1 merged, 2 dropped, 3 proposed), episode ids and backups.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
     fn observe<'py>(
         slf: &Bound<'py, Self>,
         steps: PyReadonlyArray2<'py, f32>,
@@ -147,7 +153,14 @@ impl Store {
             propose,
         };
         let report = writing(slf, |writer, signals| {
-            writer.write(|store| Ok(store.observe(&observation, &|| signals.pending())?))
+            let mut pending = writer.read(|store| Ok(store.check(&observation)?))?;
+            let mut report = ObserveReport::default();
+            while writer.write(|store| Ok(store.observe_next(&mut pending, &mut report)?))? {
+                if signals.pending() {
+                    break;
+                }
+            }
+            Ok(report)
         })?;
         let ObserveReport {
             memory_ids,
@@ -179,7 +192,6 @@ impl Store {
     }
 
     /// The fields of `sharpwave.ReplayReport` by name.
-    #[allow(clippy::too_many_arguments)]
     fn replay<'py>(
         slf: &Bound<'py, Self>,
         budget: Option<u64>,

@@ -61,11 +61,7 @@ impl View {
     }
 
     /// Reads the store without the GIL.
-    fn read<T: Send>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&Store) -> T + Send,
-    ) -> PyResult<T> {
+    fn read<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&Store) -> T + Send) -> PyResult<T> {
         py.without_gil(|_| self.handle.read(|store| Ok(work(store))))
     }
 }
@@ -76,7 +72,7 @@ impl View {
         self.read(py, Store::len)
     }
 
-    /// d.
+    /// The length d of a step's embedding.
     fn dim(&self, py: Python<'_>) -> PyResult<usize> {
         self.read(py, |store| store.config().dim)
     }
@@ -158,7 +154,6 @@ impl View {
     }
 
     /// Source ids, target ids and weights P.
-    #[allow(clippy::type_complexity)]
     fn edges<'py>(
         &self,
         py: Python<'py>,
@@ -168,7 +163,11 @@ impl View {
         Bound<'py, PyArray1<f64>>,
     )> {
         let (sources, targets, weights) = self.read(py, Store::edges)?;
-        Ok((vector(py, sources), vector(py, targets), vector(py, weights)))
+        Ok((
+            vector(py, sources),
+            vector(py, targets),
+            vector(py, weights),
+        ))
     }
 
     /// Of the whole state.
@@ -205,7 +204,9 @@ impl View {
         let baseline = borrowed_if("baseline", baseline.as_ref())?;
         let ablated = py.without_gil(|_| {
             self.handle.read(|store| {
-                let ablated = store.frozen().ablated(values, baseline, constant_transitions)?;
+                let ablated = store
+                    .frozen()
+                    .ablated(values, baseline, constant_transitions)?;
                 Ok(Store::clone(&ablated))
             })
         })?;
@@ -213,7 +214,6 @@ impl View {
     }
 
     /// Ids and cosines, (B, k).
-    #[allow(clippy::type_complexity)]
     fn search<'py>(
         &self,
         py: Python<'py>,
@@ -231,7 +231,6 @@ impl View {
     }
 
     /// Φ (B, Q) and σ (B,).
-    #[allow(clippy::type_complexity)]
     fn value<'py>(
         &self,
         py: Python<'py>,
@@ -250,7 +249,6 @@ impl View {
     }
 
     /// The arrays of `sharpwave.Scores` by name.
-    #[allow(clippy::too_many_arguments)]
     fn score<'py>(
         &self,
         py: Python<'py>,
@@ -299,7 +297,6 @@ impl View {
     }
 
     /// Pay, support, edge, redundancy, memories, pay by channel and associations of every step.
-    #[allow(clippy::too_many_arguments)]
     fn explain<'py>(
         &self,
         py: Python<'py>,
@@ -357,7 +354,14 @@ impl View {
         })?;
         Ok(paths
             .into_iter()
-            .map(|(texts, path)| (vector(py, path.ids), path.score, vector(py, path.values), texts))
+            .map(|(texts, path)| {
+                (
+                    vector(py, path.ids),
+                    path.score,
+                    vector(py, path.values),
+                    texts,
+                )
+            })
             .collect())
     }
 }
@@ -393,7 +397,17 @@ fn parts(explanation: Explanation, store: &Store) -> ExplanationParts {
         explanation.edge,
         explanation.redundancy,
         memories
-            .map(|m| (m.id, m.phi, m.gain, m.advantage, m.pay, m.terminal, text(store, m.id)))
+            .map(|m| {
+                (
+                    m.id,
+                    m.phi,
+                    m.gain,
+                    m.advantage,
+                    m.pay,
+                    m.terminal,
+                    text(store, m.id),
+                )
+            })
             .collect(),
         explanation.channels,
         associations
