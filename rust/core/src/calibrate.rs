@@ -42,7 +42,7 @@ pub(crate) fn calibrate(config: &mut Config, batch: &Batch, sample: &[f32]) -> C
     }
     if !pairs.is_empty() {
         // τ stays below 1, or nothing could ever answer.
-        config.tau = (quantile(&mut pairs, 0.90) as f32).clamp(-1.0, 0.999);
+        config.tau = (quantile(&mut pairs, 0.90) as f32).clamp(-1.0, 0.99);
     }
     let mut nearest = Vec::new();
     for e in 0..batch.episodes() {

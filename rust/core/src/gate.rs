@@ -130,7 +130,6 @@ impl Store {
                 };
                 let (id, slot) = self.create(&birth);
                 self.note_drives(slot, episode, t);
-                self.values.start(slot, self.memories.drives(slot));
                 Admission {
                     memory: id,
                     outcome: Outcome::New,
@@ -155,6 +154,7 @@ impl Store {
 
     /// Adds the step's observed scalar drives to its memory and derives the memory's drives anew.
     fn note_drives(&mut self, slot: Slot, episode: &Episode, t: usize) {
+        let before = self.memories.drives(slot).to_vec();
         let scalars = self.scalar_count();
         for scalar in 0..scalars {
             let drive = episode.drives[t * scalars + scalar];
@@ -163,6 +163,8 @@ impl Store {
             }
         }
         self.memories.refresh_drives(slot, &self.channels);
-        self.values.mark(slot);
+        if self.memories.drives(slot) != before {
+            self.changed(slot);
+        }
     }
 }

@@ -178,15 +178,15 @@ impl Memories {
     /// Oja's rule: `k ← normalise(k + (x − ⟨x,k⟩k)/m)`, with `m` already counting `x` (Oja 1982).
     pub(crate) fn drift(&mut self, slot: Slot, x: &[f32]) {
         let at = slot as usize;
-        let rate = 1.0 / self.merged[at] as f32;
+        let m = self.merged[at] as f32;
         let key = &mut self.keys[at * self.dim..(at + 1) * self.dim];
         let s = simd::dot(x, key);
         let moved: Vec<f32> = key
             .iter()
             .zip(x)
-            .map(|(&k, &x)| k + (x - s * k) * rate)
+            .map(|(&k, &x)| k + (x - s * k) / m)
             .collect();
-        // x and k are unit vectors and rate ≤ 1/2, so the sum is only ever zero by accident: stay then.
+        // x and k are unit vectors and m ≥ 2, so the sum is only ever zero by accident: stay then.
         let _ = normalise(&moved, key);
     }
 

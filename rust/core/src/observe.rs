@@ -274,7 +274,7 @@ impl Store {
             &self.config,
         );
         for slot in touched {
-            self.values.mark(slot);
+            self.changed(slot);
         }
 
         self.evict();

@@ -59,8 +59,13 @@ impl Store {
             .fold(0.0, |sum, (a, b)| sum + (a - b).abs())
             / n;
         if request.max_drift.is_some_and(|most| drift > most) {
-            report = self.sleep(request, interrupt)?;
-            report.refused = true;
+            let residual = self.values.residual(self.model());
+            report = ReplayReport {
+                residual,
+                converged: residual <= request.tol,
+                refused: true,
+                ..ReplayReport::default()
+            };
         } else {
             *self = after;
             report.observed = observed;

@@ -150,12 +150,27 @@ impl Store {
         (id, slot)
     }
 
-    /// Removes a memory with its row and column; what led to it is dirty then.
+    /// Removes a memory with its row and column; the rows of what led to it changed.
     pub(crate) fn forget(&mut self, slot: Slot) {
         for predecessor in hebbian::forget(&mut self.graph, slot) {
-            self.values.mark(predecessor);
+            self.changed(predecessor);
         }
         self.memories.remove(slot);
+    }
+
+    /// To be called when a memory's row, mass or drive changed: it is dirty until its next backup. If it
+    /// leads nowhere it is worth its drive, at once.
+    pub(crate) fn changed(&mut self, slot: Slot) {
+        let model = Model {
+            config: &self.config,
+            memories: &self.memories,
+            graph: &self.graph,
+        };
+        if model.has_successors(slot) {
+            self.values.mark(slot);
+        } else {
+            self.values.backup(slot, model);
+        }
     }
 
     pub(crate) fn model(&self) -> Model<'_> {

@@ -6,7 +6,7 @@ use crate::replay::backup::{Model, Values};
 
 /// Backs up the memories of an episode, last step first, within a step by falling φ, each once.
 ///
-/// Returns the number of backups: memories that are up to date or lead nowhere are not counted.
+/// Returns the number of backups: memories that are up to date are not counted.
 pub(crate) fn replay(values: &mut Values, model: Model<'_>, activations: &[Activation]) -> u64 {
     let mut seen: Vec<Slot> = Vec::new();
     let mut met = vec![false; model.memories.slots()];
@@ -21,8 +21,8 @@ pub(crate) fn replay(values: &mut Values, model: Model<'_>, activations: &[Activ
     for slot in seen {
         // An answer may have been evicted since the step was activated.
         if model.memories.id(slot) >= 0 && values.is_dirty(slot) {
-            backups += u64::from(model.has_successors(slot));
             values.backup(slot, model);
+            backups += 1;
         }
     }
     backups

@@ -154,15 +154,6 @@ impl Values {
         changed
     }
 
-    /// A memory that leads nowhere is worth its drive: nothing to back up, hence not counted.
-    pub(crate) fn refresh_ends(&mut self, model: Model<'_>) {
-        for &slot in model.memories.in_order() {
-            if self.is_dirty(slot) && !model.has_successors(slot) {
-                self.backup(slot, model);
-            }
-        }
-    }
-
     /// A bound on the sup distance to the fixed point: the largest gain left over `1 − γ`, because
     /// the backup is a γ-contraction (Banach; Puterman 1994, 6.3).
     pub(crate) fn residual(&self, model: Model<'_>) -> f64 {

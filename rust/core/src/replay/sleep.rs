@@ -139,7 +139,6 @@ pub(crate) fn sleep(
 ) -> Result<ReplayReport> {
     let need = request.need.of_slots(model)?;
     let mut budget = Budget::new(request.budget, interrupt);
-    values.refresh_ends(model);
     match request.order {
         Order::Prioritized => {
             let threshold = request.tol * (1.0 - model.config.gamma);
