@@ -39,6 +39,8 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// The caller wanted it to stop.
+    Interrupted,
     /// The operating system refused.
     Io(std::io::Error),
 }
@@ -77,6 +79,7 @@ impl fmt::Display for Error {
                 "the store was filled by embedder {recorded:?}; {offered:?} would mix two spaces"
             ),
             Self::Format { section, message } => write!(f, "{section}: {message}"),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Io(error) => write!(f, "{error}"),
         }
     }

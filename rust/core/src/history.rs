@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::episodes::{Episode, Episodes};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::memory::Provenance;
 use crate::observe::ObserveReport;
 use crate::replay::{Need, Order, ReplayRequest};
@@ -292,6 +293,7 @@ impl Store {
         let mut changed = false;
         let mut inserts = 0;
         for entry in history {
+            interrupt::check()?;
             let mut operation = entry.operation.clone();
             match edit(&operation, inserts) {
                 Rewrite::Keep => {}

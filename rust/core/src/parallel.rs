@@ -7,12 +7,17 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::simd::fpenv;
+
+/// Work of less than this between two looks at the interrupt is taken in larger slices.
+const SLICE: Duration = Duration::from_millis(10);
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -60,7 +65,8 @@ fn check(n: usize) -> Result<()> {
 /// `f(0) … f(n − 1)` in order, computed on `threads` threads (the default number if `None`).
 ///
 /// # Errors
-/// [`Error::Invalid`] for a bad number of threads, [`Error::Io`] if threads cannot be started.
+/// [`Error::Invalid`] for a bad number of threads, [`Error::Io`] if threads cannot be started,
+/// [`Error::Interrupted`] if the caller had enough ([`crate::interruptible`]).
 pub(crate) fn map<T: Send>(
     n: usize,
     threads: Option<usize>,
@@ -71,10 +77,25 @@ pub(crate) fn map<T: Send>(
     }
     let threads = threads.unwrap_or_else(num_threads).min(n.max(1));
     if threads == 1 {
-        return Ok((0..n).map(f).collect());
+        return (0..n).map(|i| interrupt::check().map(|()| f(i))).collect();
     }
     let pool = pool(threads)?;
-    Ok(pool.install(|| (0..n).into_par_iter().map(f).collect()))
+    if !interrupt::possible() {
+        return Ok(pool.install(|| (0..n).into_par_iter().map(f).collect()));
+    }
+    // In slices of some milliseconds, and on this thread the question between them.
+    let mut done = Vec::with_capacity(n);
+    let mut slice = threads;
+    while done.len() < n {
+        interrupt::check()?;
+        let begin = Instant::now();
+        let rows = done.len()..(done.len() + slice).min(n);
+        pool.install(|| done.par_extend(rows.into_par_iter().map(&f)));
+        if begin.elapsed() < SLICE {
+            slice *= 8;
+        }
+    }
+    Ok(done)
 }
 
 fn pool(size: usize) -> Result<Arc<ThreadPool>> {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -16,21 +17,21 @@ pub trait Detach {
     /// What `work` returns, `KeyboardInterrupt` if it stopped for [`Signals::pending`], `RuntimeError` if it panicked.
     fn without_gil<T, F>(self, work: F) -> PyResult<T>
     where
-        F: FnOnce(&Signals) -> Result<T, Failure> + Send,
+        F: FnOnce(&Rc<Signals>) -> Result<T, Failure> + Send,
         T: Send;
 }
 
 impl Detach for Python<'_> {
     fn without_gil<T, F>(self, work: F) -> PyResult<T>
     where
-        F: FnOnce(&Signals) -> Result<T, Failure> + Send,
+        F: FnOnce(&Rc<Signals>) -> Result<T, Failure> + Send,
         T: Send,
     {
         let outcome = self.detach(|| {
-            let signals = Signals::new();
+            let signals = Rc::new(Signals::new());
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&signals)))
                 .unwrap_or_else(|panic| Err(Failure::Panic(message(&*panic))));
-            match signals.raised.into_inner() {
+            match signals.raised.take() {
                 Some(error) => Err(Failure::Interrupted(error)),
                 None => outcome,
             }
@@ -54,6 +55,18 @@ impl Signals {
             looked: Cell::new(Instant::now()),
             raised: RefCell::new(None),
         }
+    }
+
+    /// Does `work`, which only reads, but gives up where it stands once a signal handler raised.
+    pub fn interruptible<T>(
+        self: &Rc<Self>,
+        work: impl FnOnce() -> sharpwave_core::Result<T>,
+    ) -> Result<T, Failure> {
+        let signals = Rc::clone(self);
+        Ok(sharpwave_core::interruptible(
+            move || signals.pending(),
+            work,
+        )?)
     }
 
     /// Whether a signal handler raised, so that work should stop soon, in a good state.

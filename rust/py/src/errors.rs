@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use pyo3::exceptions::{PyKeyError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use sharpwave_core::Error;
 
@@ -63,6 +63,7 @@ pub fn to_python(error: Error) -> PyErr {
         Error::Embedder { .. } => EmbedderError::new_err(error.to_string()),
         Error::Format { .. } => FormatError::new_err(error.to_string()),
         Error::Io(error) => os_error(error, None),
+        Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         _ => PyValueError::new_err(error.to_string()),
     }
 }

@@ -1,6 +1,7 @@
 //! A live store: many readers, one writer at a time.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ impl Store {
 /// Becomes the writer, without the GIL.
 fn writing<T: Send>(
     store: &Bound<'_, Store>,
-    work: impl FnOnce(&Writer<'_>, &Signals) -> Result<T, Failure> + Send,
+    work: impl FnOnce(&Writer<'_>, &Rc<Signals>) -> Result<T, Failure> + Send,
 ) -> PyResult<T> {
     let handle = store.as_super().get().handle();
     store
@@ -228,15 +229,12 @@ impl Store {
 
     /// As if never seen.
     fn veto(slf: &Bound<'_, Self>, memory: Option<i64>, episode: Option<i64>) -> PyResult<()> {
-        writing(slf, |writer, _| {
+        writing(slf, |writer, signals| {
             writer.rewrite(|store| {
-                if let Some(id) = memory {
-                    store.veto_memory(id)?;
-                }
-                if let Some(id) = episode {
-                    store.veto_episode(id)?;
-                }
-                Ok(())
+                signals.interruptible(|| {
+                    memory.map_or(Ok(()), |id| store.veto_memory(id))?;
+                    episode.map_or(Ok(()), |id| store.veto_episode(id))
+                })
             })
         })
     }

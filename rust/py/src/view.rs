@@ -7,7 +7,7 @@ use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArr
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sharpwave_core::{
-    Channel, Episodes, Explanation, Habituation, Kind, Path, ScoreRequest, Store,
+    Channel, Episodes, Explanation, Habituation, Kind, Path, Result, ScoreRequest, Store,
 };
 
 use crate::convert::{borrowed, borrowed_if, config_json, counts, matrix, vector};
@@ -60,9 +60,21 @@ impl View {
         &self.handle
     }
 
-    /// Reads the store without the GIL.
+    /// Reads a column without the GIL.
     fn read<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&Store) -> T + Send) -> PyResult<T> {
         py.without_gil(|_| self.handle.read(|store| Ok(work(store))))
+    }
+
+    /// Asks the store something that takes its time, without the GIL.
+    fn ask<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&Store) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        py.without_gil(|signals| {
+            self.handle
+                .read(|store| signals.interruptible(|| work(store)))
+        })
     }
 }
 
@@ -177,7 +189,7 @@ impl View {
 
     /// A snapshot.
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = py.without_gil(|_| self.handle.read(|store| Ok(store.to_bytes()?)))?;
+        let bytes = self.ask(py, Store::to_bytes)?;
         Ok(PyBytes::new(py, &bytes))
     }
 
@@ -202,13 +214,11 @@ impl View {
     ) -> PyResult<Self> {
         let values = borrowed_if("values", values.as_ref())?;
         let baseline = borrowed_if("baseline", baseline.as_ref())?;
-        let ablated = py.without_gil(|_| {
-            self.handle.read(|store| {
-                let ablated = store
-                    .frozen()
-                    .ablated(values, baseline, constant_transitions)?;
-                Ok(Store::clone(&ablated))
-            })
+        let ablated = self.ask(py, |store| {
+            let ablated = store
+                .frozen()
+                .ablated(values, baseline, constant_transitions)?;
+            Ok(Store::clone(&ablated))
         })?;
         Ok(Self::new(Arc::new(ablated)))
     }
@@ -223,10 +233,7 @@ impl View {
     ) -> PyResult<(Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>)> {
         let rows = queries.shape()[0];
         let queries = borrowed("queries", &queries)?;
-        let (ids, cosines) = py.without_gil(|_| {
-            self.handle
-                .read(|store| Ok(store.search(queries, k, num_threads)?))
-        })?;
+        let (ids, cosines) = self.ask(py, |store| store.search(queries, k, num_threads))?;
         Ok((matrix(py, ids, rows, k)?, matrix(py, cosines, rows, k)?))
     }
 
@@ -239,11 +246,8 @@ impl View {
     ) -> PyResult<(Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>)> {
         let rows = queries.shape()[0];
         let queries = borrowed("queries", &queries)?;
-        let (values, support, channels) = py.without_gil(|_| {
-            self.handle.read(|store| {
-                let (values, support) = store.value(queries, num_threads)?;
-                Ok((values, support, store.channels().len()))
-            })
+        let ((values, support), channels) = self.ask(py, |store| {
+            Ok((store.value(queries, num_threads)?, store.channels().len()))
         })?;
         Ok((matrix(py, values, rows, channels)?, vector(py, support)))
     }
@@ -278,9 +282,8 @@ impl View {
             details,
             threads: num_threads,
         };
-        let (scores, k) = py.without_gil(|_| {
-            self.handle
-                .read(|store| Ok((store.score(&episodes, &request)?, store.config().k)))
+        let (scores, k) = self.ask(py, |store| {
+            Ok((store.score(&episodes, &request)?, store.config().k))
         })?;
         let arrays = PyDict::new(py);
         arrays.set_item("total", vector(py, scores.total))?;
@@ -323,11 +326,9 @@ impl View {
             details: false,
             threads: None,
         };
-        py.without_gil(|_| {
-            self.handle.read(|store| {
-                let explanations = store.explain(&episodes, &request)?;
-                Ok(explanations.into_iter().map(|e| parts(e, store)).collect())
-            })
+        self.ask(py, |store| {
+            let explanations = store.explain(&episodes, &request)?;
+            Ok(explanations.into_iter().map(|e| parts(e, store)).collect())
         })
     }
 
@@ -342,15 +343,13 @@ impl View {
     ) -> PyResult<Vec<PathParts<'py>>> {
         let query = borrowed("query", &query)?;
         let weights = borrowed_if("weights", weights.as_ref())?;
-        let paths = py.without_gil(|_| {
-            self.handle.read(|store| {
-                let paths = store.recall(query, depth, beams, weights)?;
-                let texts = |path: &Path| path.ids.iter().map(|&id| text(store, id)).collect();
-                Ok(paths
-                    .into_iter()
-                    .map(|path| (texts(&path), path))
-                    .collect::<Vec<(Vec<Option<String>>, Path)>>())
-            })
+        let paths = self.ask(py, |store| {
+            let paths = store.recall(query, depth, beams, weights)?;
+            let texts = |path: &Path| path.ids.iter().map(|&id| text(store, id)).collect();
+            Ok(paths
+                .into_iter()
+                .map(|path| (texts(&path), path))
+                .collect::<Vec<(Vec<Option<String>>, Path)>>())
         })?;
         Ok(paths
             .into_iter()

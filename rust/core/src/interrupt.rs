@@ -1,0 +1,83 @@
+//! Stopping long work: whoever waits for it may say so (Ctrl-C, a deadline) and gets the thread back soon.
+//!
+//! Reading changes nothing and can stop anywhere, so it asks here, wherever it is. Writing stops only
+//! between two episodes or two backups, and takes an [`Interrupt`](crate::replay::sleep::Interrupt) of its own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::error::{Error, Result};
+
+/// `true` means stop soon.
+type Ask = Rc<dyn Fn() -> bool>;
+
+thread_local! {
+    static ASK: RefCell<Option<Ask>> = const { RefCell::new(None) };
+}
+
+/// Does `work`, which reads a store or rebuilds a copy of one, but gives up soon after `ask` says `true`.
+///
+/// `ask` is called on this thread, often: it should be cheap. Never wrap a write to a store that is
+/// still needed when it fails: it may stop in the middle.
+///
+/// # Errors
+/// [`Error::Interrupted`] if it gave up, else as `work`.
+pub fn interruptible<T>(
+    ask: impl Fn() -> bool + 'static,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let outer = ASK.replace(Some(Rc::new(ask)));
+    let _restore = Restore(outer);
+    work()
+}
+
+/// Puts back what was there before, also after a panic.
+struct Restore(Option<Ask>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        ASK.set(self.0.take());
+    }
+}
+
+/// Whether anyone may interrupt this thread.
+pub(crate) fn possible() -> bool {
+    ASK.with_borrow(Option::is_some)
+}
+
+/// An error if this thread shall stop.
+pub(crate) fn check() -> Result<()> {
+    let ask = ASK.with_borrow(Clone::clone);
+    match ask {
+        Some(ask) if ask() => Err(Error::Interrupted),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn work_stops_when_asked_and_only_then() {
+        assert!(check().is_ok());
+        let asked = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&asked);
+        let ask = move || {
+            counter.set(counter.get() + 1);
+            counter.get() > 3
+        };
+        let mut rounds = 0;
+        let outcome = interruptible(ask, || -> Result<()> {
+            loop {
+                check()?;
+                rounds += 1;
+            }
+        });
+        assert!(matches!(outcome, Err(Error::Interrupted)));
+        assert_eq!(rounds, 3);
+        assert!(check().is_ok(), "it holds for the work alone");
+    }
+}
