@@ -180,8 +180,9 @@ impl Store {
         }
     }
 
-    /// Starts that history without an episode no longer made are left out.
-    fn surviving_starts(&self, starts: Vec<i64>) -> Need {
+    /// The starts that still exist: those are left out that a consolidation drove out, or that history no
+    /// longer made without an episode.
+    pub(crate) fn surviving_starts(&self, starts: Vec<i64>) -> Need {
         let left: Vec<i64> = starts
             .into_iter()
             .filter(|&id| self.memories.slot(id).is_some())

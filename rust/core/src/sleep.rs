@@ -5,7 +5,7 @@ use crate::history::Operation;
 use crate::observe::ObserveReport;
 use crate::replay::backup::Model;
 use crate::replay::sleep::{self, Interrupt};
-use crate::replay::{ReplayReport, ReplayRequest};
+use crate::replay::{Need, ReplayReport, ReplayRequest};
 use crate::store::Store;
 
 impl Store {
@@ -22,7 +22,11 @@ impl Store {
         request.need.of_slots(self.model())?;
         let at = self.history.as_ref().map(Vec::len);
         self.record(|| Operation::replay(request, None));
-        let mut report = self.consolidate(request, interrupt)?;
+        let outcome = self.consolidate(request, interrupt);
+        if let (Err(_), Some(history), Some(at)) = (&outcome, &mut self.history, at) {
+            history.truncate(at);
+        }
+        let mut report = outcome?;
         // The operations of the consolidation are part of the one recorded above.
         if let (Some(history), Some(at)) = (&mut self.history, at) {
             history.truncate(at + 1);
@@ -50,7 +54,11 @@ impl Store {
             after.observe_episode(&episode, &mut ObserveReport::default())?;
             observed += 1;
         }
-        let mut report = after.sleep(request, interrupt)?;
+        let mut request = request.clone();
+        if let Need::From(starts) = request.need {
+            request.need = after.surviving_starts(starts);
+        }
+        let mut report = after.sleep(&request, interrupt)?;
         let moved = after.mean_values(&probe)?;
         let n = before.len().max(1) as f64;
         let drift = before
