@@ -1,0 +1,33 @@
+"""From text to a number that a trainer can use: ``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``.
+
+core.py       `InstrumentalReward`: the reward as a trainer sees it
+weights.py    `Weights` of the terms
+terminal.py   terminals: any trainer-style reward function, or a channel of the store
+scale.py      `Scale`: the constants that put the terms on one scale
+base.py       `BaseSamples`: what divergence is measured against
+measure.py    the raw terms of a batch, and what they were measured on
+output.py     `RewardOutput`: every part by name
+parts.py      `Part`: one term as a reward function of its own
+learning.py   what completions leave in the store, on every rank the same
+config.py     to plain data and back
+"""
+
+from __future__ import annotations
+
+from sharpwave.reward.base import BaseSamples
+from sharpwave.reward.core import InstrumentalReward
+from sharpwave.reward.output import RewardOutput
+from sharpwave.reward.parts import Part
+from sharpwave.reward.scale import Constants, Scale
+from sharpwave.reward.weights import TERMS, Weights
+
+__all__ = [
+    "TERMS",
+    "BaseSamples",
+    "Constants",
+    "InstrumentalReward",
+    "Part",
+    "RewardOutput",
+    "Scale",
+    "Weights",
+]

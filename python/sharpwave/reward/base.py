@@ -1,0 +1,85 @@
+"""Base samples: what the base policy says to the same prompts, as divergence is measured against them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave.divergence import Reference, estimate
+from sharpwave.episodes import Text, message_texts
+
+Floats = NDArray[np.float64]
+MIN_GROUP = 4
+
+
+def prompt_key(prompt: Text | None) -> Hashable:
+    """What makes two prompts the same: their texts."""
+    return None if prompt is None else tuple(message_texts(prompt))
+
+
+def groups(prompts: Sequence[Text | None]) -> dict[Hashable, NDArray[np.int64]]:
+    """The rows of each prompt, in order."""
+    rows: dict[Hashable, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(prompt_key(prompt), []).append(row)
+    return {key: np.array(members, np.int64) for key, members in rows.items()}
+
+
+class BaseSamples:
+    """Base samples (E, d) by prompt.
+
+    A prompt with fewer than `MIN_GROUP` samples, or none, is compared with all of them.
+
+    Args:
+        prompts: E of them.
+        vectors: (E, d), each episode as one vector (`Scorable.vectors`); rows of NaN are left out.
+        bandwidth: of `divergence.mmd`; None: the median distance between the base samples of the group.
+    """
+
+    def __init__(
+        self, prompts: Sequence[Text | None], vectors: NDArray[np.float32], bandwidth: float | None = None
+    ) -> None:
+        usable: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+        if not usable.any():
+            raise ValueError("base has no completion that can be scored")
+        kept = [prompt for prompt, use in zip(prompts, usable, strict=True) if use]
+        rows = vectors[usable]
+        self.everything = Reference(rows, bandwidth)
+        self.by_prompt = {
+            key: Reference(rows[members], bandwidth)
+            for key, members in groups(kept).items()
+            if len(members) >= MIN_GROUP
+        }
+
+    def __len__(self) -> int:
+        return len(self.everything)
+
+    def reference(self, key: Hashable) -> Reference:
+        """The base samples that a prompt's completions are compared with."""
+        return self.by_prompt.get(key, self.everything)
+
+    def divergence(self, name: str, prompts: Sequence[Text | None], vectors: NDArray[np.float32]) -> Floats:
+        """(E,) divergence, one number a completion; a group's mean is its estimate.
+
+        NaN for a completion without a vector, and where a group is too small for the estimator.
+        """
+        out = np.full(len(vectors), np.nan)
+        usable: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+        for key, members in groups(prompts).items():
+            rows = members[usable[members]]
+            if len(rows) >= (2 if name == "knn" else 1):
+                out[rows] = estimate(name, vectors[rows], self.reference(key)).per_sample
+        return out
+
+    def null(self, name: str) -> Floats:
+        """What the estimator gives for base samples: each half of a group against the other half."""
+        values: list[Floats] = []
+        for reference in self.by_prompt.values() or [self.everything]:
+            halves = reference.rows[0::2], reference.rows[1::2]
+            if min(map(len, halves)) >= 2:
+                for policy, base in (halves, halves[::-1]):
+                    against = Reference(base, reference.bandwidth)
+                    values.append(estimate(name, policy, against).per_sample)
+        return np.concatenate(values) if values else np.empty(0)

@@ -1,0 +1,213 @@
+"""A reward as plain data and back, for trainers that are configured by dicts and YAML.
+
+    store: runs/a/store                      # a directory, a snapshot file, or {config: {dim: 384, …}}
+    embedder: {kind: sentence-transformers, path: all-MiniLM-L6-v2}      # or {function: "package.module:name"}
+    chunker: {kind: sentences, max_words: 16}
+    terminal: "wedding"                      # a channel, or {function: "package.module:name"}
+    weights: {terminal: 1.0, instrumental: 1.0, divergence: 0.1}
+    learn: propose
+    base: base.jsonl                         # lines {"prompt": …, "completion": …}, or {prompts: […], completions: […]}
+
+Every other argument of `InstrumentalReward` goes by its own name. ``_target_`` (Hydra) may be there at every level and
+is not looked at: ``_target_: sharpwave.InstrumentalReward.from_config`` is what Hydra needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from sharpwave import embed, episodes
+from sharpwave._lazy import require
+from sharpwave.config import Config
+from sharpwave.reward.scale import Scale
+from sharpwave.reward.terminal import FunctionTerminal
+from sharpwave.store import ValueStore
+
+if TYPE_CHECKING:
+    from sharpwave.reward.core import InstrumentalReward
+
+Reward = TypeVar("Reward", bound="InstrumentalReward")
+
+PLAIN = (
+    "functional",
+    "discount",
+    "divergence_estimator",
+    "support_discount",
+    "keep_texts",
+    "name",
+    "learn",
+)
+
+
+def describe(reward: InstrumentalReward) -> dict[str, Any]:
+    """The reward as plain data (JSON and YAML take it).
+
+    What cannot be written down is None, and has to be given to `build` again: an embedder or a terminal that is no
+    importable function, a chunker that is not this package's, a store in memory (its configuration is recorded).
+    """
+    terminal = reward.terminal
+    if isinstance(terminal, FunctionTerminal):
+        function = _import_path(terminal.function)
+        named: Any = None if function is None else {"function": function, "name": terminal.name}
+    else:
+        named = None if terminal is None else terminal.name
+    base = None
+    if reward.base_texts is not None:
+        base = {"prompts": list(reward.base_texts[0]), "completions": list(reward.base_texts[1])}
+    weights = reward.channel_weights
+    if weights is not None and not isinstance(weights, Mapping):
+        weights = np.asarray(weights, np.float64).tolist()
+    return {
+        "store": _describe_store(reward.store),
+        "embedder": _describe_embedder(reward.embedder),
+        "fingerprint": embed.fingerprint(reward.embedder),
+        "chunker": getattr(reward.chunker, "config", None),
+        "terminal": named,
+        "terminal_range": None if reward.terminal_range is None else list(reward.terminal_range),
+        "weights": reward.weights.to_dict(),
+        "channel_weights": dict(weights) if isinstance(weights, Mapping) else weights,
+        "normalise": reward.scale.to_dict(),
+        "habituation": None
+        if reward.habituation is None
+        else {"episodes": reward.habituation.episodes, "eta": reward.habituation.eta},
+        "sleep": dict(reward.sleep_options),
+        "base": base,
+        **{name: getattr(reward, name) for name in PLAIN},
+    }
+
+
+def build(cls: type[Reward], config: Mapping[str, Any] | str | None, overrides: Mapping[str, Any]) -> Reward:
+    """A reward of class ``cls``; ``overrides`` replace whole entries, and may be objects.
+
+    Raises:
+        KeyError: an unknown entry.
+        ValueError: an entry that is missing or cannot be read.
+        sharpwave.EmbedderError: the embedder is not the one that was recorded.
+    """
+    if isinstance(config, str | Path):
+        config = read(config)
+    options = _without_target({**(config or {}), **overrides})
+    for name in ("store", "embedder"):
+        if options.get(name) is None:
+            raise ValueError(f"config has no {name}: give it, in the config or as {name}=")
+    recorded = options.pop("fingerprint", None)
+    arguments: dict[str, Any] = {
+        "store": _part(options.pop("store"), _build_store),
+        "embedder": _part(options.pop("embedder"), _build_embedder),
+        "chunker": _part(options.pop("chunker", None), episodes.from_config),
+        "terminal": _part(options.pop("terminal", None), _build_terminal),
+        "normalise": _part(options.pop("normalise", "base"), _build_scale),
+        "base": _part(options.pop("base", None), _build_base),
+    }
+    if options.get("terminal_range") is not None:
+        options["terminal_range"] = tuple(options["terminal_range"])
+    known = {*PLAIN, "weights", "channel_weights", "habituation", "sleep", "terminal_range"}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise KeyError(f"config: no entry {unknown[0]!r}; there are {sorted(known | set(arguments))}")
+    if recorded is not None:
+        arguments["store"].bind_embedder(recorded)
+    return cls(**arguments, **options)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A JSON file, or a YAML file where PyYAML is installed.
+
+    Raises:
+        ValueError: the file does not hold a mapping.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    data = json.loads(text) if str(path).endswith(".json") else require("yaml", "demo").safe_load(text)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} does not hold a mapping")
+    return data
+
+
+def _part(entry: Any, make: Callable[[Any], Any]) -> Any:
+    """Plain data is built; an object is taken as it is."""
+    return make(entry) if isinstance(entry, Mapping | str | Path) else entry
+
+
+def _without_target(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _without_target(value) for key, value in data.items() if key != "_target_"}
+    return data
+
+
+def _describe_store(store: ValueStore) -> Any:
+    if store.path is not None:
+        return str(store.path)
+    return {"config": store.config.to_dict(), "digest": store.digest()}
+
+
+def _build_store(entry: Any) -> ValueStore:
+    if isinstance(entry, str | Path):
+        path = Path(entry)
+        return ValueStore.load(path) if path.is_file() else ValueStore.open(path)
+    if "digest" in entry:
+        raise ValueError(f"the store {entry['digest'][:12]}… lived in memory: give store=")
+    config = Config(**entry["config"]) if entry.get("config") is not None else None
+    if entry.get("path") is not None:
+        return ValueStore.open(entry["path"], config)
+    if config is None:
+        raise ValueError("store needs a path or a config")
+    return ValueStore(config)
+
+
+def _describe_embedder(embedder: Any) -> Any:
+    if isinstance(embedder, embed.CallableEmbedder):
+        path = _import_path(embedder.function)
+        return None if path is None else {"function": path}
+    try:
+        return getattr(embedder, "config", None)
+    except ValueError:  # built from a loaded model
+        return None
+
+
+def _build_embedder(entry: Any) -> Any:
+    if isinstance(entry, Mapping) and "function" in entry:
+        return _imported(entry["function"])
+    return embed.from_config(entry)
+
+
+def _build_terminal(entry: Any) -> Any:
+    if isinstance(entry, str):
+        return entry
+    return FunctionTerminal(_imported(entry["function"]), entry.get("name"))
+
+
+def _build_scale(entry: Any) -> Any:
+    return Scale.from_dict(entry) if isinstance(entry, Mapping) else Scale(entry)
+
+
+def _build_base(entry: Any) -> Any:
+    if isinstance(entry, Mapping):
+        return entry["prompts"], entry["completions"]
+    with Path(entry).open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines if line.strip()]
+    return [row.get("prompt") for row in rows], [row["completion"] for row in rows]
+
+
+def _import_path(function: Any) -> str | None:
+    """``package.module:name`` where that leads back to ``function``."""
+    path = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+    try:
+        return path if _imported(path) is function else None
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
+def _imported(path: str) -> Any:
+    module, colon, name = path.partition(":")
+    if not colon or not module or not name:
+        raise ValueError(f"a function is named 'package.module:name', got {path!r}")
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

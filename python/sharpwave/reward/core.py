@@ -1,0 +1,492 @@
+"""InstrumentalReward: the reward as a trainer sees it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave import coerce, divergence
+from sharpwave.embed import Embedder, as_embedder, fingerprint
+from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
+from sharpwave.habituation import Habituation
+from sharpwave.reports import Explanation, ReplayReport, Scores
+from sharpwave.reward.base import BaseSamples, groups
+from sharpwave.reward.learning import LEARN, Learn, Write, gathered
+from sharpwave.reward.measure import Clock, Measured, Scorable, embedded
+from sharpwave.reward.output import RewardOutput
+from sharpwave.reward.parts import Part
+from sharpwave.reward.scale import Normalise, Scale
+from sharpwave.reward.terminal import FunctionTerminal, Request, Terminal, as_terminal, value_range
+from sharpwave.reward.weights import TERMS, Weights
+from sharpwave.store import ValueStore
+from sharpwave.view import Functional
+
+if TYPE_CHECKING:
+    from sharpwave.coerce import Array
+
+Floats = NDArray[np.float64]
+Base = tuple[Sequence[Text | None], Sequence[Text]]
+
+
+class InstrumentalReward:
+    """``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``, each term standardised on base samples.
+
+    >>> reward = sw.InstrumentalReward(store, embedder, base=(prompts, completions))
+    >>> out = reward.score_texts(prompts, completions)
+    >>> GRPOTrainer(model, reward_funcs=reward, callbacks=[SharpwaveCallback(reward)], …)
+
+    The object itself is a reward function of TRL's GRPO, RLOO and OnlineDPO trainers. It pickles if its embedder and
+    its terminal do; the copy holds its own store.
+
+    Args:
+        store: what scores. It must have been filled with the same embedder.
+        embedder: texts to vectors; a bare callable is one.
+        chunker: prompts and completions to steps; sentences of at most 16 words by default.
+        terminal: any trainer-style reward function, or the name of a channel of the store, or None.
+        weights: of the terms; a dict names some of them.
+        learn: how completions of training batches enter the store: not at all; kept aside until `sleep` consolidates
+            them; or at once. Evaluation batches never do.
+        base: prompts and completions of the base policy (a few hundred are enough). They give the constants of the
+            scale and are what divergence is measured against.
+        channel_weights: (Q,) or by name, w_q of the store's channels; equal by default.
+        functional, discount: as for `ValueStore.score`.
+        divergence_estimator: ``"mmd"``, ``"pairwise"``, ``"knn"`` or ``"mahalanobis"``.
+        support_discount: whether g is the mean support, so that what a terminal pays where the store knows nothing is
+            discounted towards the low end of its range, or 1. None: for an embedding channel it is, because raw cosine
+            pays parroting; for the others it is not.
+        normalise: ``"base"``, ``"running"`` or ``"none"``; or a `Scale`, fitted before.
+        habituation: a table, or its options; what recent training episodes used then pays less.
+        terminal_range: (low, high) of a reward function's values, as its channel takes them; by default that of the
+            base, or (0, 1).
+        sleep: arguments of `ValueStore.replay` for `sleep`, such as ``{"budget": 4096, "max_drift": 0.05}``.
+        keep_texts: whether learned steps keep their texts, for `explain`.
+        name: the function's ``__name__``; trainers log under it.
+
+    Raises:
+        sharpwave.EmbedderError: the store was filled with another embedder.
+        KeyError: no such channel or term.
+        ValueError: a number out of range, an unknown option, or a weight on divergence without base samples.
+        TypeError: an argument of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        store: ValueStore,
+        embedder: Embedder | Callable[[list[str]], Any],
+        chunker: Chunker | None = None,
+        terminal: Callable[..., Any] | Terminal | str | None = None,
+        weights: Weights | Mapping[str, float] | None = None,
+        learn: Learn = "off",
+        *,
+        base: Base | None = None,
+        channel_weights: Array | Mapping[str, float] | None = None,
+        functional: Functional = "coverage",
+        discount: float = 1.0,
+        divergence_estimator: divergence.Estimator = "mmd",
+        support_discount: bool | None = None,
+        normalise: Normalise | Scale = "base",
+        habituation: Habituation | Mapping[str, Any] | None = None,
+        terminal_range: tuple[float, float] | None = None,
+        sleep: Mapping[str, Any] | None = None,
+        keep_texts: bool = True,
+        name: str = "sharpwave",
+    ) -> None:
+        if not isinstance(store, ValueStore):
+            raise TypeError(f"store must be a sharpwave.ValueStore, got {type(store).__name__}")
+        if learn not in LEARN:
+            raise ValueError(f"learn must be one of {LEARN}, got {learn!r}")
+        if divergence_estimator not in divergence.ESTIMATORS:
+            raise ValueError(
+                f"divergence_estimator must be one of {divergence.ESTIMATORS}, got {divergence_estimator!r}"
+            )
+        self.embedder: Embedder = as_embedder(embedder)
+        self.store = store
+        self.chunker: Chunker = Sentences() if chunker is None else chunker
+        self.terminal = as_terminal(terminal, store)
+        self.weights = Weights.of(weights)
+        self.learn: Learn = learn
+        self.channel_weights = channel_weights
+        self.functional: Functional = functional
+        self.discount = discount
+        self.divergence_estimator: divergence.Estimator = divergence_estimator
+        self.scale = normalise if isinstance(normalise, Scale) else Scale(normalise)
+        self.habituation = Habituation(**habituation) if isinstance(habituation, Mapping) else habituation
+        self.sleep_options = dict(sleep or {})
+        self.keep_texts = keep_texts
+        self.name = coerce.string("name", name)
+        self.__name__ = self.name
+        self.training: bool | None = None
+        saturates = self.terminal is not None and self.terminal.saturates
+        self.support_discount = saturates if support_discount is None else support_discount
+        self.base: BaseSamples | None = None
+        self.base_texts: Base | None = None
+        self.terminal_range = terminal_range
+        self._start()
+        if base is not None:
+            self.fit(*base)
+        elif self.weights.divergence:
+            raise ValueError("a weight on divergence needs base samples: pass base=(prompts, completions)")
+        self._open_channel()
+
+    def _start(self) -> None:
+        self._lock = threading.RLock()
+        self._warned: set[str] = set()
+        self._model: Callable[[], Any] | None = None
+        self._last: tuple[Any, set[str], RewardOutput] | None = None
+
+    @property
+    def store(self) -> ValueStore:
+        """The live store. Another one can be set if the same embedder filled it."""
+        return self._store
+
+    @store.setter
+    def store(self, store: ValueStore) -> None:
+        store.bind_embedder(fingerprint(self.embedder))
+        self._store = store
+
+    # Scoring
+
+    def score_texts(
+        self,
+        prompts: Sequence[Text | None],
+        completions: Sequence[Text],
+        *,
+        learn: bool | None = None,
+        columns: Mapping[str, Any] | None = None,
+    ) -> RewardOutput:
+        """Score completions, and learn them if that is on.
+
+        Args:
+            prompts, completions: E of each, texts or chat messages.
+            learn: whether they may enter the store in the way that the reward's ``learn`` says. None: unless `eval` was
+                called.
+            columns: what else a terminal may want, such as columns of the dataset.
+
+        Raises:
+            ValueError: not as many prompts as completions, or an embedder of another dimension.
+        """
+        learning = self.training is not False if learn is None else learn
+        with self._lock:
+            return self._evaluate(prompts, completions, dict(columns or {}), learning, every_rank=False)
+
+    def __call__(self, prompts: Any = None, completions: Any = None, **given: Any) -> list[float | None]:
+        """The reward function of TRL: one number a completion, None where it cannot be scored.
+
+        Whatever else the trainer gives (columns, ``completion_ids``, ``trainer_state``) is passed to the terminal;
+        ``log_metric`` and ``log_extra`` get every part by name.
+        """
+        return self.call(prompts, completions, asker="", **given).rewards
+
+    def call(
+        self, prompts: Any, completions: Any, *, asker: str, log_metric: Any = None, log_extra: Any = None, **given: Any
+    ) -> RewardOutput:
+        """What `__call__` and the `parts` do. Several askers of one batch (the same list) share one evaluation."""
+        if completions is None:
+            raise TypeError("a reward function needs completions=")
+        if prompts is None:
+            prompts = [None] * len(completions)
+        with self._lock:
+            if self._last is not None and self._last[0] is completions and asker not in self._last[1]:
+                self._last[1].add(asker)
+                return self._last[2]
+            out = self._evaluate(prompts, completions, given, self._training(log_metric), every_rank=True)
+            self._last = (completions, {asker}, out)
+        if log_metric is not None:
+            for name, value in {**out.means(), "memories": float(len(self.store))}.items():
+                log_metric(f"{self.name}/{name}", value)
+            for name, value in out.seconds.items():
+                log_metric(f"{self.name}/seconds/{name}", value)
+        if log_extra is not None:
+            for name in TERMS:
+                if np.isfinite(out.standardised[name]).any():
+                    log_extra(f"{self.name}_{name}", [float(value) for value in out.standardised[name]])
+        return out
+
+    def parts(self, terms: Sequence[str] | None = None) -> list[Part]:
+        """Each term as a reward function of its own, for a trainer's ``reward_weights``; those that there are."""
+        if terms is None:
+            there = {"terminal": self.terminal is not None, "instrumental": True, "divergence": self.base is not None}
+            terms = [term for term in TERMS if there[term]]
+        return [Part(self, term) for term in terms]
+
+    def explain_texts(self, prompt: Text | None, completion: Text) -> list[Explanation]:
+        """For every step of one episode (prompt first), the memories, channels and associations that paid."""
+        batch = chunk_batch(self.chunker, [prompt], [completion])
+        rows = embedded(batch.steps, self.embedder, self.store.dim)
+        return self.store.explain(rows, batch.offsets, context=batch.context, **self._score_options())
+
+    # Training or not
+
+    def train(self, mode: bool = True) -> Self:
+        """Say that what follows is training (or, with False, is not); `None` in ``training``: ask the trainer."""
+        self.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Say that what follows is evaluation: nothing is learned."""
+        return self.train(False)
+
+    def follow(self, model: Callable[[], Any] | None) -> None:
+        """Where to find the trainer's model, for trainers that pass no ``log_metric``: its mode tells training from
+        evaluation. ``model()`` may return None (a weak reference)."""
+        self._model = model
+
+    def _training(self, log_metric: Any) -> bool:
+        """TRL calls the same function in evaluation and says nothing: its model knows."""
+        if self.training is not None:
+            return self.training
+        model = getattr(getattr(log_metric, "__self__", None), "model", None)
+        if model is None and self._model is not None:
+            model = self._model()
+        mode = getattr(model, "training", None)
+        if mode is None:
+            if self.learn != "off":
+                self._warn_once(
+                    "mode",
+                    "cannot tell training from evaluation, so nothing is learned: add SharpwaveCallback(reward) to the "
+                    "trainer, or call reward.train()",
+                )
+            return False
+        return bool(mode)
+
+    # Building, learning, sleeping
+
+    def fit(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Self:
+        """Take the constants of the scale, and what divergence is measured against, from base samples.
+
+        Constants that the scale has already stay as they are.
+        """
+        batch = chunk_batch(self.chunker, prompts, completions)
+        self.base_texts = (list(prompts), list(completions))
+        self.base = BaseSamples(prompts, Scorable.of(batch, self.embedder, self.store.dim).vectors())
+        found = self._measure(prompts, completions, {}, batch, Clock())
+        if self.terminal_range is None and isinstance(self.terminal, FunctionTerminal):
+            self.terminal_range = value_range(found.terminal)
+        samples = {
+            "terminal": self._discounted(found.terminal, found.support),
+            "instrumental": found.raw["instrumental"],
+            "divergence": self.base.null(self.divergence_estimator),
+        }
+        for term, values in samples.items():
+            if np.isfinite(values).any() and not self.scale.fitted(term):
+                self.scale.fit(term, values)
+        return self
+
+    def observe_texts(
+        self,
+        prompts: Sequence[Text | None],
+        completions: Sequence[Text],
+        *,
+        columns: Mapping[str, Any] | None = None,
+        source: str | None = None,
+    ) -> int:
+        """Write episodes into the store whatever ``learn`` says, the terminal's values with them, to fill it before
+        training. Returns how many; those that cannot be scored are left out. Sleep afterwards."""
+        batch = chunk_batch(self.chunker, prompts, completions)
+        found = self._measure(prompts, completions, dict(columns or {}), batch, Clock())
+        write = self._write(found, batch, source or f"{self.name}:seed")
+        return 0 if write is None else write.apply(self.store, propose=False)
+
+    def sleep(self, **options: Any) -> ReplayReport:
+        """Replay the store, and consolidate what was proposed; ``options`` replace those that the reward has."""
+        settings: dict[str, Any] = {"consolidate": self.learn == "propose", **self.sleep_options, **options}
+        return self.store.replay(**settings)
+
+    # What a call does
+
+    def _evaluate(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: dict[str, Any],
+        learning: bool,
+        *,
+        every_rank: bool,
+    ) -> RewardOutput:
+        clock = Clock()
+        batch = chunk_batch(self.chunker, prompts, completions)
+        clock.lap("chunk")
+        found = self._measure(prompts, completions, columns, batch, clock)
+        standardised = {term: self.scale(term, values) for term, values in found.raw.items()}
+        signs = {**self.weights.to_dict(), "divergence": -self.weights.divergence}
+        parts = {term: signs[term] * values for term, values in standardised.items()}
+        reward = sum((np.nan_to_num(part) for part in parts.values()), np.zeros(len(completions)))
+        reward = np.where(found.scorable.kept, reward, np.nan)
+        self._warn(prompts, reward)
+        if learning:
+            self._learn(found, batch, columns, every_rank)
+        clock.lap("learn")
+        return RewardOutput(
+            reward.astype(np.float32),
+            found.terminal.astype(np.float32),
+            found.raw["instrumental"].astype(np.float32),
+            found.raw["divergence"].astype(np.float32),
+            found.support.astype(np.float32),
+            found.step,
+            {term: values.astype(np.float32) for term, values in standardised.items()},
+            {term: values.astype(np.float32) for term, values in parts.items()},
+            clock.finish(),
+            batch,
+            found.scores,
+        )
+
+    def _measure(
+        self, prompts: Sequence[Any], completions: Sequence[Any], columns: dict[str, Any], batch: Batch, clock: Clock
+    ) -> Measured:
+        """Every term in its own units, all through one frozen view."""
+        view = self.store.frozen()
+        scorable = Scorable.of(batch, self.embedder, view.dim)
+        clock.lap("embed")
+        nothing = np.full(len(completions), np.nan)
+        support, instrumental, terminal, apart = nothing.copy(), nothing.copy(), nothing, nothing
+        step = np.zeros(len(batch.steps), np.float32)
+        scores: Scores | None = None
+        if len(scorable.steps):
+            scores = view.score(
+                scorable.steps,
+                scorable.offsets,
+                context=scorable.context,
+                details=self.habituation is not None,
+                **self._score_options(),
+            )
+            instrumental[scorable.kept] = scores.total
+            support[scorable.kept] = scorable.means(scores.support)
+            step[scorable.rows] = scores.step
+        clock.lap("score")
+        if self.terminal is not None:
+            terminal = self.terminal(Request(prompts, completions, columns, scorable, view))
+        clock.lap("terminal")
+        if self.base is not None:
+            apart = self.base.divergence(self.divergence_estimator, prompts, scorable.vectors())
+        clock.lap("divergence")
+        raw = {"terminal": self._discounted(terminal, support), "instrumental": instrumental, "divergence": apart}
+        return Measured(scorable, terminal, raw, support, step, scores, dict(clock.seconds))
+
+    def _score_options(self) -> dict[str, Any]:
+        return {
+            "weights": self.channel_weights,
+            "functional": self.functional,
+            "discount": self.discount,
+            "habituation": self.habituation,
+        }
+
+    def _discounted(self, terminal: Floats, support: Floats) -> Floats:
+        """g(σ̄): what lies above the low end of the range counts by the mean support."""
+        if not self.support_discount or self.terminal is None:
+            return terminal
+        low = 0.0
+        if not self.terminal.saturates:
+            low = self.terminal_range[0] if self.terminal_range else self._channel_range()[0]
+        return low + (terminal - low) * support
+
+    # Learning
+
+    def _channel_range(self) -> tuple[float, float]:
+        if self.terminal is not None and self.terminal.name in self.store.channels:
+            return self.store.channel_ranges[self.terminal.name]
+        return self.terminal_range or (0.0, 1.0)
+
+    def _open_channel(self) -> None:
+        """A reward function is observed as a scalar channel, once there is something that learns."""
+        if not isinstance(self.terminal, FunctionTerminal) or self.learn == "off":
+            return
+        if self.terminal.name not in self.store.channels:
+            self.store.add_channel(self.terminal.name, *(self.terminal_range or (0.0, 1.0)))
+
+    def _learn(self, found: Measured, batch: Batch, columns: dict[str, Any], every_rank: bool) -> None:
+        for term, values in found.raw.items():
+            if np.isfinite(values).any():
+                self.scale.update(term, values)
+        if self.habituation is not None and found.scores is not None:
+            self.habituation.record(found.scores)
+        if self.learn == "off":
+            return
+        step = getattr(columns.get("trainer_state"), "global_step", None)
+        write = self._write(found, batch, self.name if step is None else f"{self.name}:{step}")
+        writes = gathered(write) if every_rank else [write] if write is not None else []
+        for one in writes:
+            one.apply(self.store, propose=self.learn == "propose")
+
+    def _write(self, found: Measured, batch: Batch, source: str) -> Write | None:
+        """The scorable episodes. What the terminal gave is scaled by its channel's range into the drive, [0, 1]."""
+        if not len(found.scorable.steps):
+            return None
+        drives: dict[str, NDArray[np.float32]] = {}
+        if self.terminal is not None and self.terminal.name in self.store.scalar_channels:
+            low, high = self._channel_range()
+            drive = np.clip((found.terminal - low) / (high - low), 0.0, 1.0)
+            drives[self.terminal.name] = drive[found.scorable.kept].astype(np.float32)
+        texts = [batch.steps[row] for row in found.scorable.rows] if self.keep_texts else None
+        return Write(found.scorable.steps, found.scorable.offsets, texts, drives, source)
+
+    # Warnings
+
+    def _warn(self, prompts: Sequence[Any], reward: Floats) -> None:
+        terminals = len(self.store.channels) - len(self.store.scalar_channels)
+        if len(self.store) <= terminals:
+            self._warn_once("empty", "the store is empty: every completion is unknown to it and earns nothing")
+        terms = [term for term, weight in self.weights.to_dict().items() if weight and self._has(term)]
+        unscaled = [term for term in terms if not self.scale.fitted(term)]
+        if len(terms) > 1 and unscaled and self.scale.normalise == "base":
+            self._warn_once(
+                "scale",
+                f"the terms {unscaled} have no common scale, so weights mean little: pass base=(prompts, completions)",
+            )
+        for members in groups(prompts).values():
+            scored = reward[members][np.isfinite(reward[members])]
+            if len(scored) > 1 and np.ptp(scored) == 0.0:
+                self._warn_once("flat", f"{len(scored)} completions of one prompt all earn {scored[0]:.4g}: no signal")
+                break
+
+    def _has(self, term: str) -> bool:
+        return term == "instrumental" or (self.terminal if term == "terminal" else self.base) is not None
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"{self.name}: {message}", RuntimeWarning, stacklevel=2)
+
+    # Keeping it
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes while a run goes on, the store aside, as plain data: the scale and the habituation table."""
+        table = None if self.habituation is None else self.habituation.to_dict()
+        return {"scale": self.scale.to_dict(), "habituation": table, "terminal_range": self.terminal_range}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.scale = Scale.from_dict(state["scale"])
+        table = state.get("habituation")
+        self.habituation = None if table is None else Habituation.from_dict(table)
+        found = state.get("terminal_range")
+        self.terminal_range = None if found is None else (float(found[0]), float(found[1]))
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain data from which `from_config` builds this reward again, the fitted constants included."""
+        from sharpwave.reward.config import describe
+
+        return describe(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | str | None = None, /, **overrides: Any) -> Self:
+        """A reward from plain data, or from the YAML or JSON file that holds it; see docs/api.md."""
+        from sharpwave.reward.config import build
+
+        return build(cls, config, overrides)
+
+    def __getstate__(self) -> dict[str, Any]:
+        run = ("_lock", "_warned", "_model", "_last")
+        return {name: value for name, value in self.__dict__.items() if name not in run}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def __repr__(self) -> str:
+        terminal = None if self.terminal is None else self.terminal.name
+        return f"InstrumentalReward({self.store!r}, terminal={terminal!r}, {self.weights}, learn={self.learn!r})"

@@ -1,0 +1,86 @@
+"""What one call of the reward found, every part by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave.episodes import Batch, Span
+from sharpwave.reports import Scores
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class RewardOutput:
+    """E completions, ΣT steps (prompts included). NaN: there was nothing to measure.
+
+    Attributes:
+        reward: (E,) w_term·terminal·g + w_inst·R − w_kl·D of the standardised terms; NaN where a completion cannot be
+            scored.
+        terminal: (E,) as it was observed, before support discounts it.
+        instrumental: (E,) R.
+        divergence: (E,) D, one number a completion; the mean over a group is the group's estimate.
+        support: (E,) σ̄, the mean support of the scored steps.
+        step: (ΣT,) what each step paid of R; steps of the prompt paid 0.
+        standardised: by term, (E,) in standard deviations of the base; ``"terminal"`` after its discount.
+        parts: by term, (E,) what it adds to ``reward``, weight and sign included.
+        seconds: what took how long: chunk, embed, score, terminal, divergence, learn, total.
+        batch: the steps' texts, offsets, context and spans.
+        scores: of the scorable episodes, as the store gave them; None if there was none.
+    """
+
+    reward: Floats
+    terminal: Floats
+    instrumental: Floats
+    divergence: Floats
+    support: Floats
+    step: Floats
+    standardised: dict[str, Floats]
+    parts: dict[str, Floats]
+    seconds: dict[str, float]
+    batch: Batch = field(repr=False)
+    scores: Scores | None = field(repr=False, default=None)
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(E+1,) where each episode begins in `step`."""
+        return self.batch.offsets
+
+    @property
+    def rewards(self) -> list[float | None]:
+        """`reward` as trainers want it: None where a completion cannot be scored."""
+        return as_list(self.reward)
+
+    def pays(self, episode: int) -> tuple[Floats, list[Span]]:
+        """What each scored step of one completion paid, and where in its text the step lies."""
+        first = int(self.batch.offsets[episode] + self.batch.context[episode])
+        end = int(self.batch.offsets[episode + 1])
+        return self.step[first:end], self.batch.spans[first:end]
+
+    def means(self) -> dict[str, float]:
+        """The mean of every part over the completions that have it, for a trainer's log."""
+        found = {
+            **self.standardised,
+            "terminal_raw": self.terminal,
+            "instrumental_raw": self.instrumental,
+            "divergence_raw": self.divergence,
+            "support": self.support,
+        }
+        means = {name: float(np.nanmean(values)) for name, values in found.items() if np.isfinite(values).any()}
+        if len(self):
+            means["unscored"] = float(np.isnan(self.reward).mean())
+        if self.scores is not None and len(self.scores.step):
+            means["edge"] = float(self.scores.edge.mean())
+            means["redundancy"] = float(self.scores.redundancy.mean())
+        return means
+
+
+def as_list(values: NDArray[np.floating]) -> list[float | None]:
+    """Python floats, None for NaN."""
+    return [None if np.isnan(value) else float(value) for value in values]

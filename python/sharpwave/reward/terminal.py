@@ -1,0 +1,184 @@
+"""Terminals: what an episode is worth in the end, as one number.
+
+A terminal is any trainer-style reward function, a channel of the store by its name, or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave.reward.measure import Scorable
+from sharpwave.view import View
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a terminal may look at.
+
+    Attributes:
+        prompts, completions: as the trainer gave them, E each.
+        columns: everything else the trainer gave, by keyword.
+        scorable: the episodes that can be scored, embedded.
+        view: the store at this moment.
+    """
+
+    prompts: Sequence[Any]
+    completions: Sequence[Any]
+    columns: Mapping[str, Any]
+    scorable: Scorable
+    view: View
+
+
+class FunctionTerminal:
+    """A trainer-style reward function: ``f(prompts=, completions=, **columns) -> list[float | None]``.
+
+    It is given those of the trainer's keywords that it takes. A coroutine function is run to its end.
+
+    Raises:
+        TypeError: not callable.
+    """
+
+    saturates = False
+
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"terminal must be a reward function, a channel's name or None, got {type(function).__name__}"
+            )
+        self.function = function
+        self.name = name or function_name(function)
+
+    def __call__(self, request: Request) -> Floats:
+        """(E,) the values, NaN for None.
+
+        Raises:
+            ValueError: the wrong number of values.
+            TypeError: a value that is no number.
+        """
+        offered = {**request.columns, "prompts": request.prompts, "completions": request.completions}
+        values = _finished(self.function(**_accepted(self.function, offered)))
+        if hasattr(values, "tolist"):
+            values = values.tolist()
+        values = list(values)
+        if len(values) != len(request.completions):
+            raise ValueError(
+                f"terminal {self.name!r} returned {len(values)} values for {len(request.completions)} completions"
+            )
+        try:
+            return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"terminal {self.name!r} must return numbers or None, one a completion") from None
+
+
+class ChannelTerminal:
+    """A channel of the store.
+
+    An embedding channel gives the highest cosine of a scored step to the terminal, saturated at the channel's range:
+    0 at its low, 1 at its high and beyond, so that saying the terminal itself is worth no more than the best of the
+    base. A scalar channel gives the trainer's column of the same name where there is one, and else what the store
+    expects: Φ of the last step.
+    """
+
+    def __init__(self, name: str, view: View) -> None:
+        if name not in view.channels:
+            raise KeyError(f"terminal: no channel {name!r}, there are {view.channels}")
+        self.name = name
+        self.saturates = name not in view.scalar_channels
+
+    def __call__(self, request: Request) -> Floats:
+        """(E,) values in [0, 1] of an embedding channel, any of a scalar one; NaN where there is nothing to look at."""
+        scorable = request.scorable
+        out = np.full(len(scorable.kept), np.nan)
+        if not self.saturates:
+            column = request.columns.get(self.name)
+            if column is not None:
+                return np.array([np.nan if value is None else float(value) for value in column], np.float64)
+            values, _ = request.view.value(scorable.steps[scorable.offsets[1:] - 1])
+            out[scorable.kept] = values[:, request.view.channels.index(self.name)]
+            return out
+        low, high = request.view.channel_ranges[self.name]
+        length = np.sqrt(np.einsum("nd,nd->n", scorable.steps, scorable.steps))
+        cosines = scorable.steps @ self._key(request.view) / length
+        spans = zip(scorable.offsets[:-1], scorable.offsets[1:], scorable.context, strict=True)
+        best = [cosines[first + prompt : end].max() for first, end, prompt in spans]
+        out[scorable.kept] = np.clip((np.array(best, np.float64) - low) / (high - low), 0.0, 1.0)
+        return out
+
+    def _key(self, view: View) -> NDArray[np.float32]:
+        """(d,) Terminals and embedding channels are both in the order of adding."""
+        scalar = set(view.scalar_channels)
+        order = [name for name in view.channels if name not in scalar]
+        return view.keys[view.is_terminal][order.index(self.name)]
+
+
+Terminal = FunctionTerminal | ChannelTerminal
+
+
+def as_terminal(terminal: Any, view: View) -> Terminal | None:
+    """What a ``terminal=`` argument stands for."""
+    if terminal is None or isinstance(terminal, FunctionTerminal | ChannelTerminal):
+        return terminal
+    return ChannelTerminal(terminal, view) if isinstance(terminal, str) else FunctionTerminal(terminal)
+
+
+def function_name(function: Any) -> str:
+    """A stable name of a callable: its own, or that of its class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def value_range(values: Floats) -> tuple[float, float]:
+    """A range for the values of a terminal: [0, 1] where they all lie in it, else from the least to the greatest."""
+    finite = values[np.isfinite(values)]
+    if not len(finite) or (finite.min() >= 0.0 and finite.max() <= 1.0):
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _accepted(function: Any, offered: dict[str, Any]) -> dict[str, Any]:
+    """Those of the keywords on offer that a function takes."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin
+        return offered
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return offered
+    return {parameter.name: offered[parameter.name] for parameter in parameters if parameter.name in offered}
+
+
+def _finished(result: Any) -> Any:
+    """A coroutine's result; also where an event loop already runs in this thread."""
+    if not inspect.iscoroutine(result):
+        return result
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(result)
+    box: list[Any] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            box.append(asyncio.run(result))
+        except BaseException as error:  # noqa: BLE001 — raised again in the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return box[0]
