@@ -12,7 +12,7 @@ use crate::channel::Kind;
 use crate::config::Equation;
 use crate::episodes::Episode;
 use crate::memory::{Birth, Provenance, Slot};
-use crate::search;
+use crate::search::Hit;
 use crate::simd;
 use crate::store::Store;
 
@@ -32,8 +32,8 @@ pub enum Outcome {
 /// Where a step went.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admission {
-    /// −1 where dropped.
-    pub(crate) memory: i64,
+    /// `None` where dropped.
+    pub(crate) memory: Option<(i64, Slot)>,
     pub(crate) outcome: Outcome,
 }
 
@@ -97,10 +97,10 @@ impl Store {
         episode: &Episode,
         t: usize,
         x: &[f32],
+        nearest: Option<Hit>,
         surprise: f64,
         drive: f64,
     ) -> Admission {
-        let nearest = search::nearest(&self.memories, x, 1).first().copied();
         let support = nearest.map_or(0.0, |hit| kappa(hit.similarity, &self.config));
         let novelty = 1.0 - support;
         let config = &self.config;
@@ -115,7 +115,7 @@ impl Store {
                 self.merge(hit.slot, x, provenance);
                 self.note_drives(hit.slot, episode, t);
                 Admission {
-                    memory: hit.id,
+                    memory: Some((hit.id, hit.slot)),
                     outcome: Outcome::Merged,
                 }
             }
@@ -131,12 +131,12 @@ impl Store {
                 let (id, slot) = self.create(&birth);
                 self.note_drives(slot, episode, t);
                 Admission {
-                    memory: id,
+                    memory: Some((id, slot)),
                     outcome: Outcome::New,
                 }
             }
             _ => Admission {
-                memory: -1,
+                memory: None,
                 outcome: Outcome::Dropped,
             },
         }

@@ -7,6 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::channel::{Channels, Kind};
 use crate::episodes::normalise;
+use crate::search::codes::Codes;
+use crate::search::uses_codes;
 use crate::simd;
 
 /// Where a memory lies in the columns.
@@ -55,6 +57,8 @@ pub(crate) struct Memories {
     order: Vec<Slot>,
     by_id: HashMap<i64, Slot>,
     free: BTreeSet<Slot>,
+    /// What the first pass of a search reads, where the processor has one; a cache, never stored.
+    codes: Option<Codes>,
 }
 
 impl Memories {
@@ -76,7 +80,16 @@ impl Memories {
             order: Vec::new(),
             by_id: HashMap::new(),
             free: BTreeSet::new(),
+            codes: uses_codes(dim).then(|| Codes::new(dim)),
         }
+    }
+
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    pub(crate) fn codes(&self) -> Option<&Codes> {
+        self.codes.as_ref()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -152,6 +165,7 @@ impl Memories {
         self.provenance[at] = birth.provenance.into_iter().collect();
         self.order.push(slot);
         self.by_id.insert(id, slot);
+        self.encode(slot);
         self.refresh_drives(slot, channels);
         slot
     }
@@ -173,6 +187,9 @@ impl Memories {
         self.drive_sums[at * self.scalars..(at + 1) * self.scalars].fill(0.0);
         self.drive_counts[at * self.scalars..(at + 1) * self.scalars].fill(0);
         self.free.insert(slot);
+        if let Some(codes) = &mut self.codes {
+            codes.clear(slot);
+        }
     }
 
     /// Oja's rule: `k ← normalise(k + (x − ⟨x,k⟩k)/m)`, with `m` already counting `x` (Oja 1982).
@@ -188,6 +205,16 @@ impl Memories {
             .collect();
         // x and k are unit vectors and m ≥ 2, so the sum is only ever zero by accident: stay then.
         let _ = normalise(&moved, key);
+        self.encode(slot);
+    }
+
+    /// Brings the code of a memory up to date with its key.
+    fn encode(&mut self, slot: Slot) {
+        let at = slot as usize;
+        let key = &self.keys[at * self.dim..(at + 1) * self.dim];
+        if let Some(codes) = &mut self.codes {
+            codes.set(slot, key);
+        }
     }
 
     pub(crate) fn observe_drive(&mut self, slot: Slot, scalar: usize, drive: f32) {

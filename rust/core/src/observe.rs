@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::activation::Activation;
+use crate::activation::{Activation, activate};
 use crate::episodes::{Batch, Episode, Episodes};
 use crate::error::{Error, Result};
 use crate::gate::{self, Outcome};
@@ -13,6 +13,7 @@ use crate::predict::predict;
 use crate::replay::awake;
 use crate::replay::backup::Model;
 use crate::replay::sleep::Interrupt;
+use crate::search::renew::Nearest;
 use crate::store::Store;
 
 /// Observed scalar rewards; NaN is "not observed".
@@ -243,7 +244,8 @@ impl Store {
     fn write_episode(&mut self, episode: &Episode, report: &mut ObserveReport) -> Result<()> {
         let dim = self.config.dim;
         let steps = crate::episodes::normalised_rows("steps", &episode.steps, dim)?;
-        let before = self.activate_rows(&steps, None)?;
+        let mut nearest = Nearest::before(&self.memories, &steps, self.config.k)?;
+        let before = nearest.activations(&self.config);
         self.test_predictions(episode, &steps, &before);
 
         let channels = self.channels.len();
@@ -259,12 +261,23 @@ impl Store {
                 .copied()
                 .reduce(f32::max)
                 .map_or(0.0, f64::from);
-            let admission = self.admit(episode, t, x, surprises[t], drive);
-            report.memory_ids.push(admission.memory);
+            let closest = nearest.now(&self.memories, t, 1)?.first().copied();
+            let admission = self.admit(episode, t, x, closest, surprises[t], drive);
+            if let Some((_, slot)) = admission.memory {
+                nearest.touch(slot);
+            }
+            report
+                .memory_ids
+                .push(admission.memory.map_or(-1, |(id, _)| id));
             report.outcomes.push(admission.outcome);
         }
 
-        let activations = self.activate_rows(&steps, None)?;
+        let activations = (0..episode.len())
+            .map(|t| {
+                let hits = nearest.now(&self.memories, t, self.config.k)?;
+                Ok(activate(&hits, &self.config))
+            })
+            .collect::<Result<Vec<Activation>>>()?;
         let follows = |t| episode.continues(t);
         let touched = hebbian::associate(
             &mut self.graph,

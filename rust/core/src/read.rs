@@ -5,7 +5,6 @@ use crate::episodes::{Batch, Episodes, normalised_rows};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory::Memories;
-use crate::parallel;
 use crate::predict::EdgeRange;
 use crate::recall::{self, Path};
 use crate::replay::backup::Values;
@@ -42,14 +41,11 @@ impl Store {
         rows: &[f32],
         threads: Option<usize>,
     ) -> Result<Vec<Activation>> {
-        let dim = self.config.dim;
-        parallel::map(rows.len() / dim, threads, |t| {
-            let x = &rows[t * dim..(t + 1) * dim];
-            activate(
-                &search::nearest(&self.memories, x, self.config.k),
-                &self.config,
-            )
-        })
+        let found = search::nearest(&self.memories, rows, self.config.k, threads)?;
+        Ok(found
+            .iter()
+            .map(|hits| activate(hits, &self.config))
+            .collect())
     }
 
     pub(crate) fn activate_batch(
@@ -88,11 +84,8 @@ impl Store {
                 format!("{k} is not in [1, {}]", 1 << 20),
             ));
         }
-        let dim = self.config.dim;
-        let queries = normalised_rows("queries", queries, dim)?;
-        let found = parallel::map(queries.len() / dim, threads, |row| {
-            search::nearest(&self.memories, &queries[row * dim..(row + 1) * dim], k)
-        })?;
+        let queries = normalised_rows("queries", queries, self.config.dim)?;
+        let found = search::nearest(&self.memories, &queries, k, threads)?;
         let mut ids = Vec::with_capacity(found.len() * k);
         let mut similarities = Vec::with_capacity(found.len() * k);
         for hits in found {

@@ -11,7 +11,8 @@ pub(crate) struct Hit {
 }
 
 impl Hit {
-    fn beats(&self, other: &Self) -> bool {
+    /// Whether it comes before another.
+    pub(crate) fn beats(&self, other: &Self) -> bool {
         self.similarity > other.similarity
             || (self.similarity == other.similarity && self.id < other.id)
     }

@@ -1,0 +1,143 @@
+//! int8 codes of the keys, with a bound on what each code hides.
+//!
+//! A key is `k = s·c + e` with integers `c ∈ [−127, 127]`; `‖e‖` is stored. Codes lie in panels of 32 keys,
+//! four dimensions of one key side by side, so that one vector instruction multiplies 16 keys with four
+//! dimensions of a query:
+//!
+//! ```text
+//! panel │ dimensions 0‥3: key 0, key 1, … key 15 │ key 16 … key 31 │ dimensions 4‥7: key 0 …
+//! ```
+//!
+//! Codes are held as unsigned bytes `c + 128`: the product with a query's codes `q` is then too large by
+//! `128·Σq`, which the scan subtracts beforehand. A freed slot has slack −∞ and is never a candidate.
+
+use crate::memory::Slot;
+
+/// Keys a panel holds.
+pub(crate) const PANEL: usize = 32;
+/// Dimensions that one 32-bit lane holds.
+const GROUP: usize = 4;
+/// Sums of `255·127` over more dimensions could overflow 32 bits.
+pub(crate) const MOST_DIMENSIONS: usize = 65_536;
+
+/// One aligned vector register of codes: 16 keys, four dimensions.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line(pub(crate) [u8; 64]);
+
+/// The codes of all slots.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Codes {
+    groups: usize,
+    lines: Vec<Line>,
+    /// `s`, by slot; whole panels.
+    pub(crate) scale: Vec<f32>,
+    /// `‖e‖` rounded up, by slot; −∞ where free.
+    pub(crate) slack: Vec<f32>,
+}
+
+impl Codes {
+    pub(crate) fn new(dim: usize) -> Self {
+        Self {
+            groups: dim.div_ceil(GROUP),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.scale.len() / PANEL
+    }
+
+    /// Groups of four dimensions a code has.
+    pub(crate) fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// Two lines a group: keys 0–15 and keys 16–31 of the panel.
+    pub(crate) fn panel(&self, panel: usize) -> &[Line] {
+        &self.lines[panel * self.groups * 2..(panel + 1) * self.groups * 2]
+    }
+
+    /// Encodes `key` into `slot`.
+    pub(crate) fn set(&mut self, slot: Slot, key: &[f32]) {
+        let (panel, lane) = (slot as usize / PANEL, slot as usize % PANEL);
+        if panel >= self.panels() {
+            let panels = panel + 1;
+            self.lines.resize(panels * self.groups * 2, Line([128; 64]));
+            self.scale.resize(panels * PANEL, 0.0);
+            self.slack.resize(panels * PANEL, f32::NEG_INFINITY);
+        }
+        let code = Code::of(key);
+        let first = panel * self.groups * 2 + lane / 16;
+        let at = lane % 16 * GROUP;
+        for (group, four) in code.codes.chunks(GROUP).enumerate() {
+            let line = &mut self.lines[first + group * 2].0;
+            for (byte, &c) in line[at..at + GROUP].iter_mut().zip(four) {
+                *byte = (i16::from(c) + 128) as u8;
+            }
+        }
+        self.scale[slot as usize] = code.scale;
+        self.slack[slot as usize] = code.hidden;
+    }
+
+    /// Makes a slot invisible.
+    pub(crate) fn clear(&mut self, slot: Slot) {
+        self.scale[slot as usize] = 0.0;
+        self.slack[slot as usize] = f32::NEG_INFINITY;
+    }
+}
+
+/// A unit vector in integers.
+pub(crate) struct Code {
+    pub(crate) scale: f32,
+    pub(crate) codes: Vec<i8>,
+    /// `‖x − scale·codes‖`, rounded up.
+    pub(crate) hidden: f32,
+}
+
+impl Code {
+    pub(crate) fn of(x: &[f32]) -> Self {
+        let largest = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let scale = largest / 127.0;
+        let mut hidden = 0.0f64;
+        let codes = x
+            .iter()
+            .map(|&x| {
+                // A subnormal scale can make the quotient larger than 127: clamp, `hidden` will tell.
+                let c = if scale > 0.0 {
+                    (x / scale).round()
+                } else {
+                    0.0
+                };
+                let c = c.clamp(-127.0, 127.0) as i8;
+                let e = f64::from(x) - f64::from(scale) * f64::from(c);
+                hidden += e * e;
+                c
+            })
+            .collect();
+        Self {
+            scale,
+            codes,
+            hidden: (hidden.sqrt() * (1.0 + 1e-6)) as f32 + f32::MIN_POSITIVE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_a_code_hides_is_bounded(x in prop::collection::vec(-1.0f32..1.0, 1..80)) {
+            let code = Code::of(&x);
+            let hidden: f64 = x
+                .iter()
+                .zip(&code.codes)
+                .map(|(x, c)| (f64::from(*x) - f64::from(code.scale) * f64::from(*c)).powi(2))
+                .sum();
+            prop_assert!(hidden.sqrt() <= f64::from(code.hidden));
+        }
+    }
+}

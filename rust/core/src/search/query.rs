@@ -1,0 +1,49 @@
+//! A query as the first pass sees it.
+
+use crate::search::codes::Code;
+
+/// Codes of a query and the slack of comparing it with a key of hidden part `h`: `per_hidden·h + slack`.
+pub(crate) struct Query {
+    pub(crate) scale: f32,
+    /// Four int8 codes a word.
+    pub(crate) words: Vec<i32>,
+    /// `−128·Σ codes`: what unsigned keys add too much.
+    pub(crate) start: i32,
+    pub(crate) per_hidden: f32,
+    pub(crate) slack: f32,
+}
+
+impl Query {
+    /// For unit `x` and `k`, with `x = x̂ + e_x`, `k = k̂ + e_k`:
+    ///
+    /// ```text
+    /// |⟨x,k⟩ − ⟨x̂,k̂⟩| = |⟨e_x,k⟩ + ⟨x̂,e_k⟩| ≤ ‖e_x‖‖k‖ + ‖x̂‖‖e_k‖        (Cauchy–Schwarz)
+    /// ```
+    ///
+    /// and the canonical dot differs from the exact one by at most `(d/32 + 6)·2^−24·‖x‖‖k‖`: a lane adds
+    /// d/32 products, the tree has five levels (Higham 2002, 3.1). The f32 arithmetic of the bound itself,
+    /// on numbers of size 1, is covered by the last summand.
+    pub(crate) fn of(x: &[f32]) -> Self {
+        let code = Code::of(x);
+        let words = code
+            .codes
+            .chunks(4)
+            .map(|four| {
+                let mut bytes = [0u8; 4];
+                for (byte, &c) in bytes.iter_mut().zip(four) {
+                    *byte = c.cast_unsigned();
+                }
+                i32::from_le_bytes(bytes)
+            })
+            .collect();
+        let sum: i32 = code.codes.iter().map(|&c| i32::from(c)).sum();
+        let rounding = (x.len() as f32 / 32.0 + 7.0) * (f32::EPSILON / 2.0) * 1.01 + 2e-6;
+        Self {
+            scale: code.scale,
+            words,
+            start: -128 * sum,
+            per_hidden: (1.0 + code.hidden) * 1.000_01,
+            slack: code.hidden * 1.000_01 + rounding,
+        }
+    }
+}
