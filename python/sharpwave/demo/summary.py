@@ -1,0 +1,267 @@
+"""From z-scores to the plain data of ``report.json``: rows, margins, AUCs, claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sharpwave.demo.columns import BASELINE, COLUMNS, DEFAULT, Floats
+from sharpwave.demo.table import Measured, auc
+
+AUC_AT_LEAST = 0.85
+SPAM_Z = (-3.0, -1.5)  # "about two standard deviations below the base mean"
+
+
+def number(value: float, digits: int = 3) -> float | None:
+    """``value`` rounded, None where it is not finite (JSON has no NaN)."""
+    return round(float(value), digits) if math.isfinite(value) else None
+
+
+def objective_summary(measured: Measured) -> dict[str, Any]:
+    """One objective's rows (median z by column, and its range over the splits), margins, cells.
+
+    ``margin`` by column: the least story's median z minus the largest exploit's, splices left
+    out. A cell ``fails`` where a story does not lie above every exploit, or an exploit does not
+    lie below every story.
+    """
+    median = {c: np.median(z, axis=0) for c, z in measured.z.items()}
+    kinds = np.array([p.kind for p in measured.probes])
+    story, exploit = np.flatnonzero(kinds == "story"), np.flatnonzero(kinds == "exploit")
+    margin: dict[str, float | None] = {}
+    rows: list[dict[str, Any]] = [_base_row(measured)]
+    worst: dict[str, tuple[float, float]] = {}
+    for column, z in median.items():
+        least, most = float(z[story].min()), float(z[exploit].max())
+        worst[column] = least, most
+        margin[column] = number(least - most)
+    for n, probe in enumerate(measured.probes):
+        fails = []
+        for column, z in median.items():
+            least, most = worst[column]
+            if (probe.kind == "story" and not z[n] > most) or (
+                probe.kind == "exploit" and not z[n] < least
+            ):
+                fails.append(column)
+        rows.append(
+            {
+                "name": probe.name,
+                "kind": probe.kind,
+                "text": probe.text,
+                "z": {c: number(z[n]) for c, z in median.items()},
+                "range": {
+                    c: [number(float(z[:, n].min())), number(float(z[:, n].max()))]
+                    for c, z in measured.z.items()
+                },
+                "fails": fails,
+            }
+        )
+    rows.append(_splice_row(measured))
+    spam = [r["z"][DEFAULT] for r in rows if r["name"].startswith("spam")]
+    return {
+        "name": measured.objective.name,
+        "title": measured.objective.title,
+        "held_out": measured.objective.held_out,
+        "terminals": list(measured.objective.terminals),
+        "rows": rows,
+        "margin": margin,
+        "spam": number(float(np.mean(spam))) if spam else None,
+    }
+
+
+def _base_row(measured: Measured) -> dict[str, Any]:
+    pooled = {c: np.concatenate(z) for c, z in measured.ruler_z.items()}
+    return {
+        "name": "held-out base stories",
+        "kind": "base",
+        "text": "",
+        "z": {c: number(float(np.median(z))) for c, z in pooled.items()},
+        "range": {
+            c: [number(float(np.quantile(z, 0.05))), number(float(np.quantile(z, 0.95)))]
+            for c, z in pooled.items()
+        },
+        "fails": [],
+    }
+
+
+def _splice_row(measured: Measured) -> dict[str, Any]:
+    by_split = {c: np.median(z, axis=1) for c, z in measured.splice_z.items()}
+    return {
+        "name": "splice of valuable steps",
+        "kind": "splice",
+        "text": "five of the most valuable stored steps, each of another episode, in random order",
+        "z": {c: number(float(np.median(z))) for c, z in by_split.items()},
+        "range": {c: [number(float(z.min())), number(float(z.max()))] for c, z in by_split.items()},
+        "fails": [],
+    }
+
+
+def foreign_z(measured: Measured, among: Sequence[str], column: str) -> Floats:
+    """``(splits, stories)``: other objectives' stories, of the objectives ``among``."""
+    keep = [n for n, (name, _) in enumerate(measured.foreign) if name in among]
+    return measured.z[column][:, len(measured.probes) :][:, keep]
+
+
+def story_z(measured: Measured, column: str) -> Floats:
+    """``(splits, stories)``: the objective's own stories."""
+    keep = [n for n, p in enumerate(measured.probes) if p.kind == "story"]
+    return measured.z[column][:, keep]
+
+
+def off_objective(all_measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Median z of each objective's stories (``stories``) under each objective (``under``)."""
+    out = []
+    for measured in all_measured:
+        for name in [m.objective.name for m in all_measured]:
+            own = name == measured.objective.name
+            z = {
+                c: story_z(measured, c) if own else foreign_z(measured, [name], c)
+                for c in measured.z
+            }
+            out.append(
+                {
+                    "stories": name,
+                    "under": measured.objective.name,
+                    "z": {c: number(float(np.median(v))) for c, v in z.items()},
+                }
+            )
+    return out
+
+
+def aucs(all_measured: Sequence[Measured]) -> dict[str, Any]:
+    """AUC of on- against off-objective stories, by column: medians over the splits.
+
+    ``tuned`` pools the z-scores of the tuned objectives, against one another's stories only;
+    ``objective`` has each by itself; a held-out one is told from the tuned ones.
+    """
+    tuned = [m for m in all_measured if not m.objective.held_out]
+    names = [m.objective.name for m in tuned]
+    columns = list(all_measured[0].z)
+    out: dict[str, Any] = {"tuned": {}, "objective": {}}
+    for column in columns:
+        if len(tuned) > 1:
+            on = np.concatenate([story_z(m, column) for m in tuned], axis=1)
+            off = np.concatenate([foreign_z(m, names, column) for m in tuned], axis=1)
+            pooled = [auc(a, b) for a, b in zip(on, off, strict=True)]
+            out["tuned"][column] = number(float(np.median(pooled)))
+        for m in all_measured:
+            each = [
+                auc(a, b)
+                for a, b in zip(story_z(m, column), foreign_z(m, names, column), strict=True)
+            ]
+            out["objective"].setdefault(m.objective.name, {})[column] = number(
+                float(np.median(each))
+            )
+    return out
+
+
+def succession(all_measured: Sequence[Measured]) -> dict[str, float | None]:
+    """AUC of true against shuffled successions, by edge support and by plain cosine."""
+    values = [s for m in all_measured for s in m.succession]
+    return {k: number(float(np.median([v[k] for v in values]))) for k in ("edge", "cosine")}
+
+
+def claims(
+    objectives: Sequence[Mapping[str, Any]], auc_table: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What the table is meant to show, each with its number and whether it holds."""
+    out: list[dict[str, Any]] = []
+
+    def claim(name: str, text: str, value: float | None, ok: bool, held_out: bool) -> None:
+        out.append(
+            {"id": name, "text": text, "value": value, "ok": bool(ok), "held_out": held_out}
+        )
+
+    for o in objectives:
+        name, held_out = o["name"], o["held_out"]
+        margin = o["margin"].get(DEFAULT)
+        claim(
+            f"stories-above-exploits:{name}",
+            f"{name}: every story lies above every exploit but the splice (margin in sd)",
+            margin,
+            margin is not None and margin > 0,
+            held_out,
+        )
+        plain = o["margin"].get(BASELINE)
+        claim(
+            f"cosine-is-exploited:{name}",
+            f"{name}: under plain cosine it does not (margin in sd)",
+            plain,
+            plain is not None and plain < 0,
+            held_out,
+        )
+        low, high = SPAM_Z
+        claim(
+            f"spam-below-base:{name}",
+            f"{name}: “yes” spam lies about two sd below the base mean (z)",
+            o["spam"],
+            o["spam"] is not None and low <= o["spam"] <= high,
+            held_out,
+        )
+        if held_out:
+            value = auc_table["objective"][name][DEFAULT]
+            claim(
+                f"on-off-auc:{name}",
+                f"{name}: AUC of its stories against the others’ is at least {AUC_AT_LEAST}",
+                value,
+                value is not None and value >= AUC_AT_LEAST,
+                True,
+            )
+    pooled = auc_table["tuned"].get(DEFAULT)
+    if pooled is not None:
+        claim(
+            "on-off-auc",
+            f"AUC of on- against off-objective stories is at least {AUC_AT_LEAST}",
+            pooled,
+            pooled >= AUC_AT_LEAST,
+            False,
+        )
+    return sorted(out, key=lambda c: c["held_out"])
+
+
+def findings(report: Mapping[str, Any]) -> list[str]:
+    """What the ablation columns, splices and edges say, in plain sentences with their numbers."""
+    objectives = report["objectives"]
+    pooled = report["auc"]["tuned"] or next(iter(report["auc"]["objective"].values()))
+    titles = {c.id: c.title for c in COLUMNS}
+    out = []
+
+    def margins(column: str) -> str:
+        return ", ".join(f"{o['name']} {_signed(o['margin'].get(column))}" for o in objectives)
+
+    for column in (c.id for c in COLUMNS if c.ablation and c.id in pooled):
+        drop = (pooled[DEFAULT] or 0) - (pooled[column] or 0)
+        weight = (
+            "telling on- from off-objective stories needs what was knocked out"
+            if drop > 0.1
+            else "telling on- from off-objective stories hardly needs what was knocked out"
+        )
+        out.append(
+            f"{titles[column]}: margins {margins(column)} sd (default: {margins(DEFAULT)}); "
+            f"on/off AUC {pooled[column]:.2f} (default {pooled[DEFAULT]:.2f}): {weight}."
+        )
+    splice = [r["z"][DEFAULT] for o in objectives for r in o["rows"] if r["kind"] == "splice"]
+    stories = [r["z"][DEFAULT] for o in objectives for r in o["rows"] if r["kind"] == "story"]
+    if splice and stories:
+        verdict = "above" if np.mean(splice) > np.mean(stories) else "below"
+        out.append(
+            f"Splices of valuable stored steps score {np.mean(splice):+.1f} sd on average, {verdict} "
+            f"the coherent stories’ {np.mean(stories):+.1f}."
+        )
+    edge = report["succession"]
+    better = "worse than" if edge["edge"] < edge["cosine"] else "at least as well as"
+    out.append(
+        f"True successions are told from shuffled ones with AUC {edge['edge']:.2f} by edge support, "
+        f"{better} by the plain cosine of neighbours ({edge['cosine']:.2f})."
+    )
+    out.append(
+        f"Plain cosine tells on- from off-objective stories with AUC {pooled[BASELINE]:.2f}: it "
+        f"knows the topic, and is exploited all the same (margins {margins(BASELINE)} sd)."
+    )
+    return out
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1f}"
