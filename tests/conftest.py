@@ -1,10 +1,10 @@
-"""Hypothesis profiles: `ci` by default, `long` with SHARPWAVE_HYPOTHESIS=long."""
+"""Hypothesis profiles, chosen by SHARPWAVE_HYPOTHESIS: `ci` by default; `long`; `quick` finds and does not shrink."""
 
 from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
@@ -12,5 +12,13 @@ settings.register_profile(
 )
 settings.register_profile(
     "long", max_examples=1000, stateful_step_count=60, deadline=None, print_blob=True, suppress_health_check=_quiet
+)
+settings.register_profile(
+    "quick",
+    settings.get_profile("ci"),
+    max_examples=int(os.environ.get("SHARPWAVE_EXAMPLES", 30)),
+    phases=(Phase.explicit, Phase.generate),
+    report_multiple_bugs=False,
+    database=None,
 )
 settings.load_profile(os.environ.get("SHARPWAVE_HYPOTHESIS", "ci"))

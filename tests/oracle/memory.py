@@ -1,4 +1,7 @@
-"""What a store knows (model.md §1 and §2)."""
+"""What a store knows (model.md §1 and §2).
+
+τ, the ranges of channels and the drives are kept in float32, as keys and values are.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,8 @@ class State:
     def activation(self, x: F32) -> Activation:
         """φ_i = κ_i / (ε + Σ_j κ_j) over the k nearest, the sum by falling s; σ = max_i κ_i."""
         c = self.settings
-        kappas = {i: kappa(s, c.tau, c.power) for i, s in self.nearest(x, c.k)}
+        tau = float(np.float32(c.tau))
+        kappas = {i: kappa(s, tau, c.power) for i, s in self.nearest(x, c.k)}
         total = 0.0
         for value in kappas.values():
             total += value
@@ -127,8 +131,9 @@ class State:
     def embedding_drive(self, x: F32, channel: Channel) -> float:
         """clip((⟨x, terminal⟩ − low)/(high − low), 0, 1)²: derived from the key, never stored."""
         assert channel.terminal is not None
-        share = ramp(dot1(x, self.memories[channel.terminal].key), channel.low, channel.high)
-        return share * share
+        low, high = float(np.float32(channel.low)), float(np.float32(channel.high))
+        share = ramp(dot1(x, self.memories[channel.terminal].key), low, high)
+        return float(np.float32(share * share))
 
     def drives(self, i: int) -> F64:
         """r_iq: the embedding drive of the key, or the mean of the scalars observed at the memory (none: 0)."""
@@ -138,7 +143,7 @@ class State:
             if channel.terminal is not None:
                 r[q] = self.embedding_drive(memory.key, channel)
             elif memory.counts.get(channel.name):
-                r[q] = memory.sums[channel.name] / memory.counts[channel.name]
+                r[q] = np.float32(memory.sums[channel.name] / memory.counts[channel.name])
         return r
 
     def step_drives(self, x: F32, observed: dict[str, float]) -> F64:

@@ -23,7 +23,8 @@ def prediction(state: State, before: Activation, P: dict[int, float] | None = No
     weights: dict[int, float] = {}
     for i, phi in before.phi.items():
         for j, p in state.P(i) if P is None else P.items():
-            weights[j] = weights.get(j, 0.0) + phi * p
+            if j != i:
+                weights[j] = weights.get(j, 0.0) + phi * p
     mu = np.zeros(state.settings.dim, np.float32)
     for j in sorted(weights):
         mu = mu + np.float32(weights[j]) * state.memories[j].key
@@ -68,7 +69,7 @@ class Paid:
 
     id: int
     phi: float
-    gain: float  # the part of φ that is paid: gated, not yet shown
+    gain: float  # the part of φ not yet shown in the episode
     advantage: float
     pay: float
     channels: F64  # the pay, by channel
@@ -230,10 +231,11 @@ class View:
                     a = np.maximum(self._v(i) - self._b(), 0.0)
                     advantage = float(np.sum(w * a))
                     terminal = self.state.memories[i].terminal is not None
-                    gain = phi
+                    gain = max(phi - level.get(i, 0.0), 0.0)
+                    share = phi
                     if advantage >= 0:
-                        gain = 0.0 if terminal else gate * max(phi - level.get(i, 0.0), 0.0) * h(i)
-                    s.paid[t].append(Paid(i, phi, gain, advantage, gain * advantage, gain * (w * a), terminal))
+                        share = 0.0 if terminal else gate * gain * h(i)
+                    s.paid[t].append(Paid(i, phi, gain, advantage, share * advantage, share * (w * a), terminal))
                 s.step[t] = sum(p.pay for p in s.paid[t])
             for i, phi in s.activations[t].phi.items():
                 level[i] = max(level.get(i, 0.0), phi)
@@ -288,7 +290,7 @@ class View:
         """Iterative retrieval: beam search for the paths with the largest φ(start)·Π(γP)·(w·v of the end).
 
         A path is complete when stopping is at least as good as going on (w·r ≥ γ·Σ_j P_ij w·v_j), when its end has no
-        successor off the path, or after `depth` associations.
+        successor off the path, or at `depth` memories.
         """
         state, gamma = self.state, self.state.settings.gamma
         Q = len(state.channels)
@@ -302,13 +304,13 @@ class View:
 
         going = best([([i], phi) for i, phi in state.activation(normalise(query)).phi.items()])
         complete: list[tuple[list[int], float]] = []
-        for _ in range(depth + 1):
+        for _ in range(depth):
             following = []
             for ids, reach in going:
                 end = ids[-1]
                 on = [(j, p) for j, p in state.P(end) if j not in ids]
-                ahead = gamma * sum(p * worth(j) for j, p in on)
-                if not on or len(ids) > depth or float(np.sum(w * state.drives(end))) >= ahead:
+                ahead = sum(gamma * p * worth(j) for j, p in state.P(end))
+                if not on or len(ids) >= depth or float(np.sum(w * state.drives(end))) >= ahead:
                     complete.append((ids, reach))
                 else:
                     following += [([*ids, j], reach * gamma * p) for j, p in on]
@@ -334,9 +336,11 @@ class View:
         return total
 
     def _constant_row(self) -> dict[int, float]:
-        """The mean of all rows of P."""
-        row: dict[int, float] = {}
-        for i in self.state.memories:
-            for j, p in self.state.P(i):
-                row[j] = row.get(j, 0.0) + p / len(self.state.memories)
-        return row
+        """The mean row, each row weighted by its mass: Σ_i C_ij / Σ_i n_i, its `max_out` largest entries."""
+        mass, row = 0.0, dict[int, float]()
+        for i, memory in self.state.memories.items():
+            mass += memory.mass
+            for j, c in self.state.C.get(i, {}).items():
+                row[j] = row.get(j, 0.0) + c
+        kept = sorted(row, key=lambda j: (-row[j], j))[: self.state.settings.max_out]
+        return {j: row[j] / mass for j in sorted(kept)}

@@ -66,7 +66,8 @@ class Oracle(View):
         super().__init__(State(settings))
         self.settings = settings
         self.log: dict[int, Episode | Insert | Call] = {}  # by operation number
-        self.proposals: dict[int, Episode] = {}
+        self.first_id: dict[int, int] = {}  # the id that the first memory made by an operation would get
+        self.proposals: dict[int, Episode] = {}  # by the number of the operation that proposed them
         self.operations = 0
         self.next_episode = 0
 
@@ -143,7 +144,8 @@ class Oracle(View):
         n = len(x)
         sample = x if n <= SAMPLE else x[[i * n // SAMPLE for i in range(SAMPLE)]]
         pairs = [dot(sample[i], sample[i + 1 :]) for i in range(len(sample) - 1)]
-        found = {"tau": float(np.quantile(np.concatenate(pairs).astype(np.float64), 0.9))}
+        tau = float(np.quantile(np.concatenate(pairs).astype(np.float64), 0.9))
+        found = {"tau": float(np.float32(min(tau, 0.99)))}
         if offsets is not None:
             highest = [
                 float(dot(x[t], x[start:t]).max()) for start, end in pairwise(offsets) for t in range(start + 1, end)
@@ -166,7 +168,7 @@ class Oracle(View):
             default = (float(np.median(cosines)), float(cosines.max()))
         low, high = (default[0] if low is None else low), (default[1] if high is None else high)
         terminal = self.state.next_id
-        memory = Memory(k, np.zeros(0, np.float32), m=0, written=self.state.clock, terminal=name)
+        memory = Memory(k, np.zeros(0, np.float32), m=0, written=self.state.clock, text=name, terminal=name)
         self.state.memories[terminal] = memory
         self.state.next_id += 1
         q = self._add_column(Channel(name, low, high, terminal))
@@ -224,26 +226,24 @@ class Oracle(View):
             number = self.next_episode if episode_ids is None else int(episode_ids[e])
             self.next_episode = max(self.next_episode, number + 1)
             said = list(texts[start:end]) if texts is not None else [None] * (end - start)
-            episode = Episode(number, list(steps[start:end]), observed, said)
+            written = self._observe(Episode(number, propose, list(steps[start:end]), observed, said))
             report.episode_ids.append(number)
-            if propose:
-                self.proposals[self._number()] = episode
-                report.memory_ids += [-1] * (end - start)
-                report.outcome += ["proposed"] * (end - start)
-                continue
-            written = self._write(episode)
             report.memory_ids += written.memory_ids
             report.outcome += written.outcome
             report.backups += written.backups
         return report
 
+    def _observe(self, episode: Episode) -> Written:
+        number = self._log(episode)
+        if not episode.proposed:
+            return write(self.state, episode, number)
+        self.proposals[number] = episode
+        return Written([-1] * len(episode.steps), ["proposed"] * len(episode.steps), 0)
+
     def _named(self, row: Any) -> dict[str, float]:
         scalars = [channel.name for channel in self.state.channels if channel.terminal is None]
         values = np.asarray(row, np.float64).reshape(-1)
         return {name: float(v) for name, v in zip(scalars, values, strict=True) if not np.isnan(v)}
-
-    def _write(self, episode: Episode) -> Written:
-        return write(self.state, episode, self._log(episode))
 
     def insert(self, keys: Any, drives: Any = None, texts: Sequence[str | None] | None = None) -> list[int]:
         """Bulk append: no gate, no merging, no associations."""
@@ -280,28 +280,40 @@ class Oracle(View):
     ) -> Replay:
         """Observe the proposals if asked to, sleep, then set the baseline.
 
-        If that moved mean |Φ| on the calibration sample by more than `max_drift`, everything stays as it was.
+        If that would move mean |Φ| on the calibration sample (or the oldest memories) by more than `max_drift`, nothing
+        is done at all.
         """
+        self._log(Call("replay", (budget, tol, order, need, consolidate, max_drift)))
+        after = copy.deepcopy(self.state)
         proposals = dict(self.proposals) if consolidate else {}
-        before = copy.deepcopy(self.__dict__)
         for number, episode in proposals.items():
-            del self.proposals[number]
-            self._write(episode)
-        self._log(Call("replay", (budget, tol, order, need)))
-        backups = sleep(self.state, budget, tol, order, need)
-        set_baseline(self.state)
-        residual = bound(self.state)
-        drift = None
-        if max_drift is not None and self.state.sample is not None:
-            old = View(before["state"]).value(self.state.sample)[0]
-            new = self.value(self.state.sample)[0]
-            drift = float(np.mean(np.abs(new - old))) if old.size else 0.0
-            if drift > max_drift:
-                self.__dict__.update(before)
-                return Replay(0, bound(self.state), bound(self.state) <= tol, True, drift, 0)
+            write(after, episode, number)
+        if not isinstance(need, str):  # starts that the consolidation, or a veto, has taken away are left out
+            need = [i for i in need if i in after.memories] or "uniform"
+        backups = sleep(after, budget, tol, order, need)
+        set_baseline(after)
+        drift = self._drift(after) if proposals else None
+        if drift is not None and max_drift is not None and drift > max_drift:
+            residual = bound(self.state)
+            return Replay(0, residual, residual <= tol, True, drift, 0)
+        self.state = after
+        self.proposals = {} if consolidate else self.proposals
+        residual = bound(after)
         return Replay(backups, residual, residual <= tol, False, drift, len(proposals))
 
+    def _drift(self, after: State) -> float:
+        """mean over sample and channels of |Φ_after − Φ_before|."""
+        sample = self.state.sample
+        if sample is None:
+            sample = self.keys[~self.is_terminal][:SAMPLE]
+        moved = [after.Phi(after.activation(x)) - self.state.Phi(self.state.activation(x)) for x in sample]
+        return float(np.mean(np.abs(moved))) if np.size(moved) else 0.0
+
     # ------------------------------------------------------------------ veto
+
+    def episodes(self) -> list[int]:
+        """The ids that `veto(episode=…)` knows: observed or proposed."""
+        return [op.id for op in self.log.values() if isinstance(op, Episode)]
 
     def veto(self, memory: int | None = None, episode: int | None = None) -> None:
         """Repeat every operation without the vetoed part.
@@ -310,8 +322,6 @@ class Oracle(View):
         """
         log = dict(self.log)
         if episode is not None:
-            for number in [n for n, e in self.proposals.items() if e.id == episode]:
-                del self.proposals[number]
             changed = [n for n, op in log.items() if isinstance(op, Episode) and op.id == episode]
             for number in changed:
                 del log[number]
@@ -325,37 +335,31 @@ class Oracle(View):
                 op = log[number]
                 if isinstance(op, Episode):
                     log[number] = op.without(rows)
-                    if not log[number].segments():
-                        del log[number]
                 elif isinstance(op, Insert):
                     log[number] = replace(op, skip=op.skip | rows)
-        if changed:
-            self._rebuild(log, changed[0])
+        self._rebuild(log, changed[0])
 
     def _rebuild(self, log: dict[int, Episode | Insert | Call], first_changed: int) -> None:
         """Run a log on an empty state; from operation `first_changed` on ids are fresh."""
         fresh = self.state.next_id
         again = Oracle(self.settings)
         for number, op in log.items():
-            if number >= first_changed:
-                again.state.next_id = max(again.state.next_id, fresh)
+            first_id = fresh if number >= first_changed else self.first_id[number]
+            again.state.next_id = max(again.state.next_id, first_id)
             again.operations = number
             if isinstance(op, Episode):
-                again._write(op)
+                again._observe(op)
             elif isinstance(op, Insert):
                 again._insert(op, again._log(op))
             else:
                 getattr(again, op.method)(*op.arguments)
         again.state.next_id = max(again.state.next_id, fresh)
-        self.state, self.log = again.state, again.log
-
-    def _number(self) -> int:
-        self.operations += 1
-        return self.operations - 1
+        self.state, self.proposals = again.state, again.proposals
+        self.log, self.first_id = again.log, again.first_id
 
     def _log(self, op: Episode | Insert | Call) -> int:
-        number = self._number()
-        self.log[number] = op
+        number, self.operations = self.operations, self.operations + 1
+        self.log[number], self.first_id[number] = op, self.state.next_id
         return number
 
     # ------------------------------------------------------------------ views

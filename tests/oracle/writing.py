@@ -17,6 +17,7 @@ class Episode:
     """Raw steps with what was observed at them. `steps[t]` is None where `veto` has cut a hole."""
 
     id: int
+    proposed: bool
     steps: list[F32 | None]
     drives: list[dict[str, float]]  # per step, per scalar channel; what was not observed is missing
     texts: list[str | None]
