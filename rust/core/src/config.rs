@@ -128,7 +128,7 @@ impl Config {
         };
         at_least_one("dim", self.dim, 1 << 20)?;
         at_least_one("k", self.k, 4096)?;
-        in_range("tau", f64::from(self.tau), -1.0, 0.999)?;
+        in_range("tau", f64::from(self.tau), -1.0, f64::from(0.999_f32))?;
         at_least_one("power", self.power as usize, 16)?;
         in_range("epsilon", self.epsilon, 1e-3, 1e3)?;
         in_range("gamma", self.gamma, 0.0, 0.9999)?;

@@ -4,10 +4,10 @@
 
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 use sharpwave_core::Store;
 
 use crate::errors::Failure;
@@ -18,6 +18,8 @@ pub struct Handle {
     writer: Mutex<()>,
     /// Held to read, and to write for one slice of a call; fair, so neither starves the other. `None` once closed.
     current: RwLock<Option<Arc<Store>>>,
+    /// How often the store was written to.
+    writes: AtomicU64,
     /// The process that the locks belong to: after a fork, the threads that held them are gone.
     process: AtomicU32,
 }
@@ -28,6 +30,7 @@ impl Handle {
         Self {
             writer: Mutex::new(()),
             current: RwLock::new(Some(store)),
+            writes: AtomicU64::new(0),
             process: AtomicU32::new(process::id()),
         }
     }
@@ -51,6 +54,11 @@ impl Handle {
     pub fn freeze(&self) -> Result<Arc<Store>, Failure> {
         self.survive_fork()?;
         self.current.read().clone().ok_or(Failure::Closed)
+    }
+
+    /// How often the store was written to: if this stays, so did the store.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Acquire)
     }
 
     /// Whether the store was let go of.
@@ -96,7 +104,11 @@ impl Writer<'_> {
     ) -> Result<T, Failure> {
         self.part_from_frozen()?;
         let mut current = self.handle.current.write();
-        work(Arc::make_mut(current.as_mut().ok_or(Failure::Closed)?))
+        self.handle.writes.fetch_add(1, Ordering::Release);
+        let done = work(Arc::make_mut(current.as_mut().ok_or(Failure::Closed)?));
+        // Whoever waits goes first: the next slice must not overtake.
+        RwLockWriteGuard::unlock_fair(current);
+        done
     }
 
     /// Changes a copy of the store while others read the store as it was, then puts the copy in its place.
@@ -108,7 +120,9 @@ impl Writer<'_> {
     ) -> Result<T, Failure> {
         let mut next = self.read(|store| Ok(store.clone()))?;
         let done = work(&mut next)?;
-        *self.handle.current.write() = Some(Arc::new(next));
+        let mut current = self.handle.current.write();
+        self.handle.writes.fetch_add(1, Ordering::Release);
+        *current = Some(Arc::new(next));
         Ok(done)
     }
 
@@ -121,6 +135,11 @@ impl Writer<'_> {
             *self.handle.current.write() = Some(own);
         }
         Ok(())
+    }
+
+    /// How often the store was written to.
+    pub fn writes(&self) -> u64 {
+        self.handle.writes()
     }
 
     /// Lets go of the store.

@@ -244,12 +244,24 @@ impl Store {
         write(slf, |store| store.bind_embedder(fingerprint))
     }
 
-    /// Let go of the data.
-    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        writing(slf, |writer, _| {
+    /// How often it was written to since it was made.
+    fn writes(slf: &Bound<'_, Self>) -> u64 {
+        slf.as_super().get().handle().writes()
+    }
+
+    /// Let go of the data, after a snapshot to `path` if it was written to since `writes` counted so many.
+    fn close(slf: &Bound<'_, Self>, path: Option<PathBuf>, writes: u64) -> PyResult<()> {
+        let outcome = writing(slf, |writer, _| {
+            if let Some(path) = &path
+                && writer.writes() != writes
+                && let Err(error) = writer.read(|store| Ok(store.save(path)))?
+            {
+                return Ok(Err(error));
+            }
             writer.close();
-            Ok(())
-        })
+            Ok(Ok(()))
+        })?;
+        outcome.map_err(|error| with_path(error, &path.unwrap_or_default()))
     }
 
     /// Whether it was let go of.

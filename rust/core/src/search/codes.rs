@@ -96,25 +96,37 @@ pub(crate) struct Code {
 }
 
 impl Code {
+    /// Adding and subtracting 1.5·2²³ rounds a small f32 to the nearest integer, without a call.
+    const ROUND: f32 = 12_582_912.0;
+    /// Elements worked on side by side.
+    const WIDTH: usize = 16;
+
     pub(crate) fn of(x: &[f32]) -> Self {
-        let largest = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-        let scale = largest / 127.0;
-        let mut hidden = 0.0f64;
-        let codes = x
-            .iter()
-            .map(|&x| {
-                // A subnormal scale can make the quotient larger than 127: clamp, `hidden` will tell.
-                let c = if scale > 0.0 {
-                    (x / scale).round()
-                } else {
-                    0.0
-                };
-                let c = c.clamp(-127.0, 127.0) as i8;
+        let mut lanes = [0.0f32; Self::WIDTH];
+        for part in x.chunks(Self::WIDTH) {
+            for (lane, x) in lanes.iter_mut().zip(part) {
+                let size = x.abs();
+                *lane = if size > *lane { size } else { *lane };
+            }
+        }
+        let largest = lanes.iter().fold(0.0f32, |most, &x| most.max(x));
+        // Of a unit vector the largest element is at least 1/√d, so the quotient is an ordinary number.
+        let (scale, inverse) = if largest > 1e-30 {
+            (largest / 127.0, 127.0 / largest)
+        } else {
+            (0.0, 0.0)
+        };
+        let mut codes = vec![0i8; x.len()];
+        let mut hidden = [0.0f64; Self::WIDTH];
+        for (part, codes) in x.chunks(Self::WIDTH).zip(codes.chunks_mut(Self::WIDTH)) {
+            for ((&x, code), hidden) in part.iter().zip(codes).zip(&mut hidden) {
+                let c = ((x * inverse + Self::ROUND) - Self::ROUND).clamp(-127.0, 127.0);
                 let e = f64::from(x) - f64::from(scale) * f64::from(c);
-                hidden += e * e;
-                c
-            })
-            .collect();
+                *hidden += e * e;
+                *code = c as i8;
+            }
+        }
+        let hidden: f64 = hidden.iter().sum();
         Self {
             scale,
             codes,
