@@ -132,6 +132,26 @@ def test_the_digest_sees_a_change_and_no_reading(seed: int) -> None:
     assert store.digest() != before
 
 
+def test_the_digest_sees_what_only_the_future_will_show() -> None:
+    """Dirty marks and proposals are state, though no value shows them yet."""
+
+    def two_chains() -> sw.ValueStore:
+        store = sw.ValueStore(sw.Config(dim=6, k=1))
+        store.observe(np.eye(6), [0, 3, 6])
+        store.add_terminal("end of the second", np.eye(6)[5], low=0.5, high=1.0)
+        return store
+
+    marked, clean = two_chains(), two_chains()
+    assert marked.digest() == clean.digest()
+    marked.replay(tol=1e-9, order="prioritized")  # passes over marks that would change nothing
+    clean.replay(tol=1e-9, order="full")
+    same(marked.values, clean.values, "values")
+    assert marked.digest() != clean.digest()
+    proposed = two_chains()
+    proposed.observe(np.eye(6), propose=True)
+    assert proposed.digest() != two_chains().digest()
+
+
 @given(seed=seeds)
 def test_a_frozen_view_stays_as_it_was(seed: int) -> None:
     store = lived(seed)

@@ -308,4 +308,4 @@ class Agreement(RuleBasedStateMachine):
 
 
 TestAgreement = Agreement.TestCase
-TestAgreement.settings = settings()
+TestAgreement.settings = settings(max_examples=4 * settings().max_examples)

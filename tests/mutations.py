@@ -1,0 +1,362 @@
+"""Break every equation on purpose, once: a test must fail.
+
+    .venv/bin/python tests/mutations.py [--work DIR] [--only WORD]
+
+Copies the repository's committed files, applies one mutation at a time, builds, runs the tests that compare the store
+with the model, and writes the table of docs/testing.md. A mutation is one replacement of text that occurs exactly once;
+one that no longer applies is an error, so the list cannot rot unseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "testing.md"
+BEGIN, END = "<!-- mutations: begin -->\n", "<!-- mutations: end -->\n"
+TESTS = [
+    "tests/test_state_machine.py",
+    "tests/test_properties_graph.py",
+    "tests/test_properties_score.py",
+    "tests/test_properties_history.py",
+    "tests/test_failure_modes.py",
+]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One deliberate mistake in rust/core/src."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+def m(what: str, file: str, old: str, new: str) -> Mutation:
+    return Mutation(what, file, old, new)
+
+
+MUTATIONS = [
+    # Arithmetic, activation and support (§2)
+    m("the lanes fold in another order", "simd/mod.rs", "+= lanes[lane + half];", "+= lanes[2 * half - 1 - lane];"),
+    m("inputs are normalised in f32", "episodes.rs", "*out = (f64::from(x) / norm) as f32;", "*out = x / norm as f32;"),
+    m("ties of the nearest go to the higher id", "search/topk.rs", "self.id < other.id", "self.id > other.id"),
+    m("κ is not rescaled by 1 − τ", "activation.rs", "/ (1.0 - tau)).clamp", "/ 1.0).clamp"),
+    m("κ has one power too many", "activation.rs", "for _ in 1..config.power", "for _ in 0..config.power"),
+    m("φ without ε", "activation.rs", "answer.phi /= config.epsilon + total;", "answer.phi /= total;"),
+    m("σ is the least κ", "activation.rs", "answers.first().map_or", "answers.last().map_or"),
+    m(
+        "calibration takes τ at the 0.95 quantile",
+        "calibrate.rs",
+        "quantile(&mut pairs, 0.90)",
+        "quantile(&mut pairs, 0.95)",
+    ),
+    m(
+        "calibration takes d_lo at the median",
+        "calibrate.rs",
+        "(quantile(&mut nearest, 0.90),",
+        "(quantile(&mut nearest, 0.50),",
+    ),
+    m(
+        "a terminal's low is the sample's 0.4 quantile",
+        "calibrate.rs",
+        "quantile(&mut cosines, 0.5)",
+        "quantile(&mut cosines, 0.4)",
+    ),
+    m("embedding drives are not squared", "channel.rs", "(reach * reach) as f32", "reach as f32"),
+    m(
+        "scalar drives are sums, not means",
+        "memory.rs",
+        "(self.drive_sums[at] / f64::from(n)) as f32",
+        "(self.drive_sums[at] * f64::from(n.min(1))) as f32",
+    ),
+    # Writing (§3)
+    m("novelty = 1 − σ²", "gate.rs", "let novelty = 1.0 - support;", "let novelty = 1.0 - support * support;"),
+    m("worth forgets the drive", "gate.rs", "+ config.w_drive * drive", "+ config.w_drive * 0.0 * drive"),
+    m("what is not worth θ is kept", "gate.rs", "&& worth >= config.worth =>", "&& worth >= 0.0 * config.worth =>"),
+    m("surprise is signed", "gate.rs", "sum + (target - phi[t][q]).abs()", "sum + (target - phi[t][q])"),
+    m(
+        "surprise looks ahead without γ",
+        "gate.rs",
+        "let ahead = store.config().gamma * phi[t + 1][q];",
+        "let ahead = phi[t + 1][q];",
+    ),
+    m("Oja's rule with the m before the merge", "memory.rs", "k + (x - s * k) / m)", "k + (x - s * k) / (m - 1.0))"),
+    m("Oja's rule without the projection", "memory.rs", "k + (x - s * k) / m)", "k + (x - k) / m)"),
+    m("terminals' keys move", "gate.rs", "if !self.memories.terminal[at] {", "if self.memories.merged[at] > 0 {"),
+    m("retention halves too slowly", "observe.rs", "kept *= 0.5;", "kept *= 0.75;"),
+    m("retention forgets the value", "observe.rs", "kept + f64::from(value)", "kept + 0.0 * f64::from(value)"),
+    m("ties of retention go to the lower id", "observe.rs", ".then(b.1.cmp(&a.1))", ".then(a.1.cmp(&b.1))"),
+    m("merging does not renew the age", "gate.rs", "self.memories.written[at] = self.clock;", ""),
+    m("an evicted memory leaves its mass behind", "graph/hebbian.rs", "graph.mass[slot as usize] = 0.0;", ""),
+    # Association (§4)
+    m("e decays by λ alone", "trace.rs", "entry.e *= config.gamma * config.trace;", "entry.e *= config.trace;"),
+    m("e' decays by γλ", "trace.rs", "entry.mass *= config.trace;", "entry.mass *= config.gamma * config.trace;"),
+    m(
+        "the trace keeps one entry too many",
+        "trace.rs",
+        "entries.truncate(config.trace_size);",
+        "entries.truncate(config.trace_size + 1);",
+    ),
+    m("the trace runs across episodes' holes", "graph/hebbian.rs", "            trace.reset();\n", ""),
+    m("sums grow by e'", "graph/hebbian.rs", "from.e * to.phi);", "from.mass * to.phi);"),
+    m("masses grow by e", "graph/hebbian.rs", "+= from.mass;", "+= from.e;"),
+    m("memories lead to themselves", "graph/hebbian.rs", "if to.slot != from.slot && from.e > 0.0", "if from.e > 0.0"),
+    m("a row keeps its smallest sums", "graph/hebbian.rs", "b.sum.total_cmp(&a.sum)", "a.sum.total_cmp(&b.sum)"),
+    m(
+        "P_ij = C_ij / (1 + n_i)",
+        "graph/mod.rs",
+        "(edge.target, edge.sum / mass)",
+        "(edge.target, edge.sum / (1.0 + mass))",
+    ),
+    # Value and replay (§5)
+    m("stopping without γ", "replay/backup.rs", "f64::from(r).max(gamma * ahead)", "f64::from(r).max(ahead)"),
+    m(
+        "stopping adds the drive",
+        "replay/backup.rs",
+        "f64::from(r).max(gamma * ahead)",
+        "(f64::from(r) + gamma * ahead)",
+    ),
+    m(
+        "return takes the better part",
+        "replay/backup.rs",
+        "(f64::from(r) + gamma * ahead) as f32",
+        "f64::from(r).max(gamma * ahead) as f32",
+    ),
+    m("predecessors stay clean", "replay/backup.rs", "            self.mark_predecessors(slot, model.graph);\n", ""),
+    m("dead ends keep an old value", "store.rs", "            self.values.backup(slot, model);\n", ""),
+    m("awake replay runs forwards", "replay/awake.rs", "activations.iter().rev()", "activations.iter()"),
+    m("awake replay backs up clean memories", "replay/awake.rs", "&& values.is_dirty(slot)", ""),
+    m("the residual lacks 1/(1 − γ)", "replay/backup.rs", "left / (1.0 - model.config.gamma)", "left / 1.0"),
+    m(
+        "prioritized ignores need",
+        "replay/priority.rs",
+        "(self.need[slot as usize] * gain).to_bits()",
+        "gain.to_bits()",
+    ),
+    m(
+        "prioritized stops early",
+        "replay/priority.rs",
+        "if gain > self.threshold {",
+        "if gain > 3.0 * self.threshold {",
+    ),
+    m(
+        "predecessors are not queued again",
+        "replay/priority.rs",
+        "                queue.update(predecessor, values, model);\n",
+        "                let _ = predecessor;\n",
+    ),
+    m("need by n, not 1 + n", "replay/need.rs", "1.0 + model.graph.mass(slot)", "model.graph.mass(slot)"),
+    m("need from starts without γ", "replay/need.rs", "model.config.gamma * here * p", "0.999 * here * p"),
+    m("reverse runs from the oldest", "replay/sweep.rs", ".in_order().iter().rev()", ".in_order().iter()"),
+    m(
+        "full sweeps within a block see new values",
+        "replay/sweep.rs",
+        "const BLOCK: usize = 1024;",
+        "const BLOCK: usize = 1;",
+    ),
+    m(
+        "the baseline is the upper middle",
+        "replay/baseline.rs",
+        "f64::midpoint(f64::from(lower), f64::from(upper)) as f32",
+        "{ let _ = lower; upper }",
+    ),
+    m(
+        "the baseline counts terminals",
+        "replay/baseline.rs",
+        "memories.ordinary().map(|slot| values.of(slot)[q])",
+        "memories.in_order().iter().map(|&slot| values.of(slot)[q])",
+    ),
+    m("drift is not the mean", "sleep.rs", "            / n;", "            / 1.0f64.max(n / 2.0);"),
+    # Scoring (§6)
+    m("predictions weigh P without φ", "predict.rs", "answer.phi * p)", "p)"),
+    m("e_lo is the 0.4 quantile", "predict.rs", "quantile(&self.unrelated, 0.5)", "quantile(&self.unrelated, 0.4)"),
+    m("e_hi is the median", "predict.rs", "quantile(&self.followed, 0.9)", "quantile(&self.followed, 0.5)"),
+    m(
+        "the unrelated memory is always the oldest",
+        "predict.rs",
+        "splitmix64(pairs) % ordinary",
+        "splitmix64(pairs) % 1",
+    ),
+    m(
+        "edge support is not clipped above",
+        "predict.rs",
+        "/ (self.hi - self.lo)).clamp(0.0, 1.0)",
+        "/ (self.hi - self.lo)).max(0.0)",
+    ),
+    m("redundancy sees the prompt", "score/gates.rs", "let nearest = (scored..t)", "let nearest = (first..t)"),
+    m("redundancy is not rescaled", "score/gates.rs", "/ (config.d_hi - config.d_lo)).clamp", "/ config.d_hi).clamp"),
+    m("the gate opens beyond 1", "score/gates.rs", "(support / config.sigma_0).min(1.0)", "(support / config.sigma_0)"),
+    m(
+        "the gate forgets ρ",
+        "score/gates.rs",
+        "(config.rho + (1.0 - config.rho) * edge)",
+        "(0.0 * config.rho + (1.0 - config.rho) * edge)",
+    ),
+    m(
+        "coverage remembers only the last level",
+        "score/coverage.rs",
+        "*level = level.max(answer.phi);",
+        "*level = answer.phi;",
+    ),
+    m(
+        "coverage pays terminals",
+        "score/coverage.rs",
+        "} else if worth.is_terminal(answer.slot) {",
+        "} else if worth.is_terminal(answer.slot) && gain < 0.0 {",
+    ),
+    m(
+        "coverage gates harm",
+        "score/coverage.rs",
+        "                    answer.phi\n                } else if",
+        "                    trajectory.gates[t].open * answer.phi\n                } else if",
+    ),
+    m(
+        "the prompt sets no level",
+        "score/coverage.rs",
+        "*level = level.max(answer.phi);",
+        "if scored.contains(&t) { *level = level.max(answer.phi); }",
+    ),
+    m("the advantage may be negative", "score/worth.rs", "self.weights[q] * over.max(0.0)", "self.weights[q] * over"),
+    m(
+        "the advantage is over nothing",
+        "score/worth.rs",
+        "- f64::from(values.baseline[q]);",
+        "- 0.0 * f64::from(values.baseline[q]);",
+    ),
+    m("weights default to 1", "score/worth.rs", "vec![1.0 / channels as f64; channels]", "vec![1.0; channels]"),
+    m("progress may fall", "score/progress.rs", "*best = best.max(phi);", "*best = phi;"),
+    m(
+        "progress is not gated",
+        "score/progress.rs",
+        "trajectory.gates[t].open * worth.weight(q) * rise",
+        "worth.weight(q) * rise",
+    ),
+    m("potential ignores the discount", "score/potential.rs", "trajectory.discount * ahead", "ahead"),
+    m("potential does not end at 0", "score/potential.rs", "if t == last { 0.0 }", "if t == last { phi(t) }"),
+    m("mean is a sum", "score/functional.rs", "answer.phi * value / n", "answer.phi * value / n.min(1.0)"),
+    m(
+        "habituation ignores η",
+        "score/habituation.rs",
+        "1.0 / (1.0 + self.eta * self.uses[at].1)",
+        "1.0 / (1.0 + self.uses[at].1)",
+    ),
+    m(
+        "recall forgets γ",
+        "recall.rs",
+        "let reach = beam.reach * model.config.gamma * p;",
+        "let reach = beam.reach * p;",
+    ),
+    # History
+    m(
+        "veto leaves a proposal's id counter behind",
+        "history.rs",
+        "        rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);\n",
+        "",
+    ),
+    m("a hole is no hole", "episodes.rs", "&& self.positions[t + 1] == self.positions[t] + 1", ""),
+    m(
+        "the digest overlooks the dirty marks",
+        "persist/digest.rs",
+        "if role == Role::State {",
+        'if role == Role::State && section.name != "dirty" {',
+    ),
+    m(
+        "a snapshot forgets the dirty marks",
+        "persist/sections.rs",
+        "u8::from(store.values.is_dirty(s))",
+        "u8::from(store.values.is_dirty(s) && false)",
+    ),
+]
+
+
+def apply(mutation: Mutation, source: Path) -> str:
+    """Mutates the file and returns what it was."""
+    path = source / mutation.file
+    text = path.read_text()
+    if text.count(mutation.old) != 1:
+        raise SystemExit(f"{mutation.file}: {mutation.old!r} occurs {text.count(mutation.old)} times")
+    path.write_text(text.replace(mutation.old, mutation.new))
+    return text
+
+
+def build(copy: Path) -> bool:
+    """Compiles the copy into its own virtual environment."""
+    environment = os.environ | {"VIRTUAL_ENV": str(copy / ".venv")}
+    command = [str(copy / ".venv/bin/maturin"), "develop", "--quiet", "--profile", "dev", "--uv"]
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True).returncode == 0
+
+
+def failures(copy: Path) -> list[str]:
+    """The names of the tests that fail."""
+    environment = os.environ | {"SHARPWAVE_HYPOTHESIS": "quick", "SHARPWAVE_EXAMPLES": "60"}
+    command = [str(copy / ".venv/bin/python"), "-m", "pytest", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider"]
+    try:
+        result = subprocess.run(
+            [*command, *TESTS], cwd=copy, env=environment, capture_output=True, text=True, timeout=240
+        )
+    except subprocess.TimeoutExpired:
+        return ["(does not end)"]
+    if result.returncode < 0:
+        return ["(crashes)"]
+    return re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", result.stdout, re.MULTILINE)
+
+
+def prepare(copy: Path) -> None:
+    """A copy of the committed files with a virtual environment of its own."""
+    if not (copy / ".git").exists():
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(copy)], check=True)
+        uv = str(ROOT / ".venv/bin/uv")
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(copy / ".venv")], check=True)
+        packages = ["numpy", "scipy", "hypothesis", "pytest", "pytest-xdist", "pytest-benchmark", "maturin", "uv"]
+        python = str(copy / ".venv/bin/python")
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *packages], check=True)
+
+
+def row(mutation: Mutation, caught: list[str]) -> str:
+    """One line of the table."""
+    names = [re.sub(r"^test_(\w+)\.py::(?:TestAgreement::runTest)?", r"\1: ", name).rstrip(": ") for name in caught]
+    names.sort(key=lambda name: (name != "state_machine", name))
+    shown = "; ".join(names[:3]) + (f"; {len(names) - 3} more" if len(names) > 3 else "")
+    return f"| {mutation.what} | `{mutation.file}` | {shown or '**nothing**'} |\n"
+
+
+def main() -> None:
+    """Run all mutations and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="a folder for the copy, kept for the next time")
+    parser.add_argument("--only", default="", help="only mutations whose description contains this; the page stays")
+    arguments = parser.parse_args()
+    copy = arguments.work or Path(tempfile.mkdtemp(prefix="mutations-"))
+    prepare(copy)
+    chosen = [mutation for mutation in MUTATIONS if arguments.only in mutation.what]
+    rows, survivors = [], 0
+    for number, mutation in enumerate(chosen):
+        start = time.monotonic()
+        original = apply(mutation, copy / "rust/core/src")
+        try:
+            caught = failures(copy) if build(copy) else ["(does not compile)"]
+        finally:
+            (copy / "rust/core/src" / mutation.file).write_text(original)
+        survivors += not caught
+        rows.append(row(mutation, caught))
+        print(f"{number + 1}/{len(chosen)} {time.monotonic() - start:.0f} s {rows[-1]}", end="", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} caught")
+    if not arguments.only:
+        head, _, rest = PAGE.read_text().partition(BEGIN)
+        table = "| mutation | file in rust/core/src | caught by |\n|---|---|---|\n" + "".join(rows)
+        PAGE.write_text(head + BEGIN + table + END + rest.partition(END)[2])
+    sys.exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    main()
