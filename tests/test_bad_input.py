@@ -528,7 +528,6 @@ def test_veto_needs_the_episodes() -> None:
 
 READS: dict[str, Callable[[Any], Any]] = {
     "len": len,
-    "dim": lambda s: s.dim,
     "config": lambda s: s.config,
     "channels": lambda s: s.channels,
     "channel_ranges": lambda s: s.channel_ranges,

@@ -153,7 +153,8 @@ def forms(rows: np.ndarray) -> dict[str, Any]:
 
 FORMS = [
     "list", "tuple of arrays", "list of tensors", "float64", "longdouble", "big-endian", "fortran", "strided",
-    "reversed", "read-only", "matrix", "torch", "torch float64", "torch transposed", "torch requiring grad", "torch negated twice",
+    "reversed", "read-only", "matrix", "torch", "torch float64", "torch transposed", "torch requiring grad",
+    "torch negated twice",
 ]  # fmt: skip
 
 
@@ -637,6 +638,19 @@ def test_a_store_that_did_not_change_is_not_written_again(tmp_path: Path) -> Non
     with sw.ValueStore.open(tmp_path) as store:
         store.score(unit_rows(3))
     assert (tmp_path / "snapshot.safetensors").stat().st_mtime_ns == written
+
+
+def test_what_the_digest_does_not_tell_is_saved_too(tmp_path: Path) -> None:
+    with sw.ValueStore.open(tmp_path, sw.Config(dim=DIM)) as store:
+        store.bind_embedder("MiniLM")
+    with sw.ValueStore.open(tmp_path) as store:
+        assert store.embedder == "MiniLM"
+        report = store.observe(unit_rows(3))
+        store.veto(episode=int(report.episode_ids[0]))
+    with sw.ValueStore.open(tmp_path) as store:  # ids are never used again
+        again = store.observe(unit_rows(3))
+        assert set(again.memory_ids).isdisjoint(report.memory_ids)
+        assert set(again.episode_ids).isdisjoint(report.episode_ids)
 
 
 def test_closing_after_an_error_saves_what_was_done(tmp_path: Path) -> None:

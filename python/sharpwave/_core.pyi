@@ -229,8 +229,11 @@ class Store(View):
     def bind_embedder(self, fingerprint: str) -> None:
         """Record it, or refuse another."""
 
-    def close(self) -> None:
-        """Let go of the data."""
+    def writes(self) -> int:
+        """How often it was written to since it was made."""
+
+    def close(self, path: str | None, writes: int) -> None:
+        """Let go of the data, after a snapshot to `path` if it was written to since `writes` counted so many."""
 
     def closed(self) -> bool:
         """Whether it was let go of."""

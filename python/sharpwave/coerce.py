@@ -101,17 +101,15 @@ def context(data: bool | int | Array, episodes: int) -> NDArray[np.int64]:
 
 
 def drives(
-    data: Array | Mapping[str, Array] | None,
+    data: Array | Mapping[str, Array],
     channels: Sequence[str],
     offsets: NDArray[np.int64],
     total: int,
-) -> NDArray[np.float32] | None:
+) -> NDArray[np.float32]:
     """(ΣT, Qs) float32, NaN where nothing was observed; one row an episode is credited to its last step.
 
     `channels` are the scalar channels in the order of their columns. A dict by channel name may leave some out.
     """
-    if data is None:
-        return None
     if not isinstance(data, Mapping):
         return _drives(data, channels, offsets, total)
     table = np.full((total, len(channels)), np.nan, np.float32)
@@ -151,10 +149,8 @@ def _at_last_step(array: NDArray[np.float32], offsets: NDArray[np.int64], total:
     return table
 
 
-def weights(data: Array | Mapping[str, float] | None, channels: Sequence[str]) -> NDArray[np.float64] | None:
-    """(Q,) float64, or None for equal weights. In a dict by channel name, channels left out weigh 0."""
-    if data is None:
-        return None
+def weights(data: Array | Mapping[str, float], channels: Sequence[str]) -> NDArray[np.float64]:
+    """(Q,) float64. In a dict by channel name, channels left out weigh 0."""
     if isinstance(data, Mapping):
         table = np.zeros(len(channels))
         for name, weight in data.items():

@@ -131,7 +131,7 @@ class Explanation:
             f"(support {self.support:.2f}, edge {self.edge:.2f}, redundancy {self.redundancy:.2f})"
         )
         paid = [
-            f"  {m.pay:+.4f}  φ {m.phi:.2f} × {m.advantage:.3f}  {'terminal ' if m.terminal else ''}{m.id}: {m.text or ''}"
+            f"  {m.pay:+.4f}  φ {m.phi:.2f} × {m.advantage:.3f}  {m.id}{' (terminal)' * m.terminal}: {m.text or ''}"
             for m in self.memories
         ]
         led = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path as FilePath
@@ -42,16 +43,14 @@ class ValueStore(View[_core.Store]):
 
     __slots__ = ("_path", "_saved")
     _path: FilePath | None
-    _saved: str | None
+    _saved: int
 
     def __init__(self, config: Config) -> None:
         """An empty store in memory."""
-        if not isinstance(config, Config):
-            raise TypeError(f"config must be a sharpwave.Config, got {type(config).__name__}")
-        self._hold(_core.Store(config.to_json()))
+        self._hold(_core.Store(_checked(config).to_json()))
 
     def _hold(self, core: _core.Store, path: FilePath | None = None) -> Self:
-        self._core, self._path, self._saved = core, path, None
+        self._core, self._dim, self._path, self._saved = core, core.dim(), path, 0
         return self
 
     # Terminal values
@@ -118,7 +117,7 @@ class ValueStore(View[_core.Store]):
         memory_ids, outcome, ids, backups = self._core.observe(
             rows,
             ends,
-            coerce.drives(drives, self.scalar_channels, ends, len(rows)),
+            None if drives is None else coerce.drives(drives, self.scalar_channels, ends, len(rows)),
             coerce.texts("texts", texts, len(rows)),
             coerce.per_episode("episode_ids", episode_ids, len(ends) - 1),
             None if source is None else coerce.string("source", source),
@@ -137,7 +136,7 @@ class ValueStore(View[_core.Store]):
         singles = np.arange(len(rows) + 1)
         return self._core.insert(
             rows,
-            coerce.drives(drives, self.scalar_channels, singles, len(rows)),
+            None if drives is None else coerce.drives(drives, self.scalar_channels, singles, len(rows)),
             coerce.texts("texts", texts, len(rows)),
         )
 
@@ -199,18 +198,15 @@ class ValueStore(View[_core.Store]):
         snapshot = path / SNAPSHOT
         if snapshot.exists():
             core = _core.Store.load(os.fspath(snapshot))
-            store = cls.__new__(cls)._hold(core, path)
             if config is not None:
-                _same_config(path, Config.from_json(core.original_config()), config)
-            store._saved = core.digest()
-        elif config is None:
-            raise FileNotFoundError(f"no store in {path}: pass a config to create one")
-        else:
-            store = cls(config)
-            path.mkdir(parents=True, exist_ok=True)
-            store._path = path
-            store.flush()
-        return store
+                _same_config(path, Config.from_json(core.original_config()), _checked(config))
+            return cls.__new__(cls)._hold(core, path)
+        if config is None:
+            raise FileNotFoundError(errno.ENOENT, "no store: pass a config to create one", str(path))
+        core = _core.Store(_checked(config).to_json())
+        path.mkdir(parents=True, exist_ok=True)
+        core.save(os.fspath(snapshot))
+        return cls.__new__(cls)._hold(core, path)
 
     @property
     def path(self) -> FilePath | None:
@@ -218,17 +214,18 @@ class ValueStore(View[_core.Store]):
         return self._path
 
     def flush(self) -> None:
-        """Save a store that lives in a directory, if it changed since it was last saved."""
-        digest = self._core.digest()
-        if self._path is not None and digest != self._saved:
+        """Save a store that lives in a directory, if it was written to since it was last saved."""
+        if self.closed:
+            raise ValueError("store is closed")
+        writes = self._core.writes()
+        if self._path is not None and writes != self._saved:
             self.save(self._path / SNAPSHOT)
-            self._saved = digest
+            self._saved = writes
 
     def close(self) -> None:
-        """Save a store that lives in a directory, and let go of it. Closing twice is fine; any other call is refused."""
+        """Save a store that lives in a directory, and let go of it. Closing twice is fine, any other call is not."""
         if not self.closed:
-            self.flush()
-            self._core.close()
+            self._core.close(None if self._path is None else os.fspath(self._path / SNAPSHOT), self._saved)
 
     @property
     def closed(self) -> bool:
@@ -271,6 +268,12 @@ class ValueStore(View[_core.Store]):
             return "ValueStore(closed)"
         where = f", path={str(self._path)!r}" if self._path else ""
         return f"ValueStore({self._summary()}{where})"
+
+
+def _checked(config: Config) -> Config:
+    if not isinstance(config, Config):
+        raise TypeError(f"config must be a sharpwave.Config, got {type(config).__name__}")
+    return config
 
 
 def _same_config(path: FilePath, stored: Config, given: Config) -> None:

@@ -27,8 +27,9 @@ Functional = Literal["coverage", "progress", "potential", "mean"]
 class View(Generic[Core]):
     """A store as its readers see it. Arrays of the store are read-only copies, in the order of `ids`."""
 
-    __slots__ = ("_core",)
+    __slots__ = ("_core", "_dim")
     _core: Core
+    _dim: int
 
     # Scoring
 
@@ -120,7 +121,7 @@ class View(Generic[Core]):
             coerce.vector("query", query, self.dim),
             coerce.count("depth", depth),
             coerce.count("beams", beams),
-            coerce.weights(weights, self.channels),
+            None if weights is None else coerce.weights(weights, self.channels),
         )
         return [Path(*path) for path in paths]
 
@@ -141,7 +142,7 @@ class View(Generic[Core]):
         return {
             "steps": rows,
             "offsets": ends,
-            "weights": coerce.weights(weights, self.channels),
+            "weights": None if weights is None else coerce.weights(weights, self.channels),
             "functional": coerce.string("functional", functional),
             "discount": coerce.number("discount", discount),
             "context": coerce.context(context, len(ends) - 1),
@@ -157,7 +158,7 @@ class View(Generic[Core]):
     @property
     def dim(self) -> int:
         """d, the length of a step's embedding."""
-        return self._core.dim()
+        return self._dim
 
     @property
     def config(self) -> Config:
@@ -255,7 +256,7 @@ class View(Generic[Core]):
         return self._core.to_bytes()
 
     def frozen(self) -> FrozenView:
-        """This moment of the store, for readers beside its writers. Free until the next write, which copies the store."""
+        """This moment of the store, for readers beside its writers. Free until the next write, which makes a copy."""
         return FrozenView(self._core.frozen())
 
     def _summary(self) -> str:
@@ -268,7 +269,7 @@ class FrozenView(View[_core.View]):
     __slots__ = ()
 
     def __init__(self, core: _core.View) -> None:
-        self._core = core
+        self._core, self._dim = core, core.dim()
 
     def ablated(
         self,

@@ -1,0 +1,435 @@
+"""Threads, signals and forks: no call holds the GIL, readers never wait for a sleep, and Ctrl-C gets in."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import sharpwave as sw
+
+DIM = 32
+
+
+def unit_rows(n: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def new_store(n: int = 0, **numbers: Any) -> sw.ValueStore:
+    store = sw.ValueStore(sw.Config(dim=DIM, **numbers))
+    store.add_terminal("goal", unit_rows(1, seed=1)[0])
+    store.insert(unit_rows(n, seed=2))
+    return store
+
+
+def restless_store(ring: int = 384) -> sw.ValueStore:
+    """A ring of memories that full sweeps take about a second to settle: the value goes round and round."""
+    store = sw.ValueStore(sw.Config(dim=ring, tau=0.9, gamma=0.9999, epsilon=1e-3, equation="return"))
+    store.add_channel("verifier")
+    store.observe(np.tile(np.eye(ring, dtype=np.float32), (2, 1)), drives=np.ones(2 * ring))
+    return store
+
+
+def long_sleep(store: sw.ValueStore) -> sw.ReplayReport:
+    return store.replay(order="full", tol=0)
+
+
+# The GIL
+
+
+LONG_CALLS: dict[str, Callable[[sw.ValueStore], Any]] = {
+    "search": lambda s: s.search(unit_rows(2000, seed=5), num_threads=1),
+    "value": lambda s: s.value(unit_rows(2000, seed=5), num_threads=1),
+    "score": lambda s: s.score(unit_rows(2000, seed=5), np.arange(0, 2001, 8), num_threads=1),
+    "observe": lambda s: s.observe(unit_rows(800, seed=5), np.arange(0, 801, 8)),
+    "insert": lambda s: s.insert(unit_rows(60000, seed=5)),
+    "digest": lambda s: s.digest(),
+    "to_bytes": lambda s: s.to_bytes(),
+    "frozen": lambda s: s.frozen(),
+}
+
+
+@pytest.mark.parametrize("call", LONG_CALLS)
+def test_other_threads_run_meanwhile(call: str) -> None:
+    store = new_store(20000)
+    began, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        began.set()
+        LONG_CALLS[call](store)
+        done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    began.wait()
+    longest, last = 0.0, time.perf_counter()
+    while not done.is_set():
+        time.sleep(0.0005)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    thread.join()
+    # Python takes turns of 5 ms; a call that held the GIL would make one pause as long as itself.
+    assert longest < 0.25
+
+
+# Readers and writers
+
+
+@contextmanager
+def in_background(work: Callable[[], Any]) -> Iterator[threading.Event]:
+    """Runs `work` in a thread; the event says that it is done. Its error is raised at the end."""
+    done, errors = threading.Event(), []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield done
+    finally:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def test_scorers_do_not_wait_for_a_sleep() -> None:
+    store = restless_store()
+    steps = np.eye(store.dim, dtype=np.float32)[:4]
+    before = store.score(steps)
+    meanwhile: list[sw.Scores] = []
+    with in_background(lambda: long_sleep(store)) as awake:
+        while not awake.is_set():
+            scores = store.score(steps)
+            if not awake.is_set():
+                meanwhile.append(scores)
+            time.sleep(0.001)
+    assert len(meanwhile) > 20
+    for scores in meanwhile:  # the store as it was when it fell asleep
+        np.testing.assert_array_equal(scores.step, before.step)
+    assert (store.score(steps).step != before.step).any()
+
+
+def test_scorers_get_their_turn_while_episodes_are_written() -> None:
+    store = new_store(5000)
+    steps = unit_rows(4, seed=7)
+    turns = 0
+    with in_background(lambda: store.observe(unit_rows(1600, seed=5), np.arange(0, 1601, 8))) as done:
+        while not done.is_set():
+            store.score(steps)
+            turns += not done.is_set()
+    assert turns > 20
+
+
+def test_a_batch_is_written_in_one_piece() -> None:
+    store = new_store(tau=0.999)
+    with ThreadPoolExecutor(8) as pool:
+        batches = [
+            pool.submit(
+                store.observe, unit_rows(40, seed=100 + i), np.arange(0, 41, 4), episode_ids=10 * i + np.arange(10)
+            )
+            for i in range(16)
+        ]
+        inserts = [pool.submit(store.insert, unit_rows(25, seed=200 + i)) for i in range(8)]
+    for batch in batches:
+        ids = batch.result().memory_ids
+        np.testing.assert_array_equal(ids, np.arange(ids[0], ids[0] + 40))
+    for batch in inserts:
+        ids = batch.result()
+        np.testing.assert_array_equal(ids, np.arange(ids[0], ids[0] + 25))
+    assert len(store) == 1 + 16 * 40 + 8 * 25
+    assert store.episodes_observed == 160
+
+
+def test_threads_write_what_one_thread_would() -> None:
+    """Whatever order the writers came in, the store is the one that this order makes."""
+    store = new_store(tau=0.3)
+    batches = {i: unit_rows(24, seed=300 + i) for i in range(12)}
+    with ThreadPoolExecutor(4) as pool:
+        reports = {i: pool.submit(store.observe, steps, [0, 10, 24]) for i, steps in batches.items()}
+    twin = new_store(tau=0.3)
+    for i in sorted(batches, key=lambda i: reports[i].result().episode_ids[0]):
+        twin.observe(batches[i], [0, 10, 24])
+    assert store.digest() == twin.digest()
+
+
+def test_frozen_view_beside_writers() -> None:
+    store = new_store(500)
+    steps = unit_rows(40, seed=9)
+    view = store.frozen()
+    expected = view.score(steps).step
+
+    def write() -> None:
+        for i in range(30):
+            store.observe(unit_rows(8, seed=400 + i))
+            store.replay()
+
+    with in_background(write) as done:
+        while not done.is_set():
+            np.testing.assert_array_equal(view.score(steps).step, expected)
+    assert (store.score(steps).step != expected).any()
+
+
+def test_freezing_beside_writers() -> None:
+    store = new_store(200)
+
+    def write() -> None:
+        for i in range(60):
+            store.observe(unit_rows(6, seed=500 + i))
+
+    with in_background(write) as done:
+        while not done.is_set():
+            view = store.frozen()
+            digest = view.digest()
+            time.sleep(0.001)
+            assert view.digest() == digest
+
+
+def test_many_scorers_at_once() -> None:
+    store = new_store(3000)
+    steps, ends = unit_rows(64, seed=9), np.arange(0, 65, 8)
+    expected = store.score(steps, ends).step
+    with ThreadPoolExecutor(8) as pool:
+        for scores in pool.map(lambda _: store.score(steps, ends, num_threads=2), range(64)):
+            np.testing.assert_array_equal(scores.step, expected)
+
+
+def test_closing_beside_readers() -> None:
+    store = new_store(3000)
+    steps = unit_rows(16, seed=9)
+    outcomes: list[str] = []
+
+    def read() -> None:
+        try:
+            while True:
+                store.score(steps)
+        except ValueError as error:
+            outcomes.append(str(error))
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            pool.submit(read)
+        time.sleep(0.05)
+        store.close()
+    assert outcomes == ["store is closed"] * 3
+
+
+# Signals
+
+needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Presses Ctrl-C in a while; the block must raise before long."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begin = time.perf_counter()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+        assert time.perf_counter() - begin < seconds + 2
+    finally:
+        timer.join()
+
+
+@needs_kill
+def test_ctrl_c_ends_a_sleep() -> None:
+    store = restless_store(1024)
+    before = store.values
+    with interrupted_after(0.2):
+        long_sleep(store)
+    assert (store.values != before).any()  # what was done by then stays
+    twin = pickle.loads(pickle.dumps(store))
+    assert twin.digest() == store.digest()
+    store.replay(order="prioritized", tol=0.1)
+
+
+@needs_kill
+def test_ctrl_c_ends_a_batch_between_two_episodes() -> None:
+    store = new_store(20000)
+    steps = unit_rows(8000, seed=5)
+    before = store.episodes_observed
+    with interrupted_after(0.2):
+        store.observe(steps, np.arange(0, 8001, 8))
+    written = store.episodes_observed - before
+    assert 0 < written < 1000
+    twin = new_store(20000)
+    twin.observe(steps[: 8 * written], np.arange(0, 8 * written + 1, 8))
+    assert store.digest() == twin.digest()
+
+
+@needs_kill
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("call", ["search", "value", "score"])
+def test_ctrl_c_ends_a_read(call: str, threads: int) -> None:
+    store = new_store(60000)
+    before = store.digest()
+    steps = unit_rows(60000, seed=5)
+    with interrupted_after(0.2):
+        getattr(store, call)(steps, num_threads=threads)
+    assert store.digest() == before
+
+
+@needs_kill
+def test_ctrl_c_ends_a_veto_and_leaves_no_trace() -> None:
+    store = new_store(4000)
+    steps = unit_rows(8000, seed=5)
+    store.observe(steps, np.arange(0, 8001, 8))
+    before = store.digest()
+    with interrupted_after(0.1):
+        store.veto(episode=0)
+    assert store.digest() == before
+
+
+@needs_kill
+def test_a_signal_that_raises_nothing_ends_nothing() -> None:
+    seen: list[int] = []
+    store = restless_store()
+    previous = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        assert long_sleep(store).converged
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, previous)
+    assert seen == [signal.SIGINT]
+
+
+@needs_kill
+def test_a_handler_raises_its_own_error() -> None:
+    def handler(number: int, frame: Any) -> None:
+        raise TimeoutError("enough")
+
+    store = restless_store(1024)
+    previous = signal.signal(signal.SIGINT, handler)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        with pytest.raises(TimeoutError, match="enough"):
+            long_sleep(store)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, previous)
+
+
+# Processes
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """What `work` returns, or the error it raises, in a forked child that has thirty seconds."""
+    here, there = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            answer = work()
+        except BaseException as error:  # noqa: BLE001
+            answer = error
+        with os.fdopen(there, "wb") as pipe:
+            pickle.dump(answer, pipe)
+        os._exit(0)
+    os.close(there)
+    watchdog = threading.Timer(30, os.kill, (child, signal.SIGKILL))
+    watchdog.start()
+    with os.fdopen(here, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    watchdog.cancel()
+    watchdog.join()
+    assert data, "the child hung"
+    return pickle.loads(data)
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_goes_on() -> None:
+    store = new_store(2000)
+    steps, ends = unit_rows(64, seed=9), np.arange(0, 65, 8)
+    scores = store.score(steps, ends, num_threads=2)  # the parent has its threads
+    store.replay(order="full", num_threads=2)
+
+    def work() -> tuple[Any, str]:
+        step = store.score(steps, ends, num_threads=2).step
+        store.observe(steps, ends)
+        store.replay(order="full", num_threads=2)
+        return step, store.digest()
+
+    step, digest = in_child(work)
+    np.testing.assert_array_equal(step, scores.step)
+    store.observe(steps, ends)
+    store.replay(order="full", num_threads=2)
+    assert store.digest() == digest
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_in_the_middle_of_a_write_is_told() -> None:
+    store = new_store(20000)
+    view = store.frozen()
+    steps = unit_rows(4, seed=9)
+    expected = view.score(steps).step
+    with in_background(lambda: store.observe(unit_rows(4000, seed=5), np.arange(0, 4001, 8))) as done:
+        time.sleep(0.05)
+        assert not done.is_set()
+        error = in_child(lambda: store.score(steps))
+        assert not done.is_set()
+        np.testing.assert_array_equal(in_child(lambda: view.score(steps).step), expected)
+    assert isinstance(error, RuntimeError)
+    assert "forked" in str(error)
+    store.score(steps)  # the parent is none the worse
+
+
+def score_there(store: sw.ValueStore, view: sw.FrozenView, steps: np.ndarray) -> tuple[str, Any, Any]:
+    return store.digest(), store.score(steps).step, view.score(steps).step
+
+
+@pytest.mark.slow
+def test_a_spawned_child_gets_a_copy() -> None:
+    store = new_store(200)
+    steps = unit_rows(8, seed=9)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        digest, live, frozen = pool.apply(score_there, (store, store.frozen(), steps))
+    assert digest == store.digest()
+    np.testing.assert_array_equal(live, store.score(steps).step)
+    np.testing.assert_array_equal(frozen, live)
+
+
+# Threads of the core
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_threads_start_when_they_are_needed() -> None:
+    def count() -> int:
+        code = (
+            "import os, numpy as np, sharpwave as sw\n"
+            "x = np.eye(8, dtype='f4'); s = sw.ValueStore(sw.Config(8)); s.insert(x)\n"
+            "before = len(os.listdir('/proc/self/task'))\n"
+            "s.score(x, num_threads=1); s.replay()\n"
+            "print(before, len(os.listdir('/proc/self/task')))\n"
+            "s.score(x, num_threads=3)\n"
+            "print(len(os.listdir('/proc/self/task')) - before)\n"
+        )
+        import subprocess
+
+        out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+        assert out[0] == out[1]
+        return int(out[2])
+
+    assert count() == 3
