@@ -58,7 +58,7 @@ format: setup ## reformat Rust and Python, apply the linter's safe fixes
 
 bench: setup ## benchmarks, each beside its peer: runs/bench/
 	mkdir -p runs/bench
-	if compgen -G 'rust/core/benches/*.rs' > /dev/null; then cargo bench --locked -p sharpwave-core; fi
+	cargo bench --locked -p sharpwave-core
 	if compgen -G 'benches/python/bench_*.py' > /dev/null; then \
 	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest benches/python -p no:xdist --benchmark-enable \
 	    --benchmark-json runs/bench/python.json; fi
