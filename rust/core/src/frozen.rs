@@ -67,7 +67,7 @@ impl Store {
         Frozen(self.clone_without_history())
     }
 
-    fn clone_without_history(&self) -> Self {
+    pub(crate) fn clone_without_history(&self) -> Self {
         Self {
             config: self.config.clone(),
             given: self.given.clone(),

@@ -92,4 +92,5 @@ pub use parallel::{num_threads, set_num_threads};
 pub use recall::Path;
 pub use replay::{Need, Order, ReplayReport, ReplayRequest};
 pub use score::{Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals};
+pub use sleep::Dream;
 pub use store::Store;

@@ -1,64 +1,103 @@
 //! Sleeping: replay over the whole graph, after the proposed episodes were written if asked to.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::history::Operation;
 use crate::observe::ObserveReport;
-use crate::replay::backup::Model;
+use crate::replay::backup::Values;
 use crate::replay::sleep::{self, Interrupt};
 use crate::replay::{Need, ReplayReport, ReplayRequest};
 use crate::store::Store;
+
+/// What a sleep came to, for [`Store::wake`] to take over.
+pub struct Dream {
+    report: ReplayReport,
+    change: Change,
+    operation: Operation,
+}
+
+enum Change {
+    /// A consolidation was refused.
+    None,
+    /// Replay changes values and nothing else.
+    Values(Values),
+    /// Proposed episodes were written.
+    Whole(Box<Store>),
+}
 
 impl Store {
     /// Sleeps: replays over the whole graph, after writing the proposed episodes if asked to.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad request, [`Error::Unknown`] for an unknown start memory.
+    /// [`Error::Invalid`] for a bad request, [`Error::Unknown`] for an unknown start memory,
+    /// [`Error::Interrupted`] if it was while proposals were written: all stays as it was then.
     pub fn replay(
         &mut self,
         request: &ReplayRequest,
         interrupt: Interrupt<'_>,
     ) -> Result<ReplayReport> {
+        let dream = self.dream(request, interrupt)?;
+        Ok(self.wake(dream))
+    }
+
+    /// The long part of [`Store::replay`], beside readers.
+    ///
+    /// # Errors
+    /// As [`Store::replay`].
+    pub fn dream(&self, request: &ReplayRequest, interrupt: Interrupt<'_>) -> Result<Dream> {
         request.validate()?;
         request.need.of_slots(self.model())?;
-        let at = self.history.as_ref().map(Vec::len);
-        self.record(|| Operation::replay(request, None));
-        let outcome = self.consolidate(request, interrupt);
-        if let (Err(_), Some(history), Some(at)) = (&outcome, &mut self.history, at) {
-            history.truncate(at);
-        }
-        let mut report = outcome?;
-        // The operations of the consolidation are part of the one recorded above.
-        if let (Some(history), Some(at)) = (&mut self.history, at) {
-            history.truncate(at + 1);
-            if report.interrupted {
-                history[at].operation = Operation::replay(request, Some(report.backups));
+        let (report, change) = if request.consolidate && !self.proposals.is_empty() {
+            self.consolidate(request, interrupt)?
+        } else {
+            let mut values = self.values.clone();
+            let report = sleep::sleep(&mut values, self.model(), request, interrupt)?;
+            (report, Change::Values(values))
+        };
+        let made = report.interrupted.then_some(report.backups);
+        Ok(Dream {
+            operation: Operation::replay(request, made),
+            report,
+            change,
+        })
+    }
+
+    /// The short part of [`Store::replay`]: takes a dream over.
+    ///
+    /// Nothing else may have written to the store since [`Store::dream`].
+    pub fn wake(&mut self, dream: Dream) -> ReplayReport {
+        self.record(|| dream.operation);
+        match dream.change {
+            Change::None => {}
+            Change::Values(values) => self.values = values,
+            Change::Whole(mut store) => {
+                store.history = self.history.take();
+                *self = *store;
             }
         }
-        report.drift = report.drift.filter(|_| request.consolidate);
-        Ok(report)
+        dream.report
     }
 
     fn consolidate(
-        &mut self,
+        &self,
         request: &ReplayRequest,
         interrupt: Interrupt<'_>,
-    ) -> Result<ReplayReport> {
-        if !request.consolidate || self.proposals.is_empty() {
-            return self.sleep(request, interrupt);
-        }
+    ) -> Result<(ReplayReport, Change)> {
         let probe = self.drift_probe();
         let before = self.mean_values(&probe)?;
-        let mut after = self.clone();
-        let mut observed = 0;
-        for episode in std::mem::take(&mut after.proposals) {
-            after.observe_episode(&episode, &mut ObserveReport::default())?;
-            observed += 1;
+        let mut after = self.clone_without_history();
+        for episode in &self.proposals {
+            if interrupt() {
+                return Err(Error::Interrupted);
+            }
+            after.observe_episode(episode, &mut ObserveReport::default())?;
         }
         let mut request = request.clone();
         if let Need::From(starts) = request.need {
             request.need = after.surviving_starts(starts);
         }
-        let mut report = after.sleep(&request, interrupt)?;
+        let mut values = std::mem::take(&mut after.values);
+        let mut report = sleep::sleep(&mut values, after.model(), &request, interrupt)?;
+        after.values = values;
         let moved = after.mean_values(&probe)?;
         let n = before.len().max(1) as f64;
         let drift = before
@@ -66,29 +105,25 @@ impl Store {
             .zip(&moved)
             .fold(0.0, |sum, (a, b)| sum + (a - b).abs())
             / n;
-        if request.max_drift.is_some_and(|most| drift > most) {
+        let refused = request.max_drift.is_some_and(|most| drift > most);
+        if refused {
             let residual = self.values.residual(self.model());
             report = ReplayReport {
                 residual,
                 converged: residual <= request.tol,
-                refused: true,
+                refused,
                 ..ReplayReport::default()
             };
         } else {
-            *self = after;
-            report.observed = observed;
+            report.observed = self.proposals.len();
         }
         report.drift = Some(drift);
-        Ok(report)
-    }
-
-    fn sleep(&mut self, request: &ReplayRequest, interrupt: Interrupt<'_>) -> Result<ReplayReport> {
-        let model = Model {
-            config: &self.config,
-            memories: &self.memories,
-            graph: &self.graph,
+        let change = if refused {
+            Change::None
+        } else {
+            Change::Whole(Box::new(after))
         };
-        sleep::sleep(&mut self.values, model, request, interrupt)
+        Ok((report, change))
     }
 
     /// The steps on which drift is measured: the calibration sample, or the oldest memories.

@@ -214,7 +214,8 @@ impl Store {
         };
         let begin = Instant::now();
         let did = writing(slf, |writer, signals| {
-            writer.rewrite(|store| Ok(store.replay(&request, &|| signals.pending())?))
+            let dream = writer.read(|store| Ok(store.dream(&request, &|| signals.pending())?))?;
+            writer.write(|store| Ok(store.wake(dream)))
         })?;
         let report = PyDict::new(slf.py());
         report.set_item("backups", did.backups)?;
