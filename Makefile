@@ -45,7 +45,7 @@ test-python: setup ## the Python tests alone, documentation included
 lint: setup ## formatting, clippy, rustdoc, ruff, pyright, stubtest: warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --quiet
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyright
@@ -65,7 +65,7 @@ bench: setup ## benchmarks, each beside its peer: runs/bench/
 
 docs: setup ## the documentation as a site: site/index.html, the Rust API below site/rust/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked --quiet
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --quiet
 	rm -rf site/rust && cp -r target/doc site/rust
 
 deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)

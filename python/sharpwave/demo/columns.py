@@ -76,9 +76,7 @@ class Bench:
 
     def _ones(self) -> Any:
         """Every memory is worth 1 on every channel, and the ordinary memory nothing."""
-        return self.view.ablated(
-            values=np.ones_like(self.view.values), baseline=np.zeros_like(self.view.baseline)
-        )
+        return self.view.ablated(values=np.ones_like(self.view.values), baseline=np.zeros_like(self.view.baseline))
 
     def _permuted(self) -> Any:
         """Every memory has the value of another one, drawn at random; terminals keep theirs."""

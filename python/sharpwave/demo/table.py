@@ -134,9 +134,7 @@ def measure(
     )
 
 
-def splices(
-    bench: Bench, stored: Episodes, probes: Episodes, settings: TableSettings, seed: int
-) -> Episodes:
+def splices(bench: Bench, stored: Episodes, probes: Episodes, settings: TableSettings, seed: int) -> Episodes:
     """Episodes that string together valuable steps of different stored ones, after the prompt.
 
     Of each stored episode the step of the largest Φ is a candidate; the splices draw, without
@@ -171,9 +169,7 @@ def succession_auc(view: Any, episodes: Episodes, seed: int) -> dict[str, float]
     Each true pair is a step of an unseen episode and its successor; the shuffled pairs have the
     same steps, the successors permuted between episodes.
     """
-    follows = np.flatnonzero(
-        (episodes.owner[1:] == episodes.owner[:-1]) & episodes.is_scored[:-1]
-    )
+    follows = np.flatnonzero((episodes.owner[1:] == episodes.owner[:-1]) & episodes.is_scored[:-1])
     before, after = episodes.steps[follows], episodes.steps[follows + 1]
     order = np.random.default_rng((7, seed)).permutation(len(follows))
     other = episodes.owner[follows][order] != episodes.owner[follows]

@@ -131,9 +131,7 @@ class EmbeddingCache:
             _, old = self._memory.popitem(last=False)
             self._bytes -= old.nbytes
 
-    def _read(
-        self, keys: list[tuple[str, bytes]]
-    ) -> dict[tuple[str, bytes], NDArray[np.float32]]:
+    def _read(self, keys: list[tuple[str, bytes]]) -> dict[tuple[str, bytes], NDArray[np.float32]]:
         connection = self._open()
         if connection is None:
             return {}

@@ -107,9 +107,7 @@ class HiddenStates:
 
     def _name(self, mode: str) -> str:
         centre = "" if self.center is None else f":{self.center.tobytes().hex()[:16]}"
-        return (
-            f"hidden-states:{weights_hash(self.model)}:{self.layer}:{self.pool_name}:{mode}{centre}"
-        )
+        return f"hidden-states:{weights_hash(self.model)}:{self.layer}:{self.pool_name}:{mode}{centre}"
 
     def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
         texts = check_texts(texts)
@@ -149,8 +147,7 @@ class HiddenStates:
         step = torch.as_tensor(steps, device=hidden.device).long()
         if hidden.ndim != 3 or step.shape != hidden.shape[:2]:
             raise ValueError(
-                f"steps must be (B, T) for hidden states (B, T, d), got {tuple(step.shape)} "
-                f"for {tuple(hidden.shape)}"
+                f"steps must be (B, T) for hidden states (B, T, d), got {tuple(step.shape)} for {tuple(hidden.shape)}"
             )
         counts = step.amax(dim=1).clamp(min=-1) + 1
         first = torch.cumsum(counts, 0) - counts
@@ -158,9 +155,7 @@ class HiddenStates:
         taken = step >= 0
         row = (step + first[:, None])[taken]
         values = hidden[taken].float()
-        size = torch.zeros(total, device=hidden.device).index_add_(
-            0, row, torch.ones_like(row, dtype=torch.float32)
-        )
+        size = torch.zeros(total, device=hidden.device).index_add_(0, row, torch.ones_like(row, dtype=torch.float32))
         if total and bool((size == 0).any()):
             raise ValueError(f"step {int((size == 0).int().argmax())} of the batch has no token")
         out = torch.zeros(total, hidden.shape[2], device=hidden.device)
