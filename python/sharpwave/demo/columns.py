@@ -76,7 +76,9 @@ class Bench:
 
     def _ones(self) -> Any:
         """Every memory is worth 1 on every channel, and the ordinary memory nothing."""
-        return self.view.ablated(values=np.ones_like(self.view.values), baseline=np.zeros_like(self.view.baseline))
+        return self.view.ablated(
+            values=np.ones_like(self.view.values), baseline=np.zeros_like(self.view.baseline)
+        )
 
     def _permuted(self) -> Any:
         """Every memory has the value of another one, drawn at random; terminals keep theirs."""
@@ -134,7 +136,9 @@ DEFAULT = "coverage"
 BASELINE = "cosine"
 
 COLUMNS: tuple[Column, ...] = (
-    Column(BASELINE, "cosine", "mean cosine of the steps to the terminals: no store at all", cosine),
+    Column(
+        BASELINE, "cosine", "mean cosine of the steps to the terminals: no store at all", cosine
+    ),
     Column(
         DEFAULT,
         "coverage",
@@ -154,7 +158,9 @@ COLUMNS: tuple[Column, ...] = (
         "summed over an episode a constant of its prompt: it carries no signal as one number",
         _functional("potential"),
     ),
-    Column("ones", "v ≡ 1", "coverage where every memory is worth the same", _ablated("ones"), True),
+    Column(
+        "ones", "v ≡ 1", "coverage where every memory is worth the same", _ablated("ones"), True
+    ),
     Column(
         "permuted",
         "v permuted",

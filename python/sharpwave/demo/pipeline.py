@@ -119,11 +119,15 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
     out.mkdir(parents=True, exist_ok=True)
     probes = load_probes(settings.probes)
     with clock.stage("sample"):
-        stories = sample_stories(out / "base.jsonl", settings.sample, lambda a, b: progress("sampling stories", a, b))
+        stories = sample_stories(
+            out / "base.jsonl", settings.sample, lambda a, b: progress("sampling stories", a, b)
+        )
     progress("sampling stories", len(stories), len(stories))
     with clock.stage("embed"):
         progress("embedding", 0, 2)
-        embedder = SentenceTransformer(minilm_path(), dtype="bfloat16", cache=out / "embeddings.sqlite")
+        embedder = SentenceTransformer(
+            minilm_path(), dtype="bfloat16", cache=out / "embeddings.sqlite"
+        )
         encoder = Encoder(settings.chunker, embedder)
         base = encoder([s.prompt for s in stories], [s.text for s in stories])
         progress("embedding", 1, 2)
@@ -139,7 +143,9 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
     report = assemble(settings, probes, measured, base, stories, encoder)
     report |= facts | {"seconds": clock.seconds}
     report["timing"] = clock.seconds
-    (out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (out / "report.json").write_text(
+        json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
     with clock.stage("report"):
         progress("writing the report", 0, 1)
         reporting.write(report, out)
@@ -150,7 +156,9 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
 
 def all_texts(probes: ProbeSet) -> list[str]:
     """Every text of the table."""
-    return [p.text for o in probes.objectives for p in (*o.stories, *o.exploits)] + [p.text for p in probes.common]
+    return [p.text for o in probes.objectives for p in (*o.stories, *o.exploits)] + [
+        p.text for p in probes.common
+    ]
 
 
 def measure_all(
@@ -176,7 +184,10 @@ def measure_all(
         return build_store(Config(**settings.config), stored, named).frozen()
 
     return [
-        measure(o, probes, base, encoder, build, terminals[o.name], settings.table, progress=advance) for o in ordered
+        measure(
+            o, probes, base, encoder, build, terminals[o.name], settings.table, progress=advance
+        )
+        for o in ordered
     ]
 
 
@@ -195,7 +206,9 @@ def shown_store(
 ) -> tuple[ValueStore, dict[str, Any]]:
     """The store of all base stories with all objectives' terminals, saved, and what it shows."""
     named = {
-        name: key for o in probes.objectives for name, key in zip(channel_names(o), terminals[o.name], strict=True)
+        name: key
+        for o in probes.objectives
+        for name, key in zip(channel_names(o), terminals[o.name], strict=True)
     }
     texts = encoder.chunks([s.prompt for s in stories], [s.text for s in stories])
     store = build_store(Config(**settings.config), base, named, texts, source="SmolLM2-135M")
@@ -204,7 +217,9 @@ def shown_store(
     directory.mkdir(parents=True, exist_ok=True)
     store.save(directory / "snapshot.safetensors")
     sentences = {
-        name: text for o in probes.objectives for name, text in zip(channel_names(o), o.terminals, strict=True)
+        name: text
+        for o in probes.objectives
+        for name, text in zip(channel_names(o), o.terminals, strict=True)
     }
     (directory / "store.json").write_text(
         json.dumps(
@@ -243,7 +258,9 @@ def shown_store(
     return store, facts
 
 
-def explain(store: ValueStore, objective: Objective, probes: ProbeSet, encoder: Encoder) -> dict[str, Any]:
+def explain(
+    store: ValueStore, objective: Objective, probes: ProbeSet, encoder: Encoder
+) -> dict[str, Any]:
     """What paid for each step of the objective's first story, as plain data."""
     story = objective.stories[0]
     episode = encoder([probes.prompt], [story.text])
@@ -251,7 +268,9 @@ def explain(store: ValueStore, objective: Objective, probes: ProbeSet, encoder: 
     texts = dict(zip(store.ids.tolist(), store.texts, strict=True))
     weights = dict.fromkeys(channel_names(objective), 1.0 / len(objective.terminals))
     steps = []
-    for chunk, e in zip(chunks, store.explain(episode.steps, episode.offsets, weights=weights), strict=True):
+    for chunk, e in zip(
+        chunks, store.explain(episode.steps, episode.offsets, weights=weights), strict=True
+    ):
         best = max(e.associations, key=lambda a: a.weight * a.agreement, default=None)
         steps.append(
             {
@@ -265,7 +284,9 @@ def explain(store: ValueStore, objective: Objective, probes: ProbeSet, encoder: 
                     for m in sorted(e.memories, key=lambda m: (-m.pay, m.id))[:3]
                     if m.pay > 0
                 ],
-                "way": None if best is None else [texts.get(best.source) or "", texts.get(best.target) or ""],
+                "way": None
+                if best is None
+                else [texts.get(best.source) or "", texts.get(best.target) or ""],
             }
         )
     return {"objective": objective.name, "story": story.name, "steps": steps}
@@ -300,7 +321,10 @@ def assemble(
             "steps": len(base.steps),
             "examples": [asdict(s) for s in stories[:3]],
         },
-        "columns": [{"id": c.id, "title": c.title, "about": c.about, "ablation": c.ablation} for c in COLUMNS],
+        "columns": [
+            {"id": c.id, "title": c.title, "about": c.about, "ablation": c.ablation}
+            for c in COLUMNS
+        ],
         "objectives": objectives,
         "off_objective": summary.off_objective(measured),
         "auc": summary.aucs(measured),
@@ -312,7 +336,9 @@ def assemble(
     return report
 
 
-def support(probes: ProbeSet, base: Episodes, encoder: Encoder, settings: DemoSettings) -> dict[str, Any]:
+def support(
+    probes: ProbeSet, base: Episodes, encoder: Encoder, settings: DemoSettings
+) -> dict[str, Any]:
     """Support of unseen steps by kind of text, under the store of the first split."""
     split = splits(len(base), settings.table)[0]
     store = ValueStore(Config(**settings.config))

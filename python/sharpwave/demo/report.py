@@ -51,7 +51,8 @@ def plots(report: Mapping[str, Any], out: Path) -> list[Path]:
     if report.get("map", {}).get("values"):
         made.append(viz.value_map(report["map"], out / "value-map.png"))
         made += [
-            viz.value_map(report["map"], out / f"value-map-{group}.png", group) for group in report["map"]["values"]
+            viz.value_map(report["map"], out / f"value-map-{group}.png", group)
+            for group in report["map"]["values"]
         ]
     if report.get("support"):
         made.append(viz.support_histogram(report["support"], out / "support.png"))
@@ -60,7 +61,9 @@ def plots(report: Mapping[str, Any], out: Path) -> list[Path]:
         z = [[_nan(row["z"].get(c["id"])) for c in report["columns"]] for row in o["rows"]]
         names = [row["name"] for row in o["rows"]]
         label = f"{o['name']}: z against held-out base stories"
-        made.append(viz.table_heatmap(names, titles, np.array(z), out / f"table-{o['name']}.png", label))
+        made.append(
+            viz.table_heatmap(names, titles, np.array(z), out / f"table-{o['name']}.png", label)
+        )
     return made
 
 
@@ -107,7 +110,9 @@ def off_matrix(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row an objective's stories: its z under each objective's weights."""
     names = [o["name"] for o in report["objectives"]]
     cell = {(e["stories"], e["under"]): e["z"] for e in report["off_objective"]}
-    return [{"stories": s, "cells": [cell.get((s, u), {}).get(DEFAULT) for u in names]} for s in names]
+    return [
+        {"stories": s, "cells": [cell.get((s, u), {}).get(DEFAULT) for u in names]} for s in names
+    ]
 
 
 def map_svg(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,312 @@
+"""What the command line does with one's own stores: build, score, explain, inspect, probe.
+
+Beside a store's snapshot lies ``store.json``: which embedder and chunker filled it, and what its
+terminals say, so that the other commands need not be told again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharpwave import episodes
+from sharpwave.config import Config
+from sharpwave.corpus import Row, chunk_rows, number_columns, read_rows
+from sharpwave.embed import SentenceTransformer, as_embedder, fingerprint, from_config
+from sharpwave.embed.protocol import Embedder
+from sharpwave.store import SNAPSHOT, ValueStore
+
+Progress = Callable[[str, int, int], None]
+NOTES = "store.json"
+
+
+def chunker_from(text: str) -> episodes.Chunker:
+    """``words:12``, ``sentences:16`` or ``turns:128`` as a chunker; the number may be left out."""
+    kind, _, size = text.partition(":")
+    name = {"words": "n", "sentences": "max_words", "turns": "max_words"}.get(kind)
+    if name is None or (size and not size.isdigit()):
+        raise ValueError(f"--chunker must be words:N, sentences:N or turns:N, got {text!r}")
+    return episodes.from_config({"kind": kind} | ({name: int(size)} if size else {}))
+
+
+def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
+    """The embedder at ``path``, else the one noted beside the store, else MiniLM's package."""
+    from sharpwave.demo.models import minilm_path, offline
+
+    offline()
+    if path is not None:
+        if not Path(path).exists():
+            raise ValueError(f"--embedder {path}: there is no such model")
+        return SentenceTransformer(path)
+    noted = notes.get("embedder")
+    if noted and Path(noted.get("path", "")).exists():
+        return from_config(noted)
+    return SentenceTransformer(minilm_path())
+
+
+def open_store(path: Path) -> tuple[ValueStore, dict[str, Any]]:
+    """The store at ``path`` (a directory or a snapshot), in memory, and the notes beside it."""
+    snapshot = path / SNAPSHOT if path.is_dir() else path
+    if not snapshot.exists():
+        raise ValueError(f"{path}: there is no store")
+    notes = snapshot.parent / NOTES
+    data: dict[str, Any] = {}
+    if notes.is_file():
+        try:
+            data = json.loads(notes.read_text("utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{notes} is not JSON: {error}") from None
+    return ValueStore.load(snapshot), data
+
+
+def _checked(store: ValueStore, embedder: Embedder) -> Embedder:
+    """``embedder``, if it is the one that filled the store (EmbedderError otherwise)."""
+    store.bind_embedder(fingerprint(embedder))
+    return as_embedder(embedder)
+
+
+def _named(pairs: Sequence[str], option: str) -> dict[str, str]:
+    out = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ValueError(f"--{option} must be name=value, got {pair!r}")
+        out[name.strip()] = value.strip()
+    return out
+
+
+def weights_from(pairs: Sequence[str]) -> dict[str, float] | None:
+    """``channel=number`` pairs as weights by channel; None for none."""
+    try:
+        return {k: float(v) for k, v in _named(pairs, "weight").items()} or None
+    except ValueError as error:
+        raise ValueError(f"--weight must be channel=number: {error}") from None
+
+
+def build(
+    file: Path,
+    out: Path,
+    terminals: Sequence[str],
+    channels: Sequence[str],
+    embedder_path: str | None,
+    chunker_text: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write a store of ``file``'s episodes to the directory ``out``; returns its counts."""
+    chunker = chunker_from(chunker_text)
+    sentences = _named(terminals, "terminal")
+    rows = read_rows(file)
+    if not rows:
+        raise ValueError(f"{file} holds no episode")
+    drives = number_columns(rows, channels)
+    if (out / SNAPSHOT).exists():
+        raise ValueError(f"{out} holds a store already")
+    embedder = as_embedder(embedder_from(embedder_path, {}))
+    batch = chunk_rows(rows, chunker)
+    progress("embedding", 0, 1)
+    steps = embedder(batch.steps)
+    keys = embedder(list(sentences.values())) if sentences else steps[:0]
+    progress("embedding", 1, 1)
+    store = ValueStore(Config(dim=steps.shape[1]))
+    store.calibrate(steps, batch.offsets)
+    for name, key in zip(sentences, keys, strict=True):
+        store.add_terminal(name, key)
+    for n, name in enumerate(channels):
+        known = drives[np.isfinite(drives[:, n]), n]
+        low, high = float(known.min()), float(known.max())
+        store.add_channel(name, low, high if high > low else low + 1.0)
+    part = 64
+    for first in range(0, len(rows), part):
+        last = min(first + part, len(rows))
+        a, b = batch.offsets[first], batch.offsets[last]
+        store.observe(
+            steps[a:b],
+            batch.offsets[first : last + 1] - a,
+            drives=drives[first:last] if channels else None,
+            texts=batch.steps[a:b],
+            source=str(file.name),
+        )
+        progress("observing", last, len(rows))
+    store.replay()
+    store.bind_embedder(fingerprint(embedder))
+    out.mkdir(parents=True, exist_ok=True)
+    store.save(out / SNAPSHOT)
+    notes = {
+        "embedder": getattr(embedder, "config", None),
+        "chunker": getattr(chunker, "config", None),
+        "terminals": sentences,
+        "file": str(file.resolve()),
+    }
+    (out / NOTES).write_text(json.dumps(notes, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    source, _, _ = store.edges()
+    return {
+        "memories": len(store),
+        "associations": len(source),
+        "episodes": len(rows),
+        "steps": len(batch.steps),
+    }
+
+
+def _embedded(
+    store: ValueStore, notes: Mapping[str, Any], rows: Sequence[Row], embedder_path: str | None
+) -> tuple[episodes.Batch, np.ndarray]:
+    chunker = episodes.from_config(notes.get("chunker") or "sentences")
+    embedder = _checked(store, embedder_from(embedder_path, notes))
+    batch = chunk_rows(rows, chunker)
+    return batch, embedder(batch.steps)
+
+
+def score(
+    path: Path, file: Path, functional: str, weights: Sequence[str], embedder_path: str | None
+) -> list[dict[str, Any]]:
+    """Each episode's score, and its mean support and edge over the scored steps."""
+    named = weights_from(weights)
+    store, notes = open_store(path)
+    rows = read_rows(file)
+    batch, steps = _embedded(store, notes, rows, embedder_path)
+    scores = store.score(
+        steps,
+        batch.offsets,
+        weights=named,
+        functional=functional,  # pyright: ignore[reportArgumentType]
+        context=batch.context,
+    )
+    out = []
+    for e, row in enumerate(rows):
+        a, b = batch.offsets[e] + batch.context[e], batch.offsets[e + 1]
+        text = episodes.completion_text(row.completion) or " ".join(row.steps or ())
+        out.append(
+            {
+                "episode": e,
+                "score": float(scores.total[e]) if b > a else 0.0,
+                "support": float(scores.support[a:b].mean()) if b > a else 0.0,
+                "edge": float(scores.edge[a:b].mean()) if b > a else 0.0,
+                "steps": int(b - a),
+                "step": [float(v) for v in scores.step[a:b]],
+                "text": " ".join(text.split()),
+            }
+        )
+    return out
+
+
+def explain(
+    path: Path,
+    file: Path,
+    episode: int,
+    functional: str,
+    weights: Sequence[str],
+    embedder_path: str | None,
+) -> list[str]:
+    """Lines that say what paid for each step of one episode of ``file``."""
+    named = weights_from(weights)
+    store, notes = open_store(path)
+    rows = read_rows(file)
+    if not 0 <= episode < len(rows):
+        raise ValueError(f"--episode must lie in 0 … {len(rows) - 1}, got {episode}")
+    batch, steps = _embedded(store, notes, [rows[episode]], embedder_path)
+    lines = []
+    for text, step in zip(
+        batch.steps,
+        store.explain(
+            steps,
+            batch.offsets,
+            weights=named,
+            functional=functional,  # pyright: ignore[reportArgumentType]
+            context=batch.context,
+        ),
+        strict=True,
+    ):
+        lines += [f"“{text}”", *(f"  {line}" for line in str(step).splitlines())]
+    return lines
+
+
+def inspect(path: Path, most: int = 8) -> dict[str, Any]:
+    """What a store holds, as plain data."""
+    store, notes = open_store(path)
+    texts, ids = store.texts, store.ids
+    text = {int(i): t or "" for i, t in zip(ids, texts, strict=True)}
+    means = np.flatnonzero(~store.is_terminal)
+    channels = []
+    for q, name in enumerate(store.channels):
+        value = store.values[means, q]
+        best = means[np.argsort(-value, kind="stable")[:most]]
+        low, high = store.channel_ranges[name]
+        channels.append(
+            {
+                "name": name,
+                "range": [round(low, 4), round(high, 4)],
+                "baseline": round(float(store.baseline[q]), 4),
+                "says": notes.get("terminals", {}).get(name),
+                "best": [
+                    {"id": int(ids[n]), "value": round(float(store.values[n, q]), 4)}
+                    | {"text": texts[n] or ""}
+                    for n in best
+                ],
+            }
+        )
+    source, target, weight = store.edges()
+    mass = dict(zip(ids.tolist(), store.mass.tolist(), strict=True))
+    worth = np.array([w * mass[int(s)] for s, w in zip(source, weight, strict=True)])
+    ways = [
+        {
+            "source": int(source[n]),
+            "target": int(target[n]),
+            "P": round(float(weight[n]), 4),
+            "texts": [text[int(source[n])], text[int(target[n])]],
+        }
+        for n in np.argsort(-worth, kind="stable")[:most]
+    ]
+    return {
+        "memories": len(store),
+        "terminals": int(store.is_terminal.sum()),
+        "steps": int(store.counts.sum()),
+        "associations": len(source),
+        "dim": store.dim,
+        "embedder": store.embedder,
+        "digest": store.digest(),
+        "config": store.config.to_dict(),
+        "channels": channels,
+        "ways": ways,
+    }
+
+
+def inspect_lines(facts: Mapping[str, Any]) -> list[str]:
+    """`inspect`'s facts, readable."""
+    out = [
+        f"{facts['memories']} memories ({facts['terminals']} terminals) of {facts['steps']} steps",
+        f"{facts['associations']} associations, dimension {facts['dim']}",
+        f"embedder {facts['embedder'] or 'not recorded'}",
+        f"digest {facts['digest']}",
+    ]
+    for c in facts["channels"]:
+        says = f" “{c['says']}”" if c["says"] else ""
+        out.append(f"\n{c['name']}{says}  range {c['range']}, ordinary value {c['baseline']}")
+        out += [f"  {b['value']:.3f}  {b['text']}" for b in c["best"]]
+    out.append("\nstrongest ways")
+    out += [f"  {w['P']:.2f}  {w['texts'][0]} → {w['texts'][1]}" for w in facts["ways"]]
+    return out
+
+
+def probe(
+    path: Path,
+    base_file: Path | None,
+    probes_file: Path | None,
+    out: Path,
+    embedder_path: str | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The exploit table on one's own store; see `sharpwave.demo.own`."""
+    from sharpwave.demo.own import probe_store
+
+    store, notes = open_store(path)
+    embedder = _checked(store, embedder_from(embedder_path, notes))
+    chunker = episodes.from_config(notes.get("chunker") or "sentences")
+    noted = notes.get("file")
+    if base_file is None and (noted is None or not Path(noted).is_file()):
+        raise ValueError(f"{path} does not say what it was built from: give --base FILE")
+    base = read_rows(base_file or Path(str(noted)))
+    return probe_store(store, notes, embedder, chunker, base, probes_file, out, progress)
