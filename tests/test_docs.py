@@ -109,10 +109,11 @@ def make_targets() -> set[str]:
 
 def subcommand_exists(arguments: list[str]) -> bool:
     """The subcommand of the command line, and the options given to it."""
-    typer_main = pytest.importorskip("typer.main")
-    from sharpwave.cli import app
+    typer = pytest.importorskip("typer")
+    from sharpwave import cli
 
-    command = typer_main.get_command(app)
+    (group,) = (thing for thing in vars(cli).values() if isinstance(thing, typer.Typer))
+    command = typer.main.get_command(group)
     if arguments and not arguments[0].startswith("-"):
         commands = getattr(command, "commands", {})
         if arguments[0] not in commands:
