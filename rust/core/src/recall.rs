@@ -114,8 +114,8 @@ fn keep_best(paths: &mut Vec<Beam>, most: usize, store: &Store) {
             .collect()
     };
     paths.sort_by(|a, b| {
-        b.score
-            .total_cmp(&a.score)
+        (b.score + 0.0) // −0 and 0 are a tie
+            .total_cmp(&(a.score + 0.0))
             .then_with(|| ids(a).cmp(&ids(b)))
     });
     paths.truncate(most);
