@@ -9,6 +9,7 @@ measure.py    the raw terms of a batch, and what they were measured on
 output.py     `RewardOutput`: every part by name
 parts.py      `Part`: one term as a reward function of its own
 learning.py   what completions leave in the store, on every rank the same
+checkpoint.py save and restore
 config.py     to plain data and back
 """
 

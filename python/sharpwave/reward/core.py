@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -15,6 +17,7 @@ from sharpwave.embed import Embedder, as_embedder, fingerprint
 from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
 from sharpwave.habituation import Habituation
 from sharpwave.reports import Explanation, ReplayReport, Scores
+from sharpwave.reward import checkpoint
 from sharpwave.reward.base import BaseSamples, groups
 from sharpwave.reward.learning import LEARN, Learn, Write, gathered
 from sharpwave.reward.measure import Clock, Measured, Scorable, embedded
@@ -121,6 +124,7 @@ class InstrumentalReward:
         self.name = coerce.string("name", name)
         self.__name__ = self.name
         self.training: bool | None = None
+        self.last_sleep: ReplayReport | None = None
         saturates = self.terminal is not None and self.terminal.saturates
         self.support_discount = saturates if support_discount is None else support_discount
         self.base: BaseSamples | None = None
@@ -197,15 +201,20 @@ class InstrumentalReward:
             out = self._evaluate(prompts, completions, given, self._training(log_metric), every_rank=True)
             self._last = (completions, {asker}, out)
         if log_metric is not None:
-            for name, value in {**out.means(), "memories": float(len(self.store))}.items():
+            for name, value in {**out.means(), **self._state_of_store(), **out.timings()}.items():
                 log_metric(f"{self.name}/{name}", value)
-            for name, value in out.seconds.items():
-                log_metric(f"{self.name}/seconds/{name}", value)
         if log_extra is not None:
             for name in TERMS:
                 if np.isfinite(out.standardised[name]).any():
                     log_extra(f"{self.name}_{name}", [float(value) for value in out.standardised[name]])
         return out
+
+    def output_of(self, prompts: Sequence[Any], completions: Sequence[Any]) -> RewardOutput:
+        """What the last call found, if it was of this very list of completions; else they are scored, not learned."""
+        with self._lock:
+            if self._last is not None and self._last[0] is completions:
+                return self._last[2]
+            return self._evaluate(prompts, completions, {}, learning=False, every_rank=False)
 
     def parts(self, terms: Sequence[str] | None = None) -> list[Part]:
         """Each term as a reward function of its own, for a trainer's ``reward_weights``; those that there are."""
@@ -295,7 +304,8 @@ class InstrumentalReward:
     def sleep(self, **options: Any) -> ReplayReport:
         """Replay the store, and consolidate what was proposed; ``options`` replace those that the reward has."""
         settings: dict[str, Any] = {"consolidate": self.learn == "propose", **self.sleep_options, **options}
-        return self.store.replay(**settings)
+        self.last_sleep = self.store.replay(**settings)
+        return self.last_sleep
 
     # What a call does
 
@@ -443,6 +453,13 @@ class InstrumentalReward:
                 self._warn_once("flat", f"{len(scored)} completions of one prompt all earn {scored[0]:.4g}: no signal")
                 break
 
+    def _state_of_store(self) -> dict[str, float]:
+        found = {"memories": float(len(self.store))}
+        if self.last_sleep is not None:
+            for name in ("backups", "residual", "seconds", "observed", "refused"):
+                found[f"sleep/{name}"] = float(getattr(self.last_sleep, name))
+        return found
+
     def _has(self, term: str) -> bool:
         return term == "instrumental" or (self.terminal if term == "terminal" else self.base) is not None
 
@@ -465,6 +482,16 @@ class InstrumentalReward:
         self.habituation = None if table is None else Habituation.from_dict(table)
         found = state.get("terminal_range")
         self.terminal_range = None if found is None else (float(found[0]), float(found[1]))
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write the store and `state_dict` into a directory."""
+        return checkpoint.save(self, directory)
+
+    def restore(self, directory: str | os.PathLike[str]) -> None:
+        """The inverse of `save`; the content of the live store is replaced."""
+        with self._lock:
+            checkpoint.restore(self, directory)
+            self._last = None
 
     def to_config(self) -> dict[str, Any]:
         """Plain data from which `from_config` builds this reward again, the fitted constants included."""

@@ -63,6 +63,10 @@ class RewardOutput:
         end = int(self.batch.offsets[episode + 1])
         return self.step[first:end], self.batch.spans[first:end]
 
+    def timings(self) -> dict[str, float]:
+        """`seconds`, named for a trainer's log."""
+        return {f"seconds/{part}": value for part, value in self.seconds.items()}
+
     def means(self) -> dict[str, float]:
         """The mean of every part over the completions that have it, for a trainer's log."""
         found = {
