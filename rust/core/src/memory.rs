@@ -55,6 +55,8 @@ pub(crate) struct Memories {
     channels: usize,
     scalars: usize,
     order: Vec<Slot>,
+    /// The terminals by rising id: few, and asked for often.
+    terminals: Vec<Slot>,
     by_id: HashMap<i64, Slot>,
     free: BTreeSet<Slot>,
     /// What the first pass of a search reads, where the processor has one; a cache, never stored.
@@ -78,6 +80,7 @@ impl Memories {
             channels: 0,
             scalars: 0,
             order: Vec::new(),
+            terminals: Vec::new(),
             by_id: HashMap::new(),
             free: BTreeSet::new(),
             codes: uses_codes(dim).then(|| Codes::new(dim)),
@@ -137,6 +140,22 @@ impl Memories {
             .filter(|&slot| !self.terminal[slot as usize])
     }
 
+    /// How many memories are not terminals.
+    pub(crate) fn ordinary_count(&self) -> usize {
+        self.order.len() - self.terminals.len()
+    }
+
+    /// The `rank`-th of the memories that are not terminals, by rising id.
+    pub(crate) fn nth_ordinary(&self, mut rank: usize) -> Slot {
+        for &terminal in &self.terminals {
+            let id = self.id(terminal);
+            if self.order.partition_point(|&slot| self.id(slot) < id) <= rank {
+                rank += 1;
+            }
+        }
+        self.order[rank]
+    }
+
     /// Adds a memory of the given id, which must exceed every id before it.
     pub(crate) fn add(&mut self, id: i64, birth: &Birth<'_>, channels: &Channels) -> Slot {
         debug_assert!(self.order.last().is_none_or(|&last| self.id(last) < id));
@@ -159,6 +178,9 @@ impl Memories {
         self.ids[at] = id;
         self.keys[at * self.dim..(at + 1) * self.dim].copy_from_slice(birth.key);
         self.terminal[at] = birth.terminal;
+        if birth.terminal {
+            self.terminals.push(slot);
+        }
         self.merged[at] = birth.merged;
         self.written[at] = birth.clock;
         self.texts[at] = birth.text.map(Into::into);
@@ -181,6 +203,7 @@ impl Memories {
         self.order.remove(rank);
         self.ids[at] = -1;
         self.terminal[at] = false;
+        self.terminals.retain(|&terminal| terminal != slot);
         self.texts[at] = None;
         self.provenance[at] = Vec::new();
         self.keys[at * self.dim..(at + 1) * self.dim].fill(0.0);

@@ -94,13 +94,9 @@ impl EdgeStatistics {
     pub(crate) fn count(&mut self, mu: &[f32], came: &[f32], memories: &Memories) {
         let pairs: u64 = self.followed.iter().sum();
         self.followed[bin(simd::dot(mu, came))] += 1;
-        let ordinary = memories.ordinary().count() as u64;
+        let ordinary = memories.ordinary_count() as u64;
         if ordinary > 0 {
-            let chosen = splitmix64(pairs) % ordinary;
-            let slot = memories
-                .ordinary()
-                .nth(chosen as usize)
-                .expect("the rank is below the count");
+            let slot = memories.nth_ordinary((splitmix64(pairs) % ordinary) as usize);
             self.unrelated[bin(simd::dot(mu, memories.key(slot)))] += 1;
         }
     }

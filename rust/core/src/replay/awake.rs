@@ -1,5 +1,7 @@
 //! Awake replay: the episode just lived, once, from its end to its beginning (Foster & Wilson 2006).
 
+use std::collections::BTreeSet;
+
 use crate::activation::Activation;
 use crate::memory::Slot;
 use crate::replay::backup::{Model, Values};
@@ -9,10 +11,10 @@ use crate::replay::backup::{Model, Values};
 /// Returns the number of backups: memories that are up to date are not counted.
 pub(crate) fn replay(values: &mut Values, model: Model<'_>, activations: &[Activation]) -> u64 {
     let mut seen: Vec<Slot> = Vec::new();
-    let mut met = vec![false; model.memories.slots()];
+    let mut met = BTreeSet::new();
     for activation in activations.iter().rev() {
         for answer in &activation.answers {
-            if !std::mem::replace(&mut met[answer.slot as usize], true) {
+            if met.insert(answer.slot) {
                 seen.push(answer.slot);
             }
         }

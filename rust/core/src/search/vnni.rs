@@ -37,29 +37,32 @@ pub(crate) fn scan(
     let mut from = panels.start;
     while from < panels.end {
         let to = (from + block).min(panels.end);
-        let mut at = 0;
-        while at < queries.len() {
-            let left = queries.len() - at;
-            let width = [TILE, 6, 3, 1]
-                .into_iter()
-                .find(|w| *w <= left)
-                .unwrap_or(1);
-            let (q, c) = (&queries[at..at + width], &mut candidates[at..at + width]);
+        // Tiles of even width: a narrow one waits for its own sums.
+        let tiles = queries.len().div_ceil(TILE);
+        for tile in 0..tiles {
+            let rows = queries.len() * tile / tiles..queries.len() * (tile + 1) / tiles;
+            let (q, c) = (&queries[rows.clone()], &mut candidates[rows]);
             for panel in from..to {
                 // SAFETY: callers have asked `available()`.
-                unsafe {
-                    match width {
-                        TILE => tile::<TILE>(codes, panel, q, c),
-                        6 => tile::<6>(codes, panel, q, c),
-                        3 => tile::<3>(codes, panel, q, c),
-                        _ => tile::<1>(codes, panel, q, c),
-                    }
-                }
+                unsafe { of_width(codes, panel, q, c) };
             }
-            at += width;
         }
         from = to;
     }
+}
+
+/// One panel against up to [`TILE`] queries.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn of_width(codes: &Codes, panel: usize, queries: &[Query], candidates: &mut [Candidates]) {
+    macro_rules! widths {
+        ($($width:literal)*) => {
+            match queries.len() {
+                $($width => tile::<$width>(codes, panel, queries, candidates),)*
+                width => unreachable!("tiles of {width} queries are not cut"),
+            }
+        };
+    }
+    widths!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 /// One panel of 32 keys against `Q` queries.
