@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import sharpwave as sw
-from agree import close, pair, same, same_scores, same_state, same_views
+from agree import WIDE, close, pair, same, same_scores, same_state, same_views
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -124,20 +124,23 @@ class Agreement(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ writing
 
-    @rule(seed=seeds, sizes=lengths, last_only=st.booleans())
-    def observe(self, seed: int, sizes: list[int], last_only: bool) -> None:
-        self.write(seed, sizes, last_only, propose=False)
+    @rule(seed=seeds, sizes=lengths, last_only=st.booleans(), named=st.booleans())
+    def observe(self, seed: int, sizes: list[int], last_only: bool, named: bool) -> None:
+        self.write(seed, sizes, last_only, propose=False, named=named)
 
     @rule(seed=seeds, sizes=lengths)
     def propose(self, seed: int, sizes: list[int]) -> None:
         self.write(seed, sizes, last_only=False, propose=True)
 
-    def write(self, seed: int, sizes: list[int], last_only: bool, propose: bool) -> None:
+    def write(self, seed: int, sizes: list[int], last_only: bool, propose: bool, named: bool = False) -> None:
         steps, offsets = self.episodes(seed, sizes)
         drives = self.scalars(seed, len(sizes) if last_only else len(steps))
         texts = [f"{seed}/{t}" if t % 3 else None for t in range(len(steps))] if seed % 2 else None
-        actual = self.store.observe(steps, offsets, drives=drives, texts=texts, propose=propose)
-        expected = self.oracle.observe(steps, offsets, drives=drives, texts=texts, propose=propose)
+        arguments: dict[str, Any] = {"drives": drives, "texts": texts, "propose": propose}
+        if named:
+            arguments["episode_ids"] = [self.oracle.next_episode + 7 * e for e in range(len(sizes))][::-1]
+        actual = self.store.observe(steps, offsets, **arguments)
+        expected = self.oracle.observe(steps, offsets, **arguments)
         same(actual.episode_ids, expected.episode_ids, "episode ids")
         same(actual.memory_ids, expected.memory_ids, "memory ids")
         same(actual.outcome, expected.outcome, "outcome")
@@ -235,6 +238,13 @@ class Agreement(RuleBasedStateMachine):
             low = 0.0 if weighted == "positive" else -1.0
             arguments["weights"] = rng.uniform(low, 1.0, size=len(self.oracle.channels))
         same_views(self.store, self.oracle, steps, offsets, **arguments)
+        detailed = self.store.score(steps, offsets, details=True, **arguments)
+        for t, activation in enumerate(self.oracle.score(steps, offsets, **arguments).activations):
+            assert detailed.ids is not None
+            assert detailed.phi is not None
+            n = len(activation.phi)
+            assert detailed.ids[t].tolist() == [*activation.phi, *[-1] * (self.oracle.settings.k - n)]
+            close(detailed.phi[t, :n], list(activation.phi.values()), "φ")
         if habituated:
             table, table_o = sw.Habituation(episodes=3, eta=0.5), Habituation(episodes=3, eta=0.5)
             for repeat in range(3):
@@ -265,6 +275,11 @@ class Agreement(RuleBasedStateMachine):
                 for name in ("phi", "gain", "advantage", "pay"):
                     close(getattr(paid[i], name), getattr(memory, name), name, {"rtol": 1e-5, "atol": 1e-8})
             close(list(a.channels.values()), e.channels, "channels", {"rtol": 1e-5, "atol": 1e-8})
+            assert len(a.associations) == min(8, len(e.associations))
+            for association in a.associations:
+                weight, agreement = e.associations[association.source, association.target]
+                close(association.weight, weight, "weight", WIDE)
+                close(association.agreement, agreement, "agreement", WIDE)
 
     @rule(seed=seeds, depth=st.integers(1, 4), beams=st.integers(1, 4))
     def recall(self, seed: int, depth: int, beams: int) -> None:

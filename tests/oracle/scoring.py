@@ -87,6 +87,7 @@ class Explanation:
     redundancy: float
     memories: list[Paid]
     channels: F64
+    associations: dict[tuple[int, int], tuple[float, float]]  # (i, j): φ_i(x_{t−1})·P_ij and ⟨k_j, x_t⟩
 
 
 @dataclass
@@ -271,8 +272,14 @@ class View:
     # ------------------------------------------------------------------ what paid, and where to go
 
     def explain(self, steps: Any, **score_kwargs: Any) -> list[Explanation]:
-        """Per step, the memories and channels that paid under coverage."""
+        """Per step, the memories and channels that paid under coverage, and the associations that led there."""
         s = self.score(steps, **score_kwargs)
+
+        def led(t: int) -> dict[tuple[int, int], tuple[float, float]]:
+            before = s.activations[t - 1].phi if t else {}
+            keys, x = self.state.memories, normalise(steps[t])
+            return {(i, j): (phi * p, dot1(keys[j].key, x)) for i, phi in before.items() for j, p in self.state.P(i)}
+
         return [
             Explanation(
                 t,
@@ -282,6 +289,7 @@ class View:
                 s.redundancy[t],
                 s.paid[t],
                 sum((p.channels for p in s.paid[t]), np.zeros(len(self.state.channels))),
+                led(t),
             )
             for t in range(len(s.step))
         ]
