@@ -12,12 +12,11 @@ import tiny
 
 pytest.importorskip("trl")
 
+import sharpwave as sw
 import tiny_trl
 import torch
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-
-import sharpwave as sw
 from sharpwave.integrations.trl import SharpwaveCallback
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no signal")
 
