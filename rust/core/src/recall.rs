@@ -105,7 +105,7 @@ pub(crate) fn recall(
         .collect())
 }
 
-/// By falling score, ties by the ids along the path.
+/// By falling score, ties by the ids along the path. A score of −0 ties with one of 0.
 fn keep_best(paths: &mut Vec<Beam>, most: usize, store: &Store) {
     let ids = |beam: &Beam| -> Vec<i64> {
         beam.slots

@@ -100,7 +100,10 @@ pub(crate) fn explain(
             }
             memories.sort_by(|a, b| {
                 let phi = b.phi.total_cmp(&a.phi);
-                b.pay.total_cmp(&a.pay).then(phi).then(a.id.cmp(&b.id))
+                (b.pay + 0.0)
+                    .total_cmp(&(a.pay + 0.0))
+                    .then(phi)
+                    .then(a.id.cmp(&b.id))
             });
             let step = batch.range(e).start + t;
             explanations.push(Explanation {
