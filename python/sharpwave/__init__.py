@@ -31,7 +31,7 @@ from sharpwave.view import FrozenView
 
 if TYPE_CHECKING:
     from sharpwave import embed, episodes
-    from sharpwave.reward import InstrumentalReward, Weights  # pyright: ignore[reportMissingImports]
+    from sharpwave.reward import InstrumentalReward, Weights
 
 __all__ = [
     "Association",
@@ -57,7 +57,7 @@ __all__ = [
     "set_num_threads",
 ]
 
-_MODULES = {"embed", "episodes", "integrations", "remedies", "serve", "viz"}
+_MODULES = {"divergence", "embed", "episodes", "integrations", "reward", "viz"}
 _NAMES = {"InstrumentalReward": "sharpwave.reward", "Weights": "sharpwave.reward"}
 
 
