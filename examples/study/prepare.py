@@ -1,0 +1,94 @@
+"""The setting of a real run: SmolLM2-135M, MiniLM, the committed base text and reference completions.
+
+``python -m examples.study.prepare`` samples what is not there yet: base stories for the store, and short completions of
+the study's openings, which are the ruler of every measure. Both are committed, since sampling is not the same on every
+machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from examples.study import gold
+from examples.study.config import Config, Train, load
+from examples.study.policy import Policy
+from examples.study.setting import BASE, OPENINGS, REFERENCE, Setting, chat, read_base
+
+REFERENCES = 16
+Embed = Callable[[list[str]], NDArray[np.float32]]
+
+
+def language_model(config: Config, seed: int, device: str) -> Policy:
+    """SmolLM2-135M with a fresh adapter."""
+    from sharpwave.demo.models import load_language_model, smollm2_path
+
+    model, tokenizer = load_language_model(smollm2_path(), device)
+    return Policy(model, tokenizer, config.lora, seed)
+
+
+def encoder(device: str) -> Embed:
+    """MiniLM without a cache: what a text's vector is must not depend on what was embedded before a resume."""
+    from sharpwave.demo.models import minilm_path
+    from sharpwave.embed import SentenceTransformer
+
+    return SentenceTransformer(minilm_path(), device=device, cache=False)
+
+
+def setting(config: Config, seed: int, device: str = "cpu") -> Setting:
+    """Everything an arm shares with the others."""
+    from sharpwave.demo.probes import load_probes
+
+    objective = next(o for o in load_probes().objectives if o.name == config.objective)
+    reference = json.loads(REFERENCE.read_text("utf-8"))
+    return Setting(
+        policy=language_model(config, seed, device),
+        embed=encoder(device),
+        objective=config.objective,
+        terminals=list(objective.terminals),
+        base=read_base(),
+        reference=reference["completions"],
+        base_log_likelihood=reference["log_likelihood"],
+        gold_settings=gold.read(),
+    )
+
+
+def reference(policy: Policy, train: Train, copies: int = REFERENCES) -> dict[str, Any]:
+    """Completions of the base model for each opening, and their mean log-likelihood a token."""
+    generator = torch.Generator(device=policy.device).manual_seed(20_000)
+    completions: dict[str, list[str]] = {}
+    total = count = 0.0
+    for opening in OPENINGS:
+        samples = policy.sample([chat(opening)], copies, train.tokens, generator, train.temperature)
+        reading = policy.read(samples, train.temperature)
+        total += float((reading.pick(reading.base) * samples.mask).sum())
+        count += float(samples.mask.sum())
+        completions[opening] = list(samples.texts)
+        print(opening, samples.texts[0].replace("\n", " / "), flush=True)
+    return {"log_likelihood": total / count, "tokens": train.tokens, "completions": completions}
+
+
+def main() -> None:
+    """Sample what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stories", type=int, default=384)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    if not BASE.is_file():
+        from sharpwave.demo.sample import SampleSettings, sample_stories
+
+        sample_stories(BASE, SampleSettings(stories=options.stories, device=options.device), print)
+    if not REFERENCE.is_file():
+        config = load("judge")
+        made = reference(language_model(config, 0, options.device), config.train)
+        REFERENCE.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
