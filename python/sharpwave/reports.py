@@ -90,7 +90,7 @@ class Payment(NamedTuple):
     phi: float
     """φ_i, how strongly it answered."""
     gain: float
-    """The part of φ_i that was paid: not yet shown in this episode, gated."""
+    """The part of φ_i that the episode had not shown yet."""
     advantage: float
     """A_i = Σ_q w_q a_iq, what the whole of it would pay."""
     pay: float

@@ -115,7 +115,7 @@ class View(Generic[Core]):
     def recall(self, query: Array, depth: int = 8, beams: int = 4, weights: Weights | None = None) -> list[Path]:
         """Paths from `query` (d,) along associations toward value, best first: a beam search of `beams` beams.
 
-        A path ends where stopping is at least as good as going on, and after `depth` associations at most.
+        A path ends where stopping is at least as good as going on, and at `depth` memories at most.
         """
         paths = self._core.recall(
             coerce.vector("query", query, self.dim),
@@ -279,7 +279,7 @@ class FrozenView(View[_core.View]):
         constant_transitions: bool = False,
     ) -> FrozenView:
         """This view with something knocked out, to see what it did: other `values` (N, Q), another `baseline` (Q,),
-        or every row of P replaced by their mean."""
+        or every row of P replaced by their mean, weighted by mass."""
         shape = (len(self), len(self.channels))
         return FrozenView(
             self._core.ablated(
