@@ -1,7 +1,7 @@
 //! The Python binding of `sharpwave-core`: arrays in, arrays out, and no logic.
 //!
 //! A call parses its arguments attached to the interpreter, detaches ([`detach`]), takes the store's lock
-//! ([`handle`]), computes, attaches again and wraps the result ([`convert`], [`errors`]).
+//! ([`handle`]), computes, attaches again and wraps the result ([`convert`], [`parts`], [`errors`]).
 
 // PyO3 passes extracted arguments by value, as many as Python has, and returns what Python unpacks.
 #![allow(
@@ -14,6 +14,7 @@ mod convert;
 mod detach;
 mod errors;
 mod handle;
+mod parts;
 mod store;
 mod view;
 

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use sharpwave_core::{
-    Channel, Episodes, Explanation, Habituation, Kind, Path, Result, ScoreRequest, Store,
-};
+use sharpwave_core::{Channel, Episodes, Habituation, Kind, Result, ScoreRequest, Store};
 
 use crate::convert::{borrowed, borrowed_if, config_json, counts, matrix, vector};
 use crate::detach::Detach;
 use crate::errors::{to_python, with_path};
 use crate::handle::Handle;
+use crate::parts::{ExplanationParts, PathParts, explained, given, recalled, texts};
 
 /// A store to read: a live one, or one moment of it.
 #[pyclass(subclass, frozen, module = "sharpwave._core")]
@@ -23,31 +22,6 @@ pub struct View {
 
 /// `(ids, uses, eta)`.
 type HabituationTable<'py> = (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, f64>, f64);
-
-/// Id, φ, gain, advantage, pay, terminal, text.
-type PayerParts = (i64, f64, f64, f64, f64, bool, Option<String>);
-
-/// Source, target, weight, agreement.
-type AssociationParts = (i64, i64, f64, f64);
-
-/// Pay, support, edge, redundancy, memories, pay by channel, associations.
-type ExplanationParts = (
-    f64,
-    f64,
-    f64,
-    f64,
-    Vec<PayerParts>,
-    Vec<f64>,
-    Vec<AssociationParts>,
-);
-
-/// Ids, score, values, texts.
-type PathParts<'py> = (
-    Bound<'py, PyArray1<i64>>,
-    f64,
-    Bound<'py, PyArray1<f32>>,
-    Vec<Option<String>>,
-);
 
 impl View {
     pub fn new(store: Arc<Store>) -> Self {
@@ -328,7 +302,10 @@ impl View {
         };
         self.ask(py, |store| {
             let explanations = store.explain(&episodes, &request)?;
-            Ok(explanations.into_iter().map(|e| parts(e, store)).collect())
+            Ok(explanations
+                .into_iter()
+                .map(|e| explained(e, store))
+                .collect())
         })
     }
 
@@ -345,22 +322,14 @@ impl View {
         let weights = borrowed_if("weights", weights.as_ref())?;
         let paths = self.ask(py, |store| {
             let paths = store.recall(query, depth, beams, weights)?;
-            let texts = |path: &Path| path.ids.iter().map(|&id| text(store, id)).collect();
             Ok(paths
                 .into_iter()
-                .map(|path| (texts(&path), path))
-                .collect::<Vec<(Vec<Option<String>>, Path)>>())
+                .map(|path| (texts(&path, store), path))
+                .collect::<Vec<_>>())
         })?;
         Ok(paths
             .into_iter()
-            .map(|(texts, path)| {
-                (
-                    vector(py, path.ids),
-                    path.score,
-                    vector(py, path.values),
-                    texts,
-                )
-            })
+            .map(|(texts, path)| recalled(py, path, texts))
             .collect())
     }
 }
@@ -385,41 +354,4 @@ fn table(habituation: Option<&HabituationTable<'_>>) -> PyResult<Option<Habituat
     let (ids, uses) = (borrowed("ids", ids)?, borrowed("uses", uses)?);
     let uses = ids.iter().copied().zip(uses.iter().copied()).collect();
     Habituation::new(uses, *eta).map(Some).map_err(to_python)
-}
-
-fn parts(explanation: Explanation, store: &Store) -> ExplanationParts {
-    let memories = explanation.memories.into_iter();
-    let associations = explanation.associations.into_iter();
-    (
-        explanation.pay,
-        explanation.support,
-        explanation.edge,
-        explanation.redundancy,
-        memories
-            .map(|m| {
-                (
-                    m.id,
-                    m.phi,
-                    m.gain,
-                    m.advantage,
-                    m.pay,
-                    m.terminal,
-                    text(store, m.id),
-                )
-            })
-            .collect(),
-        explanation.channels,
-        associations
-            .map(|a| (a.source, a.target, a.weight, a.agreement))
-            .collect(),
-    )
-}
-
-fn text(store: &Store, id: i64) -> Option<String> {
-    given(store.text(id).map(str::to_owned))
-}
-
-/// A text that was not given is empty in the core.
-fn given(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
 }
