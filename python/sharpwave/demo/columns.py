@@ -88,10 +88,18 @@ class Bench:
         return self.view.ablated(values=values)
 
     def _constant(self) -> Any:
-        """Every memory leads where the average memory leads: values backed up again, and edges."""
+        """Every memory leads where the average step leads: values backed up again, and edges.
+
+        The constant row is the mean of the rows, weighted by their mass, its largest successors:
+        the same that ``ablated(constant_transitions=True)`` predicts with.
+        """
         ids = self.view.ids
-        _, target, weight = self.view.edges()
-        row = np.bincount(np.searchsorted(ids, target), weight, len(ids)) / len(ids)
+        source, target, weight = self.view.edges()
+        mass = np.asarray(self.view.mass, np.float64)
+        row = np.bincount(
+            np.searchsorted(ids, target), weight * mass[np.searchsorted(ids, source)], len(ids)
+        ) / max(float(mass.sum()), 1e-12)
+        row[np.argsort(-row, kind="stable")[self.view.config.max_out :]] = 0.0
         drive = self.view.drives.astype(np.float64)
         value = drive.copy()
         for _ in range(200):  # γ-contraction: .7^200 is far below float32
@@ -111,6 +119,31 @@ def cosine(bench: Bench, episodes: Episodes) -> Floats:
     owner = episodes.owner[scored]
     total = np.bincount(owner, similarity[scored], len(episodes))
     return total / np.maximum(np.bincount(owner, minlength=len(episodes)), 1)
+
+
+def faded(bench: Bench, episodes: Episodes) -> Floats:
+    """Coverage in which an end is no means: channel q pays a step only ``1 − d_q(x_t)`` of it.
+
+    ``d_q(x) = clip((⟨x, terminal_q⟩ − low)/(high − low), 0, 1)``: how much the step itself already
+    is what the channel wants. Ends are for the terminal term of a reward to pay.
+    """
+    view = bench.view
+    terminals = view.keys[view.is_terminal]
+    scalar, total, seen = set(view.scalar_channels), np.zeros(len(episodes)), 0
+    for q, name in enumerate(view.channels):
+        fade: Any = 1.0
+        if name not in scalar:
+            low, high = view.channel_ranges[name]
+            fade = 1.0 - np.clip((episodes.steps @ terminals[seen] - low) / (high - low), 0, 1)
+            seen += 1
+        if bench.weights[q]:
+            one = np.zeros(len(bench.weights), np.float32)
+            one[q] = bench.weights[q]
+            step = view.score(
+                episodes.steps, episodes.offsets, weights=one, context=episodes.context
+            ).step
+            total += np.bincount(episodes.owner, step * fade, len(episodes))
+    return total
 
 
 @dataclass(frozen=True)
@@ -157,6 +190,12 @@ COLUMNS: tuple[Column, ...] = (
         "potential",
         "summed over an episode a constant of its prompt: it carries no signal as one number",
         _functional("potential"),
+    ),
+    Column(
+        "faded",
+        "ends faded",
+        "research: coverage where a step earns nothing as a means to what it already is",
+        faded,
     ),
     Column(
         "ones", "v ≡ 1", "coverage where every memory is worth the same", _ablated("ones"), True

@@ -42,7 +42,7 @@ class DemoSettings:
     out: Path = Path("runs/demo")
     sample: SampleSettings = SampleSettings()
     table: TableSettings = TableSettings()
-    chunker: Words = Words(n=12)
+    chunker: Words = Words(n=8)
     config: dict[str, Any] = field(default_factory=lambda: {"dim": 384})
     probes: Path | None = None
     quick: bool = False
