@@ -29,6 +29,7 @@ TESTS = [
     "tests/test_properties_history.py",
     "tests/test_failure_modes.py",
     "tests/test_search.py",
+    "tests/test_calibration.py",
 ]
 
 

@@ -128,6 +128,12 @@ class Agreement(RuleBasedStateMachine):
     def observe(self, seed: int, sizes: list[int], last_only: bool, named: bool) -> None:
         self.write(seed, sizes, last_only, propose=False, named=named)
 
+    @rule(seed=seeds)
+    @precondition(lambda self: self.oracle.state.clock < 20)
+    def observe_many(self, seed: int) -> None:
+        """Enough for the histograms of edge support to be believed."""
+        self.write(seed, [6] * 10, last_only=True, propose=False)
+
     @rule(seed=seeds, sizes=lengths)
     def propose(self, seed: int, sizes: list[int]) -> None:
         self.write(seed, sizes, last_only=False, propose=True)
