@@ -7,7 +7,6 @@ optimiser, generator, the arm's state) and writes the very lines that it would h
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sharpwave as sw
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import sharpwave as sw
 from examples.study.config import Config, Train
 from examples.study.policy import Policy, Reading
 from examples.study.reward import Scaled, make
@@ -52,7 +51,7 @@ class Run:
         else:
             self._line(self._header())
 
-    def go(self, progress: Callable[[dict[str, Any]], None] = lambda line: None, until: int | None = None) -> None:
+    def go(self, progress: Callable[[dict[str, Any]], None] = lambda _: None, until: int | None = None) -> None:
         """Train to the end, or until step ``until``; ``progress`` is given each step's line."""
         train = self.config.train
         stop = train.steps if until is None else min(until, train.steps)
@@ -134,7 +133,7 @@ class Run:
             },
             scratch,
         )
-        os.replace(scratch, self.checkpoint)
+        scratch.replace(self.checkpoint)
 
     def _resume(self) -> None:
         saved = torch.load(self.checkpoint, weights_only=False)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 import sharpwave as sw
-from examples.study import gold, measures
-from examples.study.policy import CHAT, Policy
+from numpy.typing import NDArray
 from sharpwave.demo.columns import Episodes
 from sharpwave.episodes import Words, chunk_batch
+
+from examples.study import gold, measures
+from examples.study.policy import CHAT, Policy
 
 Floats = NDArray[np.float64]
 Embed = Callable[[list[str]], NDArray[np.float32]]
@@ -181,7 +181,8 @@ class Setting:
         out: dict[str, Any] = {k: float(np.mean([r[k] for r in rows])) for k in numeric}
         out["log_likelihood"] = self.base_log_likelihood
         out["gold"] = {
-            k: {"mean": float(v.mean()), "sd": float(v.std())} for k, v in self.gold(self.reference_batch.stories).items()
+            k: {"mean": float(v.mean()), "sd": float(v.std())}
+            for k, v in self.gold(self.reference_batch.stories).items()
         }
         return out
 

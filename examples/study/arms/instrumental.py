@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 import sharpwave as sw
-from examples.study.judges import BaseJudge
-from examples.study.setting import Batch, Setting
+from numpy.typing import NDArray
 from sharpwave.demo.columns import Bench
 from sharpwave.divergence import Reference, mmd
+
+from examples.study.judges import BaseJudge
+from examples.study.setting import Batch, Setting
 
 Floats = NDArray[np.float64]
 
@@ -96,7 +96,9 @@ class InstrumentalArm:
             return {}
         report = self.store.replay(consolidate=True, max_drift=self.max_drift)
         self.view = self._frozen()
-        return {"store": {"memories": len(self.store), "refused": bool(report.refused), "drift": float(report.drift or 0)}}
+        return {
+            "store": {"memories": len(self.store), "refused": bool(report.refused), "drift": float(report.drift or 0)}
+        }
 
     def state(self) -> dict[str, Any]:
         """The habituation table, and an online store."""
@@ -139,7 +141,8 @@ def _by_episode(scores: Any) -> list[tuple[Floats, int]]:
     """Supports of each episode's steps, and how many of them are context."""
     ends = scores.offsets
     return [
-        (np.asarray(scores.support[a:b], np.float64), int(c)) for a, b, c in zip(ends, ends[1:], scores.context, strict=False)
+        (np.asarray(scores.support[a:b], np.float64), int(c))
+        for a, b, c in zip(ends, ends[1:], scores.context, strict=False)
     ]
 
 

@@ -1,0 +1,96 @@
+"""``python -m examples.study.run ARM --seed 0``: one arm, from where it was stopped; ``plan``: all, in order."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from examples.study.config import load
+from examples.study.loop import Run
+from examples.study.prepare import setting
+
+RESULTS = Path("study/results")
+WORK = Path("runs/study")
+
+# The order of `make study`: what the claims stand on first, three seeds each; the rest once.
+HEADLINE = ("judge", "instrumental", "judge-kl", "cosine", "instrumental-habituation", "instrumental-judge")
+OTHERS = (
+    "instrumental-ones",
+    "instrumental-constant",
+    "instrumental-online",
+    "instrumental-divergence",
+    "instrumental-full",
+    "judge-fewshot",
+    "judge-trained",
+    "instrumental-storm",
+    "instrumental-storm-ones",
+    "cosine-storm",
+    "judge-grpo",
+    "instrumental-grpo",
+    "instrumental-long",
+    "judge-long",
+)
+
+
+def plan() -> list[tuple[str, int]]:
+    """Arms and seeds in order: seed 0 of everything before the other seeds of the headline arms."""
+    first = [(arm, 0) for arm in HEADLINE + OTHERS[:2]]
+    return first + [(arm, seed) for seed in (1, 2) for arm in HEADLINE] + [(arm, 0) for arm in OTHERS[2:]]
+
+
+def one(arm: str, seed: int, device: str = "cpu", results: Path = RESULTS) -> None:
+    """Train one arm to its end, with a progress bar."""
+    config = load(arm)
+    done, steps = finished(results / f"{arm}-{seed}.jsonl"), config.train.steps
+    if done >= steps:
+        print(f"{arm} seed {seed}: finished", flush=True)
+        return
+    run = Run(config, seed, setting(config, seed, device), results / f"{arm}-{seed}.jsonl", WORK / f"{arm}-{seed}")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[last]}"),
+    )
+    with Progress(*columns, refresh_per_second=1) as bar:
+        task = bar.add_task(f"{arm} {seed}", total=steps, completed=run.step, last="")
+
+        def show(line: dict[str, Any]) -> None:
+            text = f"reward {line['reward']:+.2f}  KL {line['kl']:.2f}  yes {line['measures']['yes_share']:.0%}"
+            bar.update(task, completed=line["step"] + 1, last=text)
+            if not bar.console.is_terminal:
+                print(f"{arm} {seed} {line['step']}: {text} ({line['seconds']} s)", flush=True)
+
+        run.go(show)
+
+
+def finished(path: Path) -> int:
+    """How many steps a file of results has."""
+    return max(0, len(path.read_text("utf-8").splitlines()) - 1) if path.is_file() else 0
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("arm", help="an arm of study/config, or 'plan'")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers, about its own arguments
+    torch.set_num_threads(options.threads)
+    results = RESULTS if options.device == "cpu" else RESULTS / options.device.split(":")[0]
+    for arm, seed in plan() if options.arm == "plan" else [(options.arm, options.seed)]:
+        one(arm, seed, options.device, results)
+
+
+if __name__ == "__main__":
+    main()

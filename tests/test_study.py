@@ -1,0 +1,193 @@
+"""The study's harness on a tiny random model: two steps, a resume that changes nothing, and the report of a fixture."""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+pytest.importorskip("rich")
+
+sys.path.insert(0, str(ROOT))
+from examples.study import config, gold, loop, measures, run  # noqa: E402
+from examples.study.policy import Lora, Policy  # noqa: E402
+from examples.study.setting import OPENINGS, Setting, read_base  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+
+WORDS = (
+    "yes Yes YES no No NO once upon a time in small village there was the old man and bride groom rings kissed dancing "
+    "storm sea ship waves girl boy dog happy story read text : ? . , A B I is this she he they walked home laughed"
+)
+DIM = 32
+
+
+def tokenizer():
+    vocabulary = ["<unk>", "<|im_start|>", "<|im_end|>", *dict.fromkeys(WORDS.split())]
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({w: n for n, w in enumerate(vocabulary)}, unk_token="<unk>")
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+
+
+def policy(seed=0):
+    words = tokenizer()
+    torch.manual_seed(1)
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=len(words),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=256,
+        )
+    )
+    return Policy(model, words, Lora(rank=2, alpha=4, first_layer=1), seed)
+
+
+def embed(texts):
+    """Hashed bags of words."""
+    rows = np.full((len(texts), DIM), 0.01, np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        for word in text.lower().split():
+            row[zlib.crc32(word.encode()) % DIM] += 1
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def setting(seed=0):
+    settings = gold.read(ROOT / "study/gold.toml")
+    settings["encoder"] = {"layer": 2}
+    rng = np.random.default_rng(0)
+    vocabulary = WORDS.split()
+    reference = {o: [" ".join(rng.choice(vocabulary, 14)) for _ in range(4)] for o in OPENINGS}
+    base = [("once upon a time", " ".join(rng.choice(vocabulary, 60))) for _ in range(12)]
+    terminals = ["The bride and groom kissed.", "They laughed and walked home."]
+    return Setting(policy(seed), embed, "wedding", terminals, base, reference, -2.0, settings)
+
+
+def arm(name, **train):
+    made = config.load(name, ROOT / "study/config")
+    numbers = {"steps": 2, "copies": 4, "tokens": 6, "gold_every": 1, "checkpoint_every": 1}
+    return config.Config(
+        made.arm, made.reward, made.title, made.objective, made.options, config.Train(**(numbers | train))
+    )
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def same(path):
+    """Lines without what a clock or a commit put there."""
+    out = lines(path)
+    for line in out:
+        line.pop("seconds", None)
+        line.pop("versions", None)
+    return out
+
+
+@pytest.mark.parametrize("name", ["judge", "cosine", "instrumental", "judge-grpo", "instrumental-full"])
+def test_two_steps_of_an_arm(tmp_path, name):
+    inner = 2 if name.endswith("grpo") else 1
+    algorithm = "grpo" if inner == 2 else "reinforce"
+    one = loop.Run(arm(name, algorithm=algorithm, inner=inner), 0, setting(), tmp_path / "out.jsonl", tmp_path / "work")
+    before = {k: v.clone() for k, v in one.setting.policy.adapter().items()}
+    one.go()
+    header, *steps = lines(tmp_path / "out.jsonl")
+    assert header["arm"] == name
+    assert [s["step"] for s in steps] == [0, 1]
+    assert steps[0]["kl"] == pytest.approx(0, abs=1e-5)  # a fresh adapter changes nothing
+    assert steps[0]["base_log_likelihood"] == pytest.approx(steps[0]["log_likelihood"], abs=1e-4)
+    assert set(steps[0]["gold"]) == {"objective", "mood", "judge_fewshot", "judge_dialogue"}
+    assert len(steps[0]["samples"]) == 8
+    assert any(not torch.equal(before[k], v) for k, v in one.setting.policy.adapter().items())
+
+
+@pytest.mark.parametrize("name", ["judge", "instrumental-online", "instrumental-habituation"])
+def test_resume_changes_nothing(tmp_path, name):
+    whole = loop.Run(arm(name, steps=3), 0, setting(), tmp_path / "whole.jsonl", tmp_path / "a")
+    whole.go()
+    first = loop.Run(arm(name, steps=3), 0, setting(), tmp_path / "parts.jsonl", tmp_path / "b")
+    first.go(until=1)
+    with (tmp_path / "parts.jsonl").open("a") as file:
+        file.write('{"step": 1, "torn')
+    second = loop.Run(arm(name, steps=3), 0, setting(seed=5), tmp_path / "parts.jsonl", tmp_path / "b")
+    assert second.step == 1
+    second.go()
+    assert second.finished
+    assert same(tmp_path / "parts.jsonl") == same(tmp_path / "whole.jsonl")
+    for key, value in whole.setting.policy.adapter().items():
+        assert torch.equal(value, second.setting.policy.adapter()[key]), key
+
+
+def test_the_upper_layers_go_on_where_the_shared_ones_stop():
+    model = policy()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1)
+    samples = model.sample(["once upon a time", "the old man"], 2, 5, torch.Generator().manual_seed(0))
+    ids = torch.cat([samples.prompt_ids, samples.ids], 1)
+    mask = torch.cat([samples.prompt_mask, samples.mask], 1)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        plain = model.core(input_ids=ids, attention_mask=mask, position_ids=places).logits.log_softmax(-1)
+        shared = model.log_probs(model.read(samples))
+    torch.testing.assert_close(shared, plain[:, -6:-1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(shared, model.read(samples).base)
+
+
+def test_a_judge_reads_a_prefix_as_if_it_stood_before_each_text():
+    model = policy()
+    with torch.no_grad():
+        apart = model.next_log_probs(["the old man", "she"], "once upon a time ")
+        together = model.next_log_probs(["once upon a time the old man", "once upon a time she"])
+    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-5)
+
+
+def test_rewards_are_normalised_within_their_group():
+    out = loop.normalised(np.array([1.0, 3.0, 10.0, 10.0]), 2)
+    np.testing.assert_allclose(out, [-1, 1, 0, 0], atol=1e-5)
+
+
+def test_measures():
+    terminal = "The bride and groom exchanged rings and kissed before their families."
+    assert measures.yes_share(["Yes, yes. No", "yes"]) == 0.75
+    assert measures.distinct(["a b a b"], 2) == pytest.approx(2 / 3)
+    assert measures.distinct_within(["a b a b", "a b c"], 2) == pytest.approx((2 / 3 + 1) / 2)
+    assert measures.parrot_share([f"{terminal} He went home alone."], [terminal], 0.5) == 0.5
+    assert measures.parrot_share(["The bride and her mother wept all day."], [terminal], 0.5) == 0
+    assert measures.top_word(["storm at sea, storm"]) == ("storm", 0.5)
+
+
+def test_every_planned_arm_has_a_configuration():
+    for name, _ in run.plan():
+        assert config.load(name, ROOT / "study/config").title
+    planned = {name for name, _ in run.plan()}
+    there = {p.stem for p in (ROOT / "study/config").glob("*.toml")} - {"default"}
+    assert planned == there
+
+
+def test_the_base_text_is_there():
+    assert len(read_base(ROOT / "study/base.jsonl")) >= 128
+
+
+def test_a_configuration_with_a_mistake_is_refused(tmp_path):
+    (tmp_path / "default.toml").write_text("")
+    (tmp_path / "odd.toml").write_text('title = "t"\nreward = "judge"\nrewards = 1\n')
+    with pytest.raises(ValueError, match="rewards"):
+        config.load("odd", tmp_path)
+    with pytest.raises(ValueError, match="algorithm"):
+        config.Train(algorithm="ppo")
