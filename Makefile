@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python lint format bench docs deny lock clean
+.PHONY: help setup demo demo-quick test test-rust test-python lint format bench docs deny lock clean study study-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -62,6 +62,13 @@ bench: setup ## benchmarks, each beside its peer: runs/bench/
 	if compgen -G 'benches/python/bench_*.py' > /dev/null; then \
 	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest benches/python -p no:xdist --benchmark-enable \
 	    --benchmark-json runs/bench/python.json; fi
+
+study: setup ## train every arm of the study, from where it was stopped (hours): study/results/
+	$(BIN)/python -m examples.study.prepare
+	$(BIN)/python -m examples.study.run plan
+
+study-report: setup ## tables and plots of docs/study.md, from study/results/ alone
+	$(BIN)/python -m examples.study.report
 
 docs: setup ## the documentation as a site: site/index.html, the Rust API below site/rust/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
