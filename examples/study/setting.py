@@ -57,7 +57,7 @@ class Batch:
 
     @cached_property
     def episodes(self) -> Episodes:
-        """The opening is one context step, the completion is cut into windows of 12 words."""
+        """The opening is one context step, the completion is cut into windows of 8 words."""
         completions = [c if c.split() else "." for c in self.completions]
         return embedded(self.embed, self.openings, completions)
 
@@ -73,8 +73,8 @@ class Batch:
 
 
 def embedded(embed: Embed, prompts: Sequence[str], completions: Sequence[str]) -> Episodes:
-    """Episodes of windows of 12 words, the prompt as context."""
-    cut = chunk_batch(Words(n=12), prompts, completions)
+    """Episodes of windows of 8 words, the prompt as context."""
+    cut = chunk_batch(Words(n=8), prompts, completions)
     steps = embed(cut.steps)
     return Episodes(np.ascontiguousarray(steps, np.float32), cut.offsets, cut.context)
 
