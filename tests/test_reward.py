@@ -106,6 +106,26 @@ def test_an_embedding_terminal_is_saturated_and_discounted() -> None:
     assert told.terminal[0] == 1.0
 
 
+def test_another_store_has_another_terminal() -> None:
+    reward = build(terminal="wedding")
+    assert reward.score_texts(PROMPTS, NEW).terminal[1] < 1
+    other = sw.ValueStore(sw.Config(dim=tiny.DIM))
+    other.add_terminal("wedding", tiny.embed(["It stole the fish."])[0])
+    other.observe(tiny.embed(["A baker burned the bread."]))
+    reward.store = other
+    assert reward.score_texts(PROMPTS, NEW).terminal[1] == pytest.approx(1.0)
+
+
+def test_a_discount_pulls_towards_the_low_end_and_never_up() -> None:
+    def level(completions: list[str]) -> list[float]:
+        return [-5.0 if "cat" in text else -1.0 for text in completions]
+
+    reward = build(terminal=level, support_discount=True, terminal_range=(-3.0, 0.0), normalise="none", base=None)
+    out = reward.score_texts(PROMPTS, NEW)
+    assert out.standardised["terminal"][1] == -5.0
+    assert out.standardised["terminal"][0] == pytest.approx(-3 + 2 * out.support[0], rel=1e-5)
+
+
 def test_a_reward_function_gets_the_columns_that_it_takes_and_may_return_none() -> None:
     reward = build(terminal=tiny.likes_altars)
     out = reward.score_texts(PROMPTS, NEW, columns={"answer": ["a"] * 4})

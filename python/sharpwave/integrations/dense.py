@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.episodes import NO_SPAN, Span, Text, completion_text, message_texts, token_steps
-from sharpwave.reward import InstrumentalReward, Part
+from sharpwave.reward import Part
+from sharpwave.reward.function import TrainerFunction
 
 
 class DenseCreditMixin:
@@ -41,7 +42,7 @@ class DenseCreditMixin:
     def __init__(
         self,
         *args: Any,
-        dense_reward: InstrumentalReward | None = None,
+        dense_reward: TrainerFunction | None = None,
         dense_weight: float = 0.5,
         **kwargs: Any,
     ) -> None:
@@ -85,7 +86,7 @@ class DenseCreditMixin:
 
 
 def token_credit(
-    reward: InstrumentalReward,
+    reward: TrainerFunction,
     tokenizer: Any,
     prompts: Sequence[Any],
     completions: Sequence[Text],
@@ -184,9 +185,9 @@ def _spans_of_decoding(decode: Callable[[int, int], str], count: int, decoded: s
     return spans
 
 
-def _first_reward(functions: Sequence[Any]) -> InstrumentalReward:
+def _first_reward(functions: Sequence[Any]) -> TrainerFunction:
     for function in functions:
-        if isinstance(function, InstrumentalReward):
+        if isinstance(function, TrainerFunction):
             return function
         if isinstance(function, Part):
             return function.reward

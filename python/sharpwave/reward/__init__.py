@@ -1,6 +1,7 @@
 """From text to a number that a trainer can use: ``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``.
 
-core.py       `InstrumentalReward`: the reward as a trainer sees it
+core.py       `InstrumentalReward`: the terms, their sum, learning and keeping it
+function.py   the reward as a function that a trainer calls
 weights.py    `Weights` of the terms
 terminal.py   terminals: any trainer-style reward function, or a channel of the store
 scale.py      `Scale`: the constants that put the terms on one scale
@@ -9,6 +10,7 @@ measure.py    the raw terms of a batch, and what they were measured on
 output.py     `RewardOutput`: every part by name
 parts.py      `Part`: one term as a reward function of its own
 learning.py   what completions leave in the store, on every rank the same
+warn.py       what is warned of, once
 checkpoint.py save and restore
 config.py     to plain data and back
 """

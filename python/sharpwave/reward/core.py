@@ -1,10 +1,9 @@
-"""InstrumentalReward: the reward as a trainer sees it."""
+"""InstrumentalReward: the terms, their sum, what it learns, how it is kept."""
 
 from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,14 +17,15 @@ from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
 from sharpwave.habituation import Habituation
 from sharpwave.reports import Explanation, ReplayReport, Scores
 from sharpwave.reward import checkpoint
-from sharpwave.reward.base import BaseSamples, groups
-from sharpwave.reward.learning import LEARN, Learn, Write, gathered
+from sharpwave.reward.base import BaseSamples
+from sharpwave.reward.function import TrainerFunction
+from sharpwave.reward.learning import LEARN, Learn, gathered, open_channel, write_of
 from sharpwave.reward.measure import Clock, Measured, Scorable, embedded
 from sharpwave.reward.output import RewardOutput
-from sharpwave.reward.parts import Part
 from sharpwave.reward.scale import Normalise, Scale
-from sharpwave.reward.terminal import FunctionTerminal, Request, Terminal, as_terminal, value_range
-from sharpwave.reward.weights import TERMS, Weights
+from sharpwave.reward.terminal import ChannelTerminal, FunctionTerminal, Request, Terminal, as_terminal, value_range
+from sharpwave.reward.warn import Once
+from sharpwave.reward.weights import Weights
 from sharpwave.store import ValueStore
 from sharpwave.view import Functional
 
@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 Base = tuple[Sequence[Text | None], Sequence[Text]]
 
 
-class InstrumentalReward:
+class InstrumentalReward(TrainerFunction):
     """``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``, each term standardised on base samples.
 
     >>> reward = sw.InstrumentalReward(store, embedder, base=(prompts, completions))
@@ -108,9 +108,9 @@ class InstrumentalReward:
                 f"divergence_estimator must be one of {divergence.ESTIMATORS}, got {divergence_estimator!r}"
             )
         self.embedder: Embedder = as_embedder(embedder)
+        self.terminal = as_terminal(terminal, store)
         self.store = store
         self.chunker: Chunker = Sentences() if chunker is None else chunker
-        self.terminal = as_terminal(terminal, store)
         self.weights = Weights.of(weights)
         self.learn: Learn = learn
         self.channel_weights = channel_weights
@@ -135,11 +135,12 @@ class InstrumentalReward:
             self.fit(*base)
         elif self.weights.divergence:
             raise ValueError("a weight on divergence needs base samples: pass base=(prompts, completions)")
-        self._open_channel()
+        if learn != "off":
+            open_channel(store, self.terminal, self.terminal_range)
 
     def _start(self) -> None:
         self._lock = threading.RLock()
-        self._warned: set[str] = set()
+        self._once = Once(self.name)
         self._model: Callable[[], Any] | None = None
         self._last: tuple[Any, set[str], RewardOutput] | None = None
 
@@ -152,6 +153,13 @@ class InstrumentalReward:
     def store(self, store: ValueStore) -> None:
         store.bind_embedder(fingerprint(self.embedder))
         self._store = store
+        self._changed()
+
+    def _changed(self) -> None:
+        """The store is another one now, and what was found in the old one does not hold."""
+        self._last = None
+        if isinstance(self.terminal, ChannelTerminal):
+            self.terminal.forget()
 
     # Scoring
 
@@ -178,90 +186,11 @@ class InstrumentalReward:
         with self._lock:
             return self._evaluate(prompts, completions, dict(columns or {}), learning, every_rank=False)
 
-    def __call__(self, prompts: Any = None, completions: Any = None, **given: Any) -> list[float | None]:
-        """The reward function of TRL: one number a completion, None where it cannot be scored.
-
-        Whatever else the trainer gives (columns, ``completion_ids``, ``trainer_state``) is passed to the terminal;
-        ``log_metric`` and ``log_extra`` get every part by name.
-        """
-        return self.call(prompts, completions, asker="", **given).rewards
-
-    def call(
-        self, prompts: Any, completions: Any, *, asker: str, log_metric: Any = None, log_extra: Any = None, **given: Any
-    ) -> RewardOutput:
-        """What `__call__` and the `parts` do. Several askers of one batch (the same list) share one evaluation."""
-        if completions is None:
-            raise TypeError("a reward function needs completions=")
-        if prompts is None:
-            prompts = [None] * len(completions)
-        with self._lock:
-            if self._last is not None and self._last[0] is completions and asker not in self._last[1]:
-                self._last[1].add(asker)
-                return self._last[2]
-            out = self._evaluate(prompts, completions, given, self._training(log_metric), every_rank=True)
-            self._last = (completions, {asker}, out)
-        if log_metric is not None:
-            for name, value in {**out.means(), **self._state_of_store(), **out.timings()}.items():
-                log_metric(f"{self.name}/{name}", value)
-        if log_extra is not None:
-            for name in TERMS:
-                if np.isfinite(out.standardised[name]).any():
-                    log_extra(f"{self.name}_{name}", [float(value) for value in out.standardised[name]])
-        return out
-
-    def output_of(self, prompts: Sequence[Any], completions: Sequence[Any]) -> RewardOutput:
-        """What the last call found, if it was of this very list of completions; else they are scored, not learned."""
-        with self._lock:
-            if self._last is not None and self._last[0] is completions:
-                return self._last[2]
-            return self._evaluate(prompts, completions, {}, learning=False, every_rank=False)
-
-    def parts(self, terms: Sequence[str] | None = None) -> list[Part]:
-        """Each term as a reward function of its own, for a trainer's ``reward_weights``; those that there are."""
-        if terms is None:
-            there = {"terminal": self.terminal is not None, "instrumental": True, "divergence": self.base is not None}
-            terms = [term for term in TERMS if there[term]]
-        return [Part(self, term) for term in terms]
-
     def explain_texts(self, prompt: Text | None, completion: Text) -> list[Explanation]:
         """For every step of one episode (prompt first), the memories, channels and associations that paid."""
         batch = chunk_batch(self.chunker, [prompt], [completion])
         rows = embedded(batch.steps, self.embedder, self.store.dim)
         return self.store.explain(rows, batch.offsets, context=batch.context, **self._score_options())
-
-    # Training or not
-
-    def train(self, mode: bool = True) -> Self:
-        """Say that what follows is training (or, with False, is not); `None` in ``training``: ask the trainer."""
-        self.training = mode
-        return self
-
-    def eval(self) -> Self:
-        """Say that what follows is evaluation: nothing is learned."""
-        return self.train(False)
-
-    def follow(self, model: Callable[[], Any] | None) -> None:
-        """Where to find the trainer's model, for trainers that pass no ``log_metric``: its mode tells training from
-        evaluation. ``model()`` may return None (a weak reference)."""
-        self._model = model
-
-    def _training(self, log_metric: Any) -> bool:
-        """TRL calls the same function in evaluation and says nothing: its model knows."""
-        if self.training is not None:
-            return self.training
-        model = getattr(getattr(log_metric, "__self__", None), "model", None)
-        if model is None and self._model is not None:
-            model = self._model()
-        mode = getattr(model, "training", None)
-        if mode is None:
-            if self.learn != "off":
-                self._warn_once(
-                    "mode",
-                    "cannot tell training from evaluation, so nothing is learned: add SharpwaveCallback(reward) to the "
-                    "trainer, or call reward.train()",
-                )
-            return False
-        return bool(mode)
 
     # Building, learning, sleeping
 
@@ -298,7 +227,8 @@ class InstrumentalReward:
         training. Returns how many; those that cannot be scored are left out. Sleep afterwards."""
         batch = chunk_batch(self.chunker, prompts, completions)
         found = self._measure(prompts, completions, dict(columns or {}), batch, Clock())
-        write = self._write(found, batch, source or f"{self.name}:seed")
+        source = source or f"{self.name}:seed"
+        write = write_of(found, batch, self.store, self.terminal, self.keep_texts, source)
         return 0 if write is None else write.apply(self.store, propose=False)
 
     def sleep(self, **options: Any) -> ReplayReport:
@@ -327,7 +257,10 @@ class InstrumentalReward:
         parts = {term: signs[term] * values for term, values in standardised.items()}
         reward = sum((np.nan_to_num(part) for part in parts.values()), np.zeros(len(completions)))
         reward = np.where(found.scorable.kept, reward, np.nan)
-        self._warn(prompts, reward)
+        terms = [term for term in self._terms() if signs[term]]
+        self._once.store(self.store)
+        self._once.scale(self.scale, terms)
+        self._once.variance(prompts, reward)
         if learning:
             self._learn(found, batch, columns, every_rank)
         clock.lap("learn")
@@ -389,24 +322,14 @@ class InstrumentalReward:
         """g(σ̄): what lies above the low end of the range counts by the mean support."""
         if not self.support_discount or self.terminal is None:
             return terminal
-        low = 0.0
-        if not self.terminal.saturates:
-            low = self.terminal_range[0] if self.terminal_range else self._channel_range()[0]
-        return low + (terminal - low) * support
-
-    # Learning
+        low, _ = (0.0, 1.0) if self.terminal.saturates else self.terminal_range or self._channel_range()
+        return np.where(terminal > low, low + (terminal - low) * support, terminal)
 
     def _channel_range(self) -> tuple[float, float]:
-        if self.terminal is not None and self.terminal.name in self.store.channels:
-            return self.store.channel_ranges[self.terminal.name]
-        return self.terminal_range or (0.0, 1.0)
+        assert self.terminal is not None
+        return self.store.channel_ranges.get(self.terminal.name, (0.0, 1.0))
 
-    def _open_channel(self) -> None:
-        """A reward function is observed as a scalar channel, once there is something that learns."""
-        if not isinstance(self.terminal, FunctionTerminal) or self.learn == "off":
-            return
-        if self.terminal.name not in self.store.channels:
-            self.store.add_channel(self.terminal.name, *(self.terminal_range or (0.0, 1.0)))
+    # Learning
 
     def _learn(self, found: Measured, batch: Batch, columns: dict[str, Any], every_rank: bool) -> None:
         for term, values in found.raw.items():
@@ -417,56 +340,11 @@ class InstrumentalReward:
         if self.learn == "off":
             return
         step = getattr(columns.get("trainer_state"), "global_step", None)
-        write = self._write(found, batch, self.name if step is None else f"{self.name}:{step}")
+        source = self.name if step is None else f"{self.name}:{step}"
+        write = write_of(found, batch, self.store, self.terminal, self.keep_texts, source)
         writes = gathered(write) if every_rank else [write] if write is not None else []
         for one in writes:
             one.apply(self.store, propose=self.learn == "propose")
-
-    def _write(self, found: Measured, batch: Batch, source: str) -> Write | None:
-        """The scorable episodes. What the terminal gave is scaled by its channel's range into the drive, [0, 1]."""
-        if not len(found.scorable.steps):
-            return None
-        drives: dict[str, NDArray[np.float32]] = {}
-        if self.terminal is not None and self.terminal.name in self.store.scalar_channels:
-            low, high = self._channel_range()
-            drive = np.clip((found.terminal - low) / (high - low), 0.0, 1.0)
-            drives[self.terminal.name] = drive[found.scorable.kept].astype(np.float32)
-        texts = [batch.steps[row] for row in found.scorable.rows] if self.keep_texts else None
-        return Write(found.scorable.steps, found.scorable.offsets, texts, drives, source)
-
-    # Warnings
-
-    def _warn(self, prompts: Sequence[Any], reward: Floats) -> None:
-        terminals = len(self.store.channels) - len(self.store.scalar_channels)
-        if len(self.store) <= terminals:
-            self._warn_once("empty", "the store is empty: every completion is unknown to it and earns nothing")
-        terms = [term for term, weight in self.weights.to_dict().items() if weight and self._has(term)]
-        unscaled = [term for term in terms if not self.scale.fitted(term)]
-        if len(terms) > 1 and unscaled and self.scale.normalise == "base":
-            self._warn_once(
-                "scale",
-                f"the terms {unscaled} have no common scale, so weights mean little: pass base=(prompts, completions)",
-            )
-        for members in groups(prompts).values():
-            scored = reward[members][np.isfinite(reward[members])]
-            if len(scored) > 1 and np.ptp(scored) == 0.0:
-                self._warn_once("flat", f"{len(scored)} completions of one prompt all earn {scored[0]:.4g}: no signal")
-                break
-
-    def _state_of_store(self) -> dict[str, float]:
-        found = {"memories": float(len(self.store))}
-        if self.last_sleep is not None:
-            for name in ("backups", "residual", "seconds", "observed", "refused"):
-                found[f"sleep/{name}"] = float(getattr(self.last_sleep, name))
-        return found
-
-    def _has(self, term: str) -> bool:
-        return term == "instrumental" or (self.terminal if term == "terminal" else self.base) is not None
-
-    def _warn_once(self, kind: str, message: str) -> None:
-        if kind not in self._warned:
-            self._warned.add(kind)
-            warnings.warn(f"{self.name}: {message}", RuntimeWarning, stacklevel=2)
 
     # Keeping it
 
@@ -491,7 +369,7 @@ class InstrumentalReward:
         """The inverse of `save`; the content of the live store is replaced."""
         with self._lock:
             checkpoint.restore(self, directory)
-            self._last = None
+            self._changed()
 
     def to_config(self) -> dict[str, Any]:
         """Plain data from which `from_config` builds this reward again, the fitted constants included."""
@@ -507,7 +385,7 @@ class InstrumentalReward:
         return build(cls, config, overrides)
 
     def __getstate__(self) -> dict[str, Any]:
-        run = ("_lock", "_warned", "_model", "_last")
+        run = ("_lock", "_once", "_model", "_last")
         return {name: value for name, value in self.__dict__.items() if name not in run}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -10,6 +10,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave.episodes import Batch
+from sharpwave.reward.measure import Measured
+from sharpwave.reward.terminal import FunctionTerminal, Terminal
 from sharpwave.store import ValueStore
 
 Learn = Literal["off", "propose", "online"]
@@ -37,6 +40,28 @@ class Write:
             propose=propose,
         )
         return len(self.offsets) - 1
+
+
+def open_channel(store: ValueStore, terminal: Terminal | None, span: tuple[float, float] | None) -> None:
+    """A reward function is observed as a scalar channel of its own name and range."""
+    if isinstance(terminal, FunctionTerminal) and terminal.name not in store.channels:
+        store.add_channel(terminal.name, *(span or (0.0, 1.0)))
+
+
+def write_of(
+    found: Measured, batch: Batch, store: ValueStore, terminal: Terminal | None, texts: bool, source: str
+) -> Write | None:
+    """The scorable episodes of a batch. What a terminal gave becomes the drive, [0, 1], by its channel's range."""
+    scorable = found.scorable
+    if not len(scorable.steps):
+        return None
+    drives: dict[str, NDArray[np.float32]] = {}
+    if terminal is not None and terminal.name in store.scalar_channels:
+        low, high = store.channel_ranges[terminal.name]
+        drive = np.clip((found.terminal - low) / (high - low), 0.0, 1.0)
+        drives[terminal.name] = drive[scorable.kept].astype(np.float32)
+    kept = [batch.steps[row] for row in scorable.rows] if texts else None
+    return Write(scorable.steps, scorable.offsets, kept, drives, source)
 
 
 def gathered(write: Write | None) -> list[Write]:

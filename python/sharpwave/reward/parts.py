@@ -8,7 +8,7 @@ from sharpwave.reward.output import as_list
 from sharpwave.reward.weights import TERMS
 
 if TYPE_CHECKING:
-    from sharpwave.reward.core import InstrumentalReward
+    from sharpwave.reward.function import TrainerFunction
 
 
 class Part:
@@ -20,7 +20,7 @@ class Part:
     >>> GRPOTrainer(reward_funcs=reward.parts(), args=GRPOConfig(reward_weights=[1.0, 0.5], …), …)
     """
 
-    def __init__(self, reward: InstrumentalReward, term: str) -> None:
+    def __init__(self, reward: TrainerFunction, term: str) -> None:
         if term not in TERMS:
             raise ValueError(f"term must be one of {TERMS}, got {term!r}")
         self.reward = reward

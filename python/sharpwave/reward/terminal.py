@@ -95,6 +95,7 @@ class ChannelTerminal:
             raise KeyError(f"terminal: no channel {name!r}, there are {view.channels}")
         self.name = name
         self.saturates = name not in view.scalar_channels
+        self._known: tuple[int, NDArray[np.float32]] | None = None
 
     def __call__(self, request: Request) -> Floats:
         """(E,) values in [0, 1] of an embedding channel, any of a scalar one; NaN where there is nothing to look at."""
@@ -116,10 +117,19 @@ class ChannelTerminal:
         return out
 
     def _key(self, view: View) -> NDArray[np.float32]:
-        """(d,) Terminals and embedding channels are both in the order of adding."""
+        """(d,) A terminal never moves: it is looked up once, since a store hands out its keys as one large copy."""
         scalar = set(view.scalar_channels)
         order = [name for name in view.channels if name not in scalar]
-        return view.keys[view.is_terminal][order.index(self.name)]
+        # Terminals and embedding channels are both in the order of adding.
+        row = int(np.flatnonzero(view.is_terminal)[order.index(self.name)])
+        memory = int(view.ids[row])
+        if self._known is None or self._known[0] != memory:
+            self._known = memory, view.keys[row].copy()
+        return self._known[1]
+
+    def forget(self) -> None:
+        """The next store is another one."""
+        self._known = None
 
 
 Terminal = FunctionTerminal | ChannelTerminal

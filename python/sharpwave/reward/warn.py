@@ -1,0 +1,60 @@
+"""What a reward warns of, once each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave.reward.base import groups
+from sharpwave.reward.scale import Scale
+from sharpwave.store import ValueStore
+
+
+class Once:
+    """Warnings in the name of one reward, each kind of them once in a process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.said: set[str] = set()
+
+    def say(self, kind: str, message: str) -> None:
+        """A RuntimeWarning, unless this kind was said before."""
+        if kind not in self.said:
+            self.said.add(kind)
+            warnings.warn(f"{self.name}: {message}", RuntimeWarning, stacklevel=2)
+
+    def mode(self) -> None:
+        """Training or evaluation?"""
+        self.say(
+            "mode",
+            "cannot tell training from evaluation, so nothing is learned: add SharpwaveCallback(reward) to the "
+            "trainer, or call reward.train()",
+        )
+
+    def store(self, store: ValueStore) -> None:
+        """A store that knows nothing but its terminals pays nothing."""
+        if len(store) <= len(store.channels) - len(store.scalar_channels):
+            self.say("empty", "the store is empty: every completion is unknown to it and earns nothing")
+
+    def scale(self, scale: Scale, terms: Sequence[str]) -> None:
+        """Terms that are added up need one scale."""
+        unscaled = [term for term in terms if not scale.fitted(term)]
+        if len(terms) > 1 and unscaled and scale.normalise == "base":
+            self.say(
+                "scale",
+                f"the terms {unscaled} have no common scale, so weights mean little: pass base=(prompts, completions)",
+            )
+
+    def variance(self, prompts: Sequence[Any], reward: NDArray[np.float64]) -> None:
+        """A group whose completions all earn the same teaches nothing."""
+        if "flat" in self.said:
+            return
+        for members in groups(prompts).values():
+            scored = reward[members][np.isfinite(reward[members])]
+            if len(scored) > 1 and np.ptp(scored) == 0.0:
+                self.say("flat", f"{len(scored)} completions of one prompt all earn {scored[0]:.4g}: no signal")
+                return
