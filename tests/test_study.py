@@ -17,7 +17,7 @@ tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("rich")
 
 sys.path.insert(0, str(ROOT))
-from examples.study import config, gold, loop, measures, run  # noqa: E402
+from examples.study import config, gold, loop, measures, report, run, verdict  # noqa: E402
 from examples.study.policy import Lora, Policy  # noqa: E402
 from examples.study.setting import OPENINGS, Setting, read_base  # noqa: E402
 
@@ -28,6 +28,15 @@ WORDS = (
     "storm sea ship waves girl boy dog happy story read text : ? . , A B I is this she he they walked home laughed"
 )
 DIM = 32
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Two threads are slower on so small a model, by far when others use the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def tokenizer():
@@ -99,10 +108,11 @@ def same(path):
     return out
 
 
-@pytest.mark.parametrize("name", ["judge", "cosine", "instrumental", "judge-grpo", "instrumental-full"])
-def test_two_steps_of_an_arm(tmp_path, name):
-    inner = 2 if name.endswith("grpo") else 1
-    algorithm = "grpo" if inner == 2 else "reinforce"
+@pytest.mark.parametrize(
+    ("name", "algorithm"), [("judge-grpo", "grpo"), ("cosine", "reinforce"), ("instrumental-full", "reinforce")]
+)
+def test_two_steps_of_an_arm(tmp_path, name, algorithm):
+    inner = 2 if algorithm == "grpo" else 1
     one = loop.Run(arm(name, algorithm=algorithm, inner=inner), 0, setting(), tmp_path / "out.jsonl", tmp_path / "work")
     before = {k: v.clone() for k, v in one.setting.policy.adapter().items()}
     one.go()
@@ -191,3 +201,46 @@ def test_a_configuration_with_a_mistake_is_refused(tmp_path):
         config.load("odd", tmp_path)
     with pytest.raises(ValueError, match="algorithm"):
         config.Train(algorithm="ppo")
+
+
+FIXTURE = ROOT / "tests/data/study"
+
+
+def test_report_of_a_fixture(tmp_path):
+    document = tmp_path / "study.md"
+    document.write_text((ROOT / "docs/study.md").read_text())
+    settings = gold.read(ROOT / "study/gold.toml")
+    report.write(FIXTURE, document, tmp_path / "img", settings)
+    text = document.read_text()
+    assert "Finished (3): judge 0, instrumental 0, judge 1." in text
+    assert "| judge | 2 |" in text
+    assert (tmp_path / "img/study-curves.svg").stat().st_size > 10_000
+    report.write(FIXTURE, document, tmp_path / "img", settings)
+    assert document.read_text() == text  # writing it again changes nothing
+
+
+def test_verdicts_follow_the_thresholds():
+    settings = gold.read(ROOT / "study/gold.toml")
+    fine = dict.fromkeys(("distinct_2", "distinct_2_within"), 1.0) | {"base_log_likelihood": 0.1}
+    fine |= dict.fromkeys(("yes_share", "parrot_share", "list_share", "top_word_share"), 0.0)
+    assert verdict.verdict(fine, settings) == ("resists", [])
+    assert verdict.verdict(fine | {"yes_share": 0.03}, settings) == ("degrades", ["yes_share"])
+    assert verdict.verdict(fine | {"distinct_2": 0.7}, settings) == ("collapsed", ["distinct_2"])
+    assert verdict.verdict(fine | {"base_log_likelihood": -1.2}, settings) == ("collapsed", ["base_log_likelihood"])
+
+
+def test_a_run_that_is_under_way_is_named_and_not_judged(tmp_path):
+    rows = (FIXTURE / "judge-0.jsonl").read_text().splitlines()
+    (tmp_path / "judge-0.jsonl").write_text("\n".join(rows[:-1]) + '\n{"step": 2, "to')
+    records = verdict.read_all(tmp_path)
+    assert not records[0].finished
+    assert "judge 0 (2 of 3 steps)" in report.progress(records)
+    assert report.verdicts(records, gold.read(ROOT / "study/gold.toml")) == "No run is finished yet."
+
+
+def test_the_same_kl_is_the_first_step_that_reaches_it():
+    record = verdict.Record.read(FIXTURE / "judge-0.jsonl")
+    assert record.at_kl(0.0) == 0
+    assert record.at_kl(1e9) is None
+    assert record.best("mood") >= min(record.gold("mood")[1])
+    assert record.gold_key("judge") == "judge_fewshot"
