@@ -70,6 +70,9 @@ class Config:
     sigma_0: float = 0.02
     """σ_0 > 0: the support from which the gate is fully open."""
 
+    fade: float = 1.0
+    """f in [0, 1]: how much of a channel's pay a step loses by being an end of that channel itself."""
+
     equation: Equation = "stopping"
     """The value equation: "stopping" max(r, γPv), or "return" r + γPv."""
 

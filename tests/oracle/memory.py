@@ -33,6 +33,7 @@ class Settings:
     w_surprise: float = 0.0
     w_drive: float = 0.0
     rho: float = 0.2
+    fade: float = 1.0
     sigma_0: float = 0.02
     equation: str = "stopping"
     capacity: int | None = None

@@ -102,6 +102,7 @@ class Scores:
     activations: list[Activation]
     paid: list[list[Paid]]
     spans: list[tuple[int, int, int]]  # (start, end, context) of each episode
+    x: list[F32]  # the steps, normalised
 
 
 @dataclass
@@ -180,6 +181,7 @@ class View:
             activations=[self.state.activation(row) for row in x],
             paid=[[] for _ in range(n)],
             spans=spans,
+            x=x,
         )
         s.support[:] = [a.sigma for a in s.activations]
         h = habituation.h if habituation else lambda i: 1.0
@@ -220,26 +222,43 @@ class View:
         return min(1.0, s.support[t] / c.sigma_0) * (c.rho + (1.0 - c.rho) * s.edge[t]) * s.redundancy[t]
 
     def _coverage(self, s: Scores, start: int, end: int, c: int, w: F64, h: Any, _: float) -> None:
-        """r_t = G_t·Σ_{i not a terminal, A_i ≥ 0} [φ_i(x_t) − max_{u<t} φ_i(x_u)]⁺·h_i·A_i + Σ_{A_i < 0} φ_i(x_t)·A_i,
+        """r_t = G_t·Σ_{i not a terminal, A_i ≥ 0} Σ_q [φ'_iq(x_t) − max_{u<t} φ'_iq(x_u)]⁺·h_i·w_q a_iq
 
-        A_i = Σ_q w_q a_iq with the advantage a_iq = [v_iq − b_q]⁺. The prompt sets levels too.
+        + Σ_{A_i < 0} φ_i(x_t)·A_i, with a_iq = [v_iq − b_q]⁺, A_i = Σ_q w_q a_iq and φ'_iq(x) = φ_i(x)·fade_q(x).
+        The prompt sets levels too.
         """
-        level: dict[int, float] = {}
+        level: dict[int, F64] = {}
+        shown: dict[int, float] = {}
         for t in range(start, end):
+            fade = self._fade(s.x[t])
             if t >= start + c:
                 gate = self._gate(s, t)
                 for i, phi in s.activations[t].phi.items():
                     a = np.maximum(self._v(i) - self._b(), 0.0)
                     advantage = float(np.sum(w * a))
                     terminal = self.state.memories[i].terminal is not None
-                    gain = max(phi - level.get(i, 0.0), 0.0)
-                    share = phi
+                    share = np.full(len(w), phi)
                     if advantage >= 0:
-                        share = 0.0 if terminal else gate * gain * h(i)
-                    s.paid[t].append(Paid(i, phi, gain, advantage, share * advantage, share * (w * a), terminal))
+                        gain = np.maximum(phi * fade - level.get(i, 0.0), 0.0)
+                        share = np.zeros(len(w)) if terminal else gate * gain * h(i)
+                    channels = share * (w * a)
+                    new = max(phi - shown.get(i, 0.0), 0.0)
+                    s.paid[t].append(Paid(i, phi, new, advantage, float(np.sum(channels)), channels, terminal))
                 s.step[t] = sum(p.pay for p in s.paid[t])
             for i, phi in s.activations[t].phi.items():
-                level[i] = max(level.get(i, 0.0), phi)
+                level[i] = np.maximum(level.get(i, 0.0), phi * fade)
+                shown[i] = max(shown.get(i, 0.0), phi)
+
+    def _fade(self, x: F32) -> F64:
+        """1 − f·clip((⟨x, terminal_q⟩ − low)/(high − low), 0, 1) per channel; 1 for a scalar one: an end is no means."""
+        return np.array(
+            [
+                1.0
+                if c.terminal is None
+                else 1.0 - self.state.settings.fade * ramp(dot1(x, self.state.memories[c.terminal].key), c.low, c.high)
+                for c in self.state.channels
+            ]
+        )
 
     def _progress(self, s: Scores, start: int, end: int, c: int, w: F64, h: Any, _: float) -> None:
         """r_t = G_t·Σ_q w_q (B_q(t) − B_q(t−1)), B_q(t) = max(B_q(t−1), Φ_q(x_t)) from 0, raised by the prompt too."""

@@ -50,6 +50,8 @@ pub struct Config {
     pub rho: f64,
     /// Support from which the gate is fully open (`σ_0`).
     pub sigma_0: f64,
+    /// How much of a channel's pay a step loses by being an end of it itself [f].
+    pub fade: f64,
     /// The value equation.
     pub equation: Equation,
     /// Most memories the store holds, terminals included; `None` is no limit.
@@ -89,6 +91,7 @@ impl Config {
             w_drive: 0.0,
             rho: 0.2,
             sigma_0: 0.02,
+            fade: 1.0,
             equation: Equation::Stopping,
             capacity: None,
             half_life: 1024,
@@ -145,6 +148,7 @@ impl Config {
             in_range(name, x, -1e9, 1e9)?;
         }
         in_range("rho", self.rho, 0.0, 1.0)?;
+        in_range("fade", self.fade, 0.0, 1.0)?;
         in_range("sigma_0", self.sigma_0, 1e-12, 1.0)?;
         if self.capacity == Some(0) {
             return Err(Error::invalid("capacity", "0 is not in [1, …]"));

@@ -62,6 +62,17 @@ fn check(n: usize) -> Result<()> {
     }
 }
 
+/// The threads worth waking for `work` multiplications: one where it is done sooner than they are awake.
+pub(crate) fn worth_waking(threads: Option<usize>, work: usize) -> Option<usize> {
+    /// About a tenth of a millisecond's worth.
+    const LITTLE: usize = 1 << 20;
+    if work < LITTLE && threads.is_none_or(|n| n > 0) {
+        Some(1)
+    } else {
+        threads
+    }
+}
+
 /// `f(0) … f(n − 1)` in order, computed on `threads` threads (the default number if `None`).
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 pub(crate) mod coverage;
 pub(crate) mod explain;
+pub(crate) mod fade;
 pub(crate) mod functional;
 pub(crate) mod gates;
 pub(crate) mod habituation;
@@ -70,6 +71,8 @@ pub(crate) struct Trajectory<'a> {
     pub(crate) context: usize,
     pub(crate) activations: &'a [Activation],
     pub(crate) gates: Vec<Gate>,
+    /// `(T, Q)`: what is left of each channel's pay; see [`fade`].
+    pub(crate) fades: Vec<f64>,
     pub(crate) worth: &'a Worth<'a>,
     pub(crate) discount: f64,
 }
@@ -77,6 +80,11 @@ pub(crate) struct Trajectory<'a> {
 impl Trajectory<'_> {
     pub(crate) fn len(&self) -> usize {
         self.activations.len()
+    }
+
+    /// What is left of channel `q`'s pay at step `t`.
+    pub(crate) fn fade(&self, t: usize, q: usize) -> f64 {
+        self.fades[t * self.worth.channels() + q]
     }
 
     /// The steps that earn.
@@ -122,6 +130,7 @@ impl<'a> Scorer<'a> {
         Trajectory {
             context,
             activations: &activations[range.clone()],
+            fades: fade::fades(self.store, batch, range.clone()),
             gates: gates::gates(self.store, batch, range, context, activations, self.edges),
             worth: &self.worth,
             discount: self.discount,
@@ -164,7 +173,10 @@ pub(crate) fn score(store: &Store, batch: &Batch, request: &ScoreRequest<'_>) ->
     check_context(request.context, batch)?;
     let activations = store.activate_batch(batch, request.threads)?;
     let scorer = Scorer::new(store, request)?;
-    let episodes = parallel::map(batch.episodes(), request.threads, |e| {
+    // Most of the work on a step is its edge support: k rows of associations, each a key long.
+    let work = batch.len() * store.config().dim * store.config().k * 8;
+    let threads = parallel::worth_waking(request.threads, work);
+    let episodes = parallel::map(batch.episodes(), threads, |e| {
         let trajectory = scorer.trajectory(batch, e, request.context[e], &activations);
         let pay = scorer.pay(&trajectory, |_| ());
         (pay, trajectory.gates)

@@ -30,6 +30,7 @@ pub(crate) fn nearest(
     let dim = memories.dim();
     let n = queries.len() / dim;
     let row = |i: usize| &queries[i * dim..(i + 1) * dim];
+    let threads = parallel::worth_waking(threads, queries.len() * memories.len());
     #[cfg(target_arch = "x86_64")]
     if let Some(codes) = memories.codes()
         && memories.len() >= FEW
