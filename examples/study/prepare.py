@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from examples.study.policy import Policy
 from examples.study.setting import BASE, OPENINGS, REFERENCE, Setting, chat, read_base
 
 REFERENCES = 16
+CACHE = Path("runs/study/cache")
 Embed = Callable[[list[str]], NDArray[np.float32]]
 
 
@@ -56,6 +58,7 @@ def setting(config: Config, seed: int, device: str = "cpu") -> Setting:
         reference=reference["completions"],
         base_log_likelihood=reference["log_likelihood"],
         gold_settings=gold.read(),
+        cache=CACHE,
     )
 
 

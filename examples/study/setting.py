@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,6 +90,7 @@ class Setting:
         base: prompts and stories of the base model, the store's food.
         reference: completions of the base model by opening, as short as the policy's: the ruler of every measure.
         base_log_likelihood: nats a token of the reference under the model that drew them.
+        cache: directory that keeps the store and the base's measures, under the hash of all that they depend on.
     """
 
     policy: Policy
@@ -98,6 +101,7 @@ class Setting:
     reference: dict[str, list[str]]
     base_log_likelihood: float
     gold_settings: dict[str, Any]
+    cache: Path | None = None
 
     @cached_property
     def reference_batch(self) -> Batch:
@@ -115,6 +119,9 @@ class Setting:
     @cached_property
     def snapshot(self) -> bytes:
         """The store of the base stories, calibrated and slept, as bytes: each arm takes a copy."""
+        return self._kept("store.safetensors", self._made_store)
+
+    def _made_store(self) -> bytes:
         episodes = embedded(self.embed, [p for p, _ in self.base], [s for _, s in self.base])
         store = sw.ValueStore(sw.Config(dim=episodes.steps.shape[1]))
         store.calibrate(episodes.steps, episodes.offsets)
@@ -169,6 +176,9 @@ class Setting:
     @cached_property
     def base_measures(self) -> dict[str, Any]:
         """The same measures of the base, over batches like a training step's; gold as means and deviations."""
+        return json.loads(self._kept("measures.json", lambda: json.dumps(self._made_measures()).encode()))
+
+    def _made_measures(self) -> dict[str, Any]:
         names = list(self.reference)
         rows: list[dict[str, Any]] = []
         copies = min(8, min(len(t) for t in self.reference.values()))
@@ -185,6 +195,29 @@ class Setting:
             for k, v in self.gold(self.reference_batch.stories).items()
         }
         return out
+
+    def _kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What ``make`` makes, from the cache where it is there."""
+        if self.cache is None:
+            return make()
+        facts = [
+            self.objective,
+            self.terminals,
+            self.base,
+            self.reference,
+            self.base_log_likelihood,
+            self.gold_settings,
+        ]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        for source in (__file__, measures.__file__, gold.__file__, sw._core.__file__):  # pyright: ignore[reportPrivateUsage]
+            digest.update(Path(str(source)).read_bytes())
+        file = self.cache / f"{digest.hexdigest()[:16]}-{name}"
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            scratch = file.with_suffix(f".{os.getpid()}")
+            scratch.write_bytes(make())
+            scratch.replace(file)
+        return file.read_bytes()
 
 
 def coverage(view: Any, episodes: Episodes, **options: Any) -> Floats:
