@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 import warnings
 
 import numpy as np
@@ -323,6 +324,28 @@ def test_a_reward_pickles_and_the_copy_goes_on() -> None:
     assert twin.store.digest() == reward.store.digest()
     part = pickle.loads(pickle.dumps(reward.parts()[1]))
     assert part.__name__ == "sharpwave_instrumental"
+
+
+def test_threads_embed_beside_each_other_and_learn_one_by_one() -> None:
+    reward = build(learn="online")
+    expected = reward.score_texts(PROMPTS, NEW, learn=False).reward
+    meet = threading.Barrier(3, timeout=60)
+    embedder = reward.embedder
+
+    def slow(texts: list[str]) -> np.ndarray:
+        meet.wait()  # nobody passes until all three are here
+        return embedder(texts)
+
+    reward.embedder = slow
+    found: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda: found.append(reward.score_texts(PROMPTS, NEW).reward)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert any(np.array_equal(one, expected) for one in found)
+    reward.embedder = embedder
 
 
 def test_the_embedder_is_bound_to_the_store() -> None:

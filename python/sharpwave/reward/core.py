@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -183,8 +184,7 @@ class InstrumentalReward(TrainerFunction):
             ValueError: not as many prompts as completions, or an embedder of another dimension.
         """
         learning = self.training is not False if learn is None else learn
-        with self._lock:
-            return self._evaluate(prompts, completions, dict(columns or {}), learning, every_rank=False)
+        return self._evaluate(prompts, completions, dict(columns or {}), learning, every_rank=False)
 
     def explain_texts(self, prompt: Text | None, completion: Text) -> list[Explanation]:
         """For every step of one episode (prompt first), the memories, channels and associations that paid."""
@@ -262,7 +262,8 @@ class InstrumentalReward(TrainerFunction):
         self._once.scale(self.scale, terms)
         self._once.variance(prompts, reward)
         if learning:
-            self._learn(found, batch, columns, every_rank)
+            with self._lock:
+                self._learn(found, batch, columns, every_rank)
         clock.lap("learn")
         return RewardOutput(
             reward.astype(np.float32),
@@ -290,13 +291,14 @@ class InstrumentalReward(TrainerFunction):
         step = np.zeros(len(batch.steps), np.float32)
         scores: Scores | None = None
         if len(scorable.steps):
-            scores = view.score(
-                scorable.steps,
-                scorable.offsets,
-                context=scorable.context,
-                details=self.habituation is not None,
-                **self._score_options(),
-            )
+            with self._lock if self.habituation is not None else nullcontext():  # a table is no place for two at once
+                scores = view.score(
+                    scorable.steps,
+                    scorable.offsets,
+                    context=scorable.context,
+                    details=self.habituation is not None,
+                    **self._score_options(),
+                )
             instrumental[scorable.kept] = scores.total
             support[scorable.kept] = scorable.means(scores.support)
             step[scorable.rows] = scores.step
