@@ -380,6 +380,7 @@ BAD_SCALARS: dict[str, tuple[Callable[[sw.ValueStore], Any], type[Exception], st
     "ablated values": (lambda s: s.frozen().ablated(values=[[1.0]]), ValueError, "values"),
     "ablated values type": (lambda s: s.frozen().ablated(values="v"), TypeError, "values"),
     "ablated baseline": (lambda s: s.frozen().ablated(baseline=[0.0]), ValueError, "baseline"),
+    "ablated fade": (lambda s: s.frozen().ablated(fade=1.5), ValueError, "fade"),
     "ablated transitions": (lambda s: s.frozen().ablated(constant_transitions=1), TypeError, "constant"),
 }
 

@@ -311,6 +311,7 @@ class Agreement(RuleBasedStateMachine):
         rng = np.random.default_rng(seed)
         arguments: dict[str, Any] = {"constant_transitions": constant}
         if seed % 2:
+            arguments["fade"] = float(rng.random())
             arguments["values"] = rng.random(self.oracle.values.shape).astype(np.float32)
             arguments["baseline"] = rng.random(len(self.oracle.channels)).astype(np.float32) / 4
         same_views(

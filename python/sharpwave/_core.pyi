@@ -115,6 +115,7 @@ class View:
         values: NDArray[np.float32] | None,
         baseline: NDArray[np.float32] | None,
         constant_transitions: bool,
+        fade: float | None,
     ) -> View:
         """This moment with something knocked out."""
 

@@ -277,15 +277,17 @@ class FrozenView(View[_core.View]):
         values: Array | None = None,
         baseline: Array | None = None,
         constant_transitions: bool = False,
+        fade: float | None = None,
     ) -> FrozenView:
         """This view with something knocked out, to see what it did: other `values` (N, Q), another `baseline` (Q,),
-        or every row of P replaced by their mean, weighted by mass."""
+        every row of P replaced by their mean, weighted by mass, or another `fade`."""
         shape = (len(self), len(self.channels))
         return FrozenView(
             self._core.ablated(
                 coerce.table("values", values, shape),
                 coerce.table("baseline", baseline, shape[1:]),
                 coerce.flag("constant_transitions", constant_transitions),
+                None if fade is None else coerce.number("fade", fade),
             )
         )
 

@@ -121,6 +121,7 @@ class Ablation:
     values: F32 | None = None
     baseline: F32 | None = None
     constant_transitions: bool = False
+    fade: float | None = None
 
 
 class View:
@@ -251,14 +252,12 @@ class View:
 
     def _fade(self, x: F32) -> F64:
         """1 − f·clip((⟨x, terminal_q⟩ − low)/(high − low), 0, 1) per channel; 1 for a scalar one: an end is no means."""
-        return np.array(
-            [
-                1.0
-                if c.terminal is None
-                else 1.0 - self.state.settings.fade * ramp(dot1(x, self.state.memories[c.terminal].key), c.low, c.high)
-                for c in self.state.channels
-            ]
-        )
+        f = self.state.settings.fade if self.ablation.fade is None else self.ablation.fade
+        reach = [
+            0.0 if c.terminal is None else ramp(dot1(x, self.state.memories[c.terminal].key), c.low, c.high)
+            for c in self.state.channels
+        ]
+        return 1.0 - f * np.array(reach, np.float64)
 
     def _progress(self, s: Scores, start: int, end: int, c: int, w: F64, h: Any, _: float) -> None:
         """r_t = G_t·Σ_q w_q (B_q(t) − B_q(t−1)), B_q(t) = max(B_q(t−1), Φ_q(x_t)) from 0, raised by the prompt too."""

@@ -372,6 +372,13 @@ class Oracle(View):
 class FrozenOracle(View):
     """The scoring methods at one moment."""
 
-    def ablated(self, *, values: Any = None, baseline: Any = None, constant_transitions: bool = False) -> FrozenOracle:
+    def ablated(
+        self,
+        *,
+        values: Any = None,
+        baseline: Any = None,
+        constant_transitions: bool = False,
+        fade: float | None = None,
+    ) -> FrozenOracle:
         """The same view with learned quantities replaced, for the ablation columns."""
-        return FrozenOracle(self.state, Ablation(values, baseline, constant_transitions))
+        return FrozenOracle(self.state, Ablation(values, baseline, constant_transitions, fade))

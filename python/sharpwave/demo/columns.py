@@ -69,7 +69,7 @@ class Bench:
         return np.asarray(scores.total, np.float64)
 
     def ablation(self, name: str) -> Any:
-        """The view with one thing knocked out: ``ones``, ``permuted``, ``constant``, ``edges``."""
+        """The view with one thing knocked out: ``unfaded``, ``ones``, ``permuted``, ``constant``."""
         if name not in self._views:
             self._views[name] = getattr(self, f"_{name}")()
         return self._views[name]
@@ -79,6 +79,10 @@ class Bench:
         return self.view.ablated(
             values=np.ones_like(self.view.values), baseline=np.zeros_like(self.view.baseline)
         )
+
+    def _unfaded(self) -> Any:
+        """Ends are paid as means to themselves."""
+        return self.view.ablated(fade=0.0)
 
     def _permuted(self) -> Any:
         """Every memory has the value of another one, drawn at random; terminals keep theirs."""
@@ -119,31 +123,6 @@ def cosine(bench: Bench, episodes: Episodes) -> Floats:
     owner = episodes.owner[scored]
     total = np.bincount(owner, similarity[scored], len(episodes))
     return total / np.maximum(np.bincount(owner, minlength=len(episodes)), 1)
-
-
-def faded(bench: Bench, episodes: Episodes) -> Floats:
-    """Coverage in which an end is no means: channel q pays a step only ``1 − d_q(x_t)`` of it.
-
-    ``d_q(x) = clip((⟨x, terminal_q⟩ − low)/(high − low), 0, 1)``: how much the step itself already
-    is what the channel wants. Ends are for the terminal term of a reward to pay.
-    """
-    view = bench.view
-    terminals = view.keys[view.is_terminal]
-    scalar, total, seen = set(view.scalar_channels), np.zeros(len(episodes)), 0
-    for q, name in enumerate(view.channels):
-        fade: Any = 1.0
-        if name not in scalar:
-            low, high = view.channel_ranges[name]
-            fade = 1.0 - np.clip((episodes.steps @ terminals[seen] - low) / (high - low), 0, 1)
-            seen += 1
-        if bench.weights[q]:
-            one = np.zeros(len(bench.weights), np.float32)
-            one[q] = bench.weights[q]
-            step = view.score(
-                episodes.steps, episodes.offsets, weights=one, context=episodes.context
-            ).step
-            total += np.bincount(episodes.owner, step * fade, len(episodes))
-    return total
 
 
 @dataclass(frozen=True)
@@ -192,10 +171,11 @@ COLUMNS: tuple[Column, ...] = (
         _functional("potential"),
     ),
     Column(
-        "faded",
-        "ends faded",
-        "research: coverage where a step earns nothing as a means to what it already is",
-        faded,
+        "unfaded",
+        "no fade",
+        "coverage where a step that is an end itself is paid as a means to it all the same",
+        _ablated("unfaded"),
+        True,
     ),
     Column(
         "ones", "v ≡ 1", "coverage where every memory is worth the same", _ablated("ones"), True

@@ -17,7 +17,8 @@ impl std::ops::Deref for Frozen {
 
 impl Frozen {
     /// The same view with some of its parts replaced: `values` `(N, Q)` by rising id, `baseline`
-    /// `(Q,)`, or every row of P by one and the same. For ablations.
+    /// `(Q,)`, every row of P by one and the same, or another fade.
+    /// For ablations.
     ///
     /// # Errors
     /// [`Error::Invalid`] if an array does not fit or is not finite.
@@ -26,6 +27,7 @@ impl Frozen {
         values: Option<&[f32]>,
         baseline: Option<&[f32]>,
         constant_transitions: bool,
+        fade: Option<f64>,
     ) -> Result<Self> {
         let mut ablated = self.clone();
         let store = &mut ablated.0;
@@ -50,6 +52,10 @@ impl Frozen {
         }
         if let Some(baseline) = baseline {
             store.values.baseline = baseline.to_vec();
+        }
+        if let Some(fade) = fade {
+            store.config.fade = fade;
+            store.config.validate()?;
         }
         if constant_transitions {
             store.graph = store

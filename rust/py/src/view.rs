@@ -185,13 +185,14 @@ impl View {
         values: Option<PyReadonlyArray2<'_, f32>>,
         baseline: Option<PyReadonlyArray1<'_, f32>>,
         constant_transitions: bool,
+        fade: Option<f64>,
     ) -> PyResult<Self> {
         let values = borrowed_if("values", values.as_ref())?;
         let baseline = borrowed_if("baseline", baseline.as_ref())?;
         let ablated = self.ask(py, |store| {
             let ablated = store
                 .frozen()
-                .ablated(values, baseline, constant_transitions)?;
+                .ablated(values, baseline, constant_transitions, fade)?;
             Ok(Store::clone(&ablated))
         })?;
         Ok(Self::new(Arc::new(ablated)))
