@@ -159,7 +159,7 @@ class Words(_Chunker):
         starts = list(range(0, len(words), self.n))
         if len(starts) > 1 and len(words) - starts[-1] < (self.n + 1) // 2:
             starts.pop()
-        for first, last in zip(starts, [*starts[1:], len(words)], strict=True):
+        for first, last in zip(starts, [*starts[1:], len(words)], strict=False):
             yield words[first][0], words[last - 1][1]
 
 

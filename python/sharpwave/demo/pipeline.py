@@ -141,8 +141,7 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
         store, facts = shown_store(probes, stories, base, encoder, terminals, settings)
         progress("building the store", 1, 1)
     report = assemble(settings, probes, measured, base, stories, encoder)
-    report |= facts | {"seconds": clock.seconds}
-    report["timing"] = clock.seconds
+    report |= facts | {"seconds": dict(clock.seconds)}
     (out / "report.json").write_text(
         json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
     )

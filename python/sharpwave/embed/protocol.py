@@ -136,8 +136,9 @@ def weights_hash(model: Any) -> str:
         flat = tensor.detach().reshape(-1)
         stride = max(1, flat.numel() // 4096)
         sample = flat[::stride].float().cpu().numpy()
-        # Rounded to 8 bits of mantissa, so that a bfloat16 copy of a model has the same name.
-        bits = (sample.astype(np.float32).view(np.uint32) + 0x8000) >> 16
+        # Rounded to bfloat16 (half to even), so that a bfloat16 copy of a model has the same name.
+        bits = sample.astype(np.float32).view(np.uint32)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(bits.astype("<u2").tobytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,158 @@
+"""The command line: each command once, and bad input in one line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sharpwave as sw
+
+pytest.importorskip("typer")
+
+from sharpwave import cli, corpus, jobs
+from sharpwave.embed import CallableEmbedder, fingerprint
+from sharpwave.episodes import Words
+
+WORDS = "the bride sea storm garden seeds rain rings danced ship sails plants grew village boat harvest".split()
+
+
+def bag(texts: list[str]) -> np.ndarray:
+    """A bag of words: equal words, equal directions."""
+    rows = np.full((len(texts), 64), 0.01, np.float32)
+    for n, text in enumerate(texts):
+        for word in text.lower().split():
+            rows[n, sum(map(ord, word.strip(".,!"))) % 64] += 1
+    return rows
+
+
+@pytest.fixture(autouse=True)
+def small_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "embedder_from", lambda *_: CallableEmbedder(bag))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "episodes.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        for n in range(24):
+            text = " ".join(rng.choice(WORDS, 30)) + "."
+            row = {"prompt": "Tell me.", "completion": text, "grade": n / 24}
+            out.write(json.dumps(row) + "\n")
+    return path
+
+
+@pytest.fixture
+def store(file: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "store"
+    run("build", file, "--out", out, "--terminal", "wed=the bride danced", "--channel", "grade", "--chunker", "words:6")
+    return out
+
+
+def run(*arguments: Any) -> None:
+    cli.app([str(a) for a in arguments])
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert error.count("\n") == 1 and error.startswith(("error: ", "damaged file: ")), error
+    return error
+
+
+def test_build_writes_a_store(store: Path) -> None:
+    loaded = sw.ValueStore.load(store / "snapshot.safetensors")
+    assert loaded.channels == ["wed", "grade"] and len(loaded) > 1
+    assert loaded.embedder == fingerprint(bag)
+    assert loaded.values.max() > 0
+    notes = json.loads((store / "store.json").read_text())
+    assert notes["terminals"] == {"wed": "the bride danced"} and notes["chunker"] == Words(n=6).config
+
+
+def test_score_and_explain(store: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    run("score", store, file, "--json", "--weight", "wed=1")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 24
+    assert all(r["score"] == pytest.approx(sum(r["step"]), abs=1e-5) for r in rows)
+    run("score", store, file, "--functional", "progress")
+    assert "support" in capsys.readouterr().out
+    run("explain", store, file, "--episode", 3)
+    out = capsys.readouterr().out
+    assert out.startswith("“Tell me.”") and "pay" in out
+
+
+def test_inspect(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    run("inspect", store, "--json")
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["terminals"] == 1 and [c["name"] for c in facts["channels"]] == ["wed", "grade"]
+    run("inspect", store / "snapshot.safetensors")
+    assert "memories" in capsys.readouterr().out
+
+
+def test_probe_and_report(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "probe"
+    run("probe", store, "--out", out)
+    report = json.loads((out / "report.json").read_text())
+    names = {r["name"] for r in report["objectives"][0]["rows"]}
+    assert {"parrot one terminal", "list all terminals", "word salad", "shuffled words"} <= names
+    (out / "report.html").unlink()
+    run("report", out)
+    assert "The exploit table" in (out / "report.html").read_text("utf-8")
+
+
+def test_bad_input_is_one_line(store: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no store" in fails(capsys, "inspect", tmp_path / "nothing")
+    assert "No such file" in fails(capsys, "score", store, tmp_path / "nothing.jsonl")
+    assert "No such file" in fails(capsys, "score", store, tmp_path / "nothing.parquet")
+    assert ".jsonl or .parquet" in fails(capsys, "score", store, store / "store.json.txt")
+    assert "no channel" in fails(capsys, "score", store, file, "--weight", "love=1")
+    assert "--weight" in fails(capsys, "score", store, file, "--weight", "love")
+    assert "functional" in fails(capsys, "score", store, file, "--functional", "nothing")
+    assert "--episode" in fails(capsys, "explain", store, file, "--episode", "99")
+    assert "holds a store" in fails(capsys, "build", file, "--out", store)
+    assert "--chunker" in fails(capsys, "build", file, "--out", tmp_path / "x", "--chunker", "lines:3")
+    assert "--terminal" in fails(capsys, "build", file, "--out", tmp_path / "x", "--terminal", "love")
+    assert "no row has a number" in fails(capsys, "build", file, "--out", tmp_path / "x", "--channel", "love")
+    assert "No such file" in fails(capsys, "report", tmp_path / "nothing.json")
+    assert "--stories" in fails(capsys, "demo", "--stories", "3")
+    assert "Missing argument" in fails(capsys, "build")
+    assert "No such option" in fails(capsys, "inspect", store, "--nothing")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"completion": "x"}\n{oops\n')
+    assert "line 2" in fails(capsys, "score", store, broken)
+    broken.write_text('{"other": 3}\n')
+    assert "row 1" in fails(capsys, "score", store, broken)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "snapshot.safetensors").write_bytes(b"x" * 100)
+    assert fails(capsys, "inspect", damaged)
+
+
+def test_another_embedder_is_refused(store: Path, file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "embedder_from", lambda *_: CallableEmbedder(bag, "another"))
+    assert "another" in fails(capsys, "score", store, file)
+
+
+def test_parquet_and_ready_steps(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    rows = [{"steps": ["a b", "c"], "prompt": "p", "grade": 1.0}, {"steps": ["d"], "prompt": None, "grade": None}]
+    parquet.write_table(arrow.Table.from_pylist(rows), path)
+    read = corpus.read_rows(path)
+    batch = corpus.chunk_rows(read, Words())
+    assert batch.steps == ["p", "a b", "c", "d"] and batch.context.tolist() == [1, 0]
+    grades = corpus.number_columns(read, ["grade"])
+    assert grades[0, 0] == 1 and np.isnan(grades[1, 0])
+    path.write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="Parquet"):
+        corpus.read_rows(path)

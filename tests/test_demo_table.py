@@ -1,0 +1,197 @@
+"""The demo's table, summary, report and check, with a small embedder in place of the models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sharpwave as sw
+from sharpwave.demo import check, pipeline, summary
+from sharpwave.demo import report as reporting
+from sharpwave.demo.columns import COLUMNS, Bench, Episodes
+from sharpwave.demo.probes import load_probes
+from sharpwave.demo.prompts import base_prompts
+from sharpwave.demo.sample import SampleSettings, Story, read_stories, sample_stories
+from sharpwave.demo.table import Ruler, TableSettings, auc, splits
+from sharpwave.episodes import Words
+
+
+def bag(texts: list[str]) -> np.ndarray:
+    """A bag of words in 64 dimensions."""
+    rows = np.full((len(texts), 64), 0.01, np.float32)
+    for n, text in enumerate(texts):
+        for word in text.lower().split():
+            rows[n, sum(ord(c) * (i + 1) for i, c in enumerate(word.strip(".,!"))) % 64] += 1
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+ENCODER = pipeline.Encoder(Words(n=8), bag)
+
+
+def stories(count: int = 40) -> list[Story]:
+    """Base stories: sentences of the probes' stories, shuffled."""
+    rng = np.random.default_rng(0)
+    sentences = [s for o in load_probes().objectives for p in o.stories for s in p.text.split(". ")]
+    return [Story("Write a short story.", ". ".join(rng.choice(sentences, 6))) for _ in range(count)]
+
+
+def test_the_committed_texts() -> None:
+    probes = load_probes()
+    assert [o.held_out for o in probes.objectives].count(True) == 1 and len(probes.tuned) == 3
+    for o in probes.objectives:
+        assert len(o.terminals) == 3 and len(o.stories) == 5
+        assert all(80 <= len(p.text.split()) <= 100 for p in (*o.stories, *o.exploits))
+        names = {p.name for p in probes.rows(o)}
+        assert {"unrelated story", "parrot one terminal", "list all terminals", "word salad", "flattery",
+                "repeat a good chunk", "shuffled words", "source code", "lorem ipsum"} <= names  # fmt: skip
+        assert sum(name.startswith("spam") for name in names) == 3
+
+
+def test_bad_texts_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "probes.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        load_probes(path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="prompt"):
+        load_probes(path)
+
+
+def test_prompts_are_different() -> None:
+    assert len(set(base_prompts())) == len(base_prompts()) >= 40
+
+
+def test_sampling_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def fake(settings: SampleSettings, start: int) -> Any:
+        for first in range(start, settings.stories, settings.batch):
+            asked.append(first)
+            yield [Story("p", f"story {n}") for n in range(first, first + settings.batch)]
+
+    monkeypatch.setattr("sharpwave.demo.sample._sample_from", fake)
+    path = tmp_path / "base.jsonl"
+    settings = SampleSettings(stories=6, batch=2)
+    whole = sample_stories(path, settings)
+    assert asked == [0, 2, 4] and sample_stories(path, settings) == whole and len(asked) == 3
+    path.write_text("\n".join(path.read_text().split("\n")[:4]) + '\n{"torn')
+    assert sample_stories(path, settings) == whole and asked[3:] == [2, 4]
+    sample_stories(path, SampleSettings(stories=6, batch=2, seed=1))
+    assert asked[5:] == [0, 2, 4]
+    assert read_stories(tmp_path / "nothing") == (None, [])
+
+
+def test_auc() -> None:
+    assert auc(np.array([2.0, 3]), np.array([0.0, 1])) == 1
+    assert auc(np.array([1.0]), np.array([1.0])) == 0.5
+    assert auc(np.array([0.0, 2]), np.array([1.0, 1])) == 0.5
+    assert np.isnan(auc(np.array([]), np.array([1.0])))
+
+
+def test_splits_are_disjoint_and_the_same_again() -> None:
+    settings = TableSettings(splits=3)
+    for a, b in zip(splits(40, settings), splits(40, settings), strict=True):
+        assert (a.build == b.build).all() and len(a.ruler) == 6
+        assert sorted([*a.build, *a.ruler]) == list(range(40))
+
+
+def test_a_ruler_without_spread() -> None:
+    z = Ruler.of(np.ones(4)).z(np.array([1.0, 2.0]))
+    assert z[0] == 0 and np.isnan(z[1])
+
+
+@pytest.fixture(scope="module")
+def bench() -> tuple[Bench, Episodes]:
+    base = ENCODER(["Write a short story."] * 40, [s.text for s in stories()])
+    keys = bag(list(load_probes().objectives[0].terminals))
+    store = pipeline.build_store(sw.Config(dim=64), base, {f"t{n}": k for n, k in enumerate(keys)})
+    return Bench(store.frozen(), np.full(3, 1 / 3, np.float32), keys), base
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda c: c.id)
+def test_columns_give_each_episode_a_number(bench: tuple[Bench, Episodes], column: Any) -> None:
+    scores = column.score(*bench)
+    assert scores.shape == (40,) and np.isfinite(scores).all()
+    some = column.score(bench[0], bench[1].take(np.array([3, 1])))
+    np.testing.assert_allclose(some, scores[[3, 1]], atol=1e-5)
+
+
+def test_what_the_ablations_do(bench: tuple[Bench, Episodes]) -> None:
+    view = bench[0].view
+    ones, permuted = bench[0].ablation("ones"), bench[0].ablation("permuted")
+    assert (ones.values == 1).all() and (ones.baseline == 0).all()
+    means = ~view.is_terminal
+    assert (permuted.values[~means] == view.values[~means]).all()
+    np.testing.assert_array_equal(np.sort(permuted.values[means], 0), np.sort(view.values[means], 0))
+    constant = bench[0].ablation("constant")
+    assert (constant.values >= view.drives - 1e-6).all()
+    assert bench[0].ablation("ones") is ones
+
+
+def test_potential_is_a_constant_of_the_prompt(bench: tuple[Bench, Episodes]) -> None:
+    totals = bench[0].score(bench[1], functional="potential")
+    np.testing.assert_allclose(totals, totals[0], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(pipeline, "sample_stories", lambda *_: stories())
+    patch.setattr(pipeline, "minilm_path", lambda: Path("nowhere"))
+    patch.setattr(pipeline, "SentenceTransformer", lambda *_, **__: bag)
+    out = tmp_path_factory.mktemp("demo")
+    settings = pipeline.DemoSettings(
+        out, SampleSettings(stories=40), TableSettings(splits=2), config={"dim": 64}
+    )
+    stages: list[tuple[str, int, int]] = []
+    report = pipeline.run(settings, lambda *s: stages.append(s))
+    patch.undo()
+    assert {s for s, done, total in stages if done == total} >= {"exploit table", "embedding"}
+    return out, report
+
+
+def test_the_run_writes_everything(run: tuple[Path, dict[str, Any]]) -> None:
+    out, report = run
+    assert reporting.load(out) == json.loads(json.dumps(report))
+    page = (out / "report.html").read_text("utf-8")
+    assert "http://" not in page and "https://" not in page and "<img" not in page
+    assert {p.name for p in (out / "plots").iterdir()} >= {"value-map.png", "support.png", "table-storm.png"}
+    store = sw.ValueStore.load(out / "store" / "snapshot.safetensors")
+    assert store.digest() == report["store"]["digest"] and len(store.channels) == 12
+
+
+def test_the_report_has_every_row_and_cell(run: tuple[Path, dict[str, Any]]) -> None:
+    results = list(check._form(run[1]))
+    assert [text for text, ok in results if not ok] == []
+    assert [o["name"] for o in run[1]["objectives"]][-1] == "rescue"
+
+
+def test_failing_cells_stay_visible(run: tuple[Path, dict[str, Any]]) -> None:
+    for o in run[1]["objectives"]:
+        least = min(r["z"]["coverage"] for r in o["rows"] if r["kind"] == "story")
+        most = max(r["z"]["coverage"] for r in o["rows"] if r["kind"] == "exploit")
+        assert o["margin"]["coverage"] == pytest.approx(least - most, abs=2e-3)
+        for r in o["rows"]:
+            if r["kind"] == "exploit" and r["z"]["coverage"] > least + 1e-3:
+                assert "coverage" in r["fails"]
+    assert all(f for f in summary.findings(run[1]))
+
+
+def test_check_says_what_fails(run: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: Any) -> None:
+    bad = json.loads(json.dumps(run[1]))
+    bad["auc"]["tuned"]["coverage"] = 0.5
+    del bad["objectives"][0]["rows"][3]
+    (tmp_path / "report.json").write_text(json.dumps(bad))
+    assert check.main([str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL on/off AUC 0.5" in out and "FAIL wedding: base, five stories" in out
+    assert check.main([str(tmp_path / "nothing.json")]) == 2
+    (tmp_path / "report.json").write_text('{"schema": 1}')
+    assert check.main([str(tmp_path / "report.json")]) == 1
+    (tmp_path / "report.json").write_text("[]")
+    assert check.main([str(tmp_path / "report.json")]) == 2
