@@ -50,7 +50,7 @@ pub struct Config {
     pub rho: f64,
     /// Support from which the gate is fully open (`σ_0`).
     pub sigma_0: f64,
-    /// How much of a channel's pay a step loses by being an end of it itself [f].
+    /// How much of a channel's pay a step loses by being an end of it itself (f).
     pub fade: f64,
     /// The value equation.
     pub equation: Equation,
