@@ -62,17 +62,20 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
         run(*arguments)
     error = capsys.readouterr().err
     assert caught.value.code == 2
-    assert error.count("\n") == 1 and error.startswith(("error: ", "damaged file: ")), error
+    assert error.count("\n") == 1, error
+    assert error.startswith(("error: ", "damaged file: ")), error
     return error
 
 
 def test_build_writes_a_store(store: Path) -> None:
     loaded = sw.ValueStore.load(store / "snapshot.safetensors")
-    assert loaded.channels == ["wed", "grade"] and len(loaded) > 1
+    assert loaded.channels == ["wed", "grade"]
+    assert len(loaded) > 1
     assert loaded.embedder == fingerprint(bag)
     assert loaded.values.max() > 0
     notes = json.loads((store / "store.json").read_text())
-    assert notes["terminals"] == {"wed": "the bride danced"} and notes["chunker"] == Words(n=6).config
+    assert notes["terminals"] == {"wed": "the bride danced"}
+    assert notes["chunker"] == Words(n=6).config
 
 
 def test_score_and_explain(store: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,14 +88,16 @@ def test_score_and_explain(store: Path, file: Path, capsys: pytest.CaptureFixtur
     assert "support" in capsys.readouterr().out
     run("explain", store, file, "--episode", 3)
     out = capsys.readouterr().out
-    assert out.startswith("“Tell me.”") and "pay" in out
+    assert out.startswith("“Tell me.”")
+    assert "pay" in out
 
 
 def test_inspect(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     run("inspect", store, "--json")
     facts = json.loads(capsys.readouterr().out)
-    assert facts["terminals"] == 1 and [c["name"] for c in facts["channels"]] == ["wed", "grade"]
+    assert facts["terminals"] == 1
+    assert [c["name"] for c in facts["channels"]] == ["wed", "grade"]
     run("inspect", store / "snapshot.safetensors")
     assert "memories" in capsys.readouterr().out
 
@@ -150,9 +155,11 @@ def test_parquet_and_ready_steps(tmp_path: Path) -> None:
     parquet.write_table(arrow.Table.from_pylist(rows), path)
     read = corpus.read_rows(path)
     batch = corpus.chunk_rows(read, Words())
-    assert batch.steps == ["p", "a b", "c", "d"] and batch.context.tolist() == [1, 0]
+    assert batch.steps == ["p", "a b", "c", "d"]
+    assert batch.context.tolist() == [1, 0]
     grades = corpus.number_columns(read, ["grade"])
-    assert grades[0, 0] == 1 and np.isnan(grades[1, 0])
+    assert grades[0, 0] == 1
+    assert np.isnan(grades[1, 0])
     path.write_bytes(b"no parquet")
     with pytest.raises(ValueError, match="Parquet"):
         corpus.read_rows(path)

@@ -40,9 +40,11 @@ def stories(count: int = 40) -> list[Story]:
 
 def test_the_committed_texts() -> None:
     probes = load_probes()
-    assert [o.held_out for o in probes.objectives].count(True) == 1 and len(probes.tuned) == 3
+    assert [o.held_out for o in probes.objectives].count(True) == 1
+    assert len(probes.tuned) == 3
     for o in probes.objectives:
-        assert len(o.terminals) == 3 and len(o.stories) == 5
+        assert len(o.terminals) == 3
+        assert len(o.stories) == 5
         assert all(80 <= len(p.text.split()) <= 100 for p in (*o.stories, *o.exploits))
         names = {p.name for p in probes.rows(o)}
         assert {"unrelated story", "parrot one terminal", "list all terminals", "word salad", "flattery",
@@ -76,9 +78,12 @@ def test_sampling_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "base.jsonl"
     settings = SampleSettings(stories=6, batch=2)
     whole = sample_stories(path, settings)
-    assert asked == [0, 2, 4] and sample_stories(path, settings) == whole and len(asked) == 3
+    assert asked == [0, 2, 4]
+    assert sample_stories(path, settings) == whole
+    assert len(asked) == 3
     path.write_text("\n".join(path.read_text().split("\n")[:4]) + '\n{"torn')
-    assert sample_stories(path, settings) == whole and asked[3:] == [2, 4]
+    assert sample_stories(path, settings) == whole
+    assert asked[3:] == [2, 4]
     sample_stories(path, SampleSettings(stories=6, batch=2, seed=1))
     assert asked[5:] == [0, 2, 4]
     assert read_stories(tmp_path / "nothing") == (None, [])
@@ -94,13 +99,15 @@ def test_auc() -> None:
 def test_splits_are_disjoint_and_the_same_again() -> None:
     settings = TableSettings(splits=3)
     for a, b in zip(splits(40, settings), splits(40, settings), strict=True):
-        assert (a.build == b.build).all() and len(a.ruler) == 6
+        assert (a.build == b.build).all()
+        assert len(a.ruler) == 6
         assert sorted([*a.build, *a.ruler]) == list(range(40))
 
 
 def test_a_ruler_without_spread() -> None:
     z = Ruler.of(np.ones(4)).z(np.array([1.0, 2.0]))
-    assert z[0] == 0 and np.isnan(z[1])
+    assert z[0] == 0
+    assert np.isnan(z[1])
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +121,8 @@ def bench() -> tuple[Bench, Episodes]:
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda c: c.id)
 def test_columns_give_each_episode_a_number(bench: tuple[Bench, Episodes], column: Any) -> None:
     scores = column.score(*bench)
-    assert scores.shape == (40,) and np.isfinite(scores).all()
+    assert scores.shape == (40,)
+    assert np.isfinite(scores).all()
     some = column.score(bench[0], bench[1].take(np.array([3, 1])))
     np.testing.assert_allclose(some, scores[[3, 1]], atol=1e-5)
 
@@ -122,7 +130,8 @@ def test_columns_give_each_episode_a_number(bench: tuple[Bench, Episodes], colum
 def test_what_the_ablations_do(bench: tuple[Bench, Episodes]) -> None:
     view = bench[0].view
     ones, permuted = bench[0].ablation("ones"), bench[0].ablation("permuted")
-    assert (ones.values == 1).all() and (ones.baseline == 0).all()
+    assert (ones.values == 1).all()
+    assert (ones.baseline == 0).all()
     means = ~view.is_terminal
     assert (permuted.values[~means] == view.values[~means]).all()
     np.testing.assert_array_equal(np.sort(permuted.values[means], 0), np.sort(view.values[means], 0))
@@ -145,9 +154,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     patch.setattr(pipeline, "minilm_path", lambda: Path("nowhere"))
     patch.setattr(pipeline, "SentenceTransformer", lambda *_, **__: bag)
     out = tmp_path_factory.mktemp("demo")
-    settings = pipeline.DemoSettings(
-        out, SampleSettings(stories=40), TableSettings(splits=2), config={"dim": 64}
-    )
+    settings = pipeline.DemoSettings(out, SampleSettings(stories=40), TableSettings(splits=2), config={"dim": 64})
     stages: list[tuple[str, int, int]] = []
     report = pipeline.run(settings, lambda *s: stages.append(s))
     patch.undo()
@@ -159,10 +166,13 @@ def test_the_run_writes_everything(run: tuple[Path, dict[str, Any]]) -> None:
     out, report = run
     assert reporting.load(out) == json.loads(json.dumps(report))
     page = (out / "report.html").read_text("utf-8")
-    assert "http://" not in page and "https://" not in page and "<img" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<img" not in page
     assert {p.name for p in (out / "plots").iterdir()} >= {"value-map.png", "support.png", "table-storm.png"}
     store = sw.ValueStore.load(out / "store" / "snapshot.safetensors")
-    assert store.digest() == report["store"]["digest"] and len(store.channels) == 12
+    assert store.digest() == report["store"]["digest"]
+    assert len(store.channels) == 12
 
 
 def test_the_report_has_every_row_and_cell(run: tuple[Path, dict[str, Any]]) -> None:
@@ -189,7 +199,8 @@ def test_check_says_what_fails(run: tuple[Path, dict[str, Any]], tmp_path: Path,
     (tmp_path / "report.json").write_text(json.dumps(bad))
     assert check.main([str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "FAIL on/off AUC 0.5" in out and "FAIL wedding: base, five stories" in out
+    assert "FAIL on/off AUC 0.5" in out
+    assert "FAIL wedding: base, five stories" in out
     assert check.main([str(tmp_path / "nothing.json")]) == 2
     (tmp_path / "report.json").write_text('{"schema": 1}')
     assert check.main([str(tmp_path / "report.json")]) == 1

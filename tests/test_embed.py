@@ -23,7 +23,9 @@ def test_a_function_is_an_embedder() -> None:
     embedder = embed.as_embedder(letters)
     assert isinstance(embedder, embed.Embedder)
     rows = embedder(["a", "bb"])
-    assert rows.dtype == np.float32 and rows.shape == (2, 4) and rows.flags.c_contiguous
+    assert rows.dtype == np.float32
+    assert rows.shape == (2, 4)
+    assert rows.flags.c_contiguous
     assert embed.as_embedder(embedder) is embedder
     assert embed.fingerprint(letters) == embed.fingerprint(embedder) == f"callable:{__name__}.letters"
     assert embed.fingerprint(functools.partial(letters)) == embed.fingerprint(letters)
@@ -71,7 +73,8 @@ def test_the_cache_computes_each_text_once() -> None:
     first = cache.embed("m", ["a", "b", "a"], compute)
     again = cache.embed("m", ["b", "c"], compute)
     assert calls == [["a", "b"], ["c"]]
-    assert (first[0] == first[2]).all() and (again[0] == first[1]).all()
+    assert (first[0] == first[2]).all()
+    assert (again[0] == first[1]).all()
     cache.embed("other", ["a"], compute)
     assert calls[-1] == ["a"]
     assert (cache.hits, cache.misses) == (2, 4)
@@ -176,7 +179,8 @@ def test_hidden_states_alone(tiny: Any, pool: str, layer: int) -> None:
     embedder = embed.HiddenStates(tiny, Tokens(), layer=layer, pool=pool)
     texts = ["hello there", "yes", "hello there"]
     rows = embedder(texts)
-    assert rows.shape == (3, 16) and (rows[0] == rows[2]).all()
+    assert rows.shape == (3, 16)
+    assert (rows[0] == rows[2]).all()
     inputs = Tokens()(["yes"], max_length=99)
     with torch.inference_mode():
         hidden = tiny(**inputs, output_hidden_states=True).hidden_states[layer][0]

@@ -17,11 +17,13 @@ CHUNKERS = [Words(n=3), Words(n=12), Sentences(max_words=5), Sentences(), Turns(
 @given(text=st.text(max_size=300), chunker=st.sampled_from(CHUNKERS))
 def test_steps_are_what_their_spans_say(text: str, chunker: episodes.Chunker) -> None:
     episode = chunker("A prompt.", text)
-    assert episode.context == 1 and episode.spans[0] == (-1, -1)
+    assert episode.context == 1
+    assert episode.spans[0] == (-1, -1)
     end = 0
     for step, (a, b) in zip(episode.scored, episode.spans[1:], strict=True):
         assert end <= a < b <= len(text)
-        assert step and "\0" not in step
+        assert step
+        assert "\0" not in step
         end = b
     if "think" not in text.lower():
         said = "".join(episode.scored).replace(" ", "")
@@ -52,7 +54,8 @@ def test_the_prompt_as_context() -> None:
     assert Words()("", "a b").context == 0
     assert Words(prompt_words=2)("one two three", "a").steps[0] == "two three"
     chunked = Sentences(prompt="chunks")("First it was so. Then it was not.", "And now this.")
-    assert chunked.context == 2 and chunked.steps[1] == "Then it was not."
+    assert chunked.context == 2
+    assert chunked.steps[1] == "Then it was not."
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello you."}]
     assert Words()(messages, "x").steps[0] == "Hello you."
 
@@ -110,7 +113,8 @@ def test_a_long_completion_is_quick_and_may_be_cut() -> None:
 def test_batches() -> None:
     batch = chunk_batch(Words(n=2), ["p", None, "q"], ["a b c d", "e", ""])
     assert batch.steps == ["p", "a b", "c d", "e", "q"]
-    assert batch.offsets.tolist() == [0, 3, 4, 5] and batch.context.tolist() == [1, 0, 1]
+    assert batch.offsets.tolist() == [0, 3, 4, 5]
+    assert batch.context.tolist() == [1, 0, 1]
     assert batch.scored.tolist() == [2, 1, 0]
     with pytest.raises(ValueError, match="2 prompts for 1"):
         chunk_batch(Words(), ["a", "b"], ["c"])

@@ -1,54 +1,31 @@
-"""The command line: ``sharpwave demo | build | probe | score | explain | inspect | report``.
+"""The command line's entry: runs a command of `sharpwave.commands`, and words what goes wrong.
 
-A bad file or argument is one clear line on stderr and exit code 2, never a traceback. What the
-commands do is in `sharpwave.demo` and `sharpwave.jobs`; this file parses and prints.
+A bad file or argument is one clear line on stderr and exit code 2, never a traceback.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Generator
 
-try:
-    import typer
-    from rich.console import Console
-    from rich.table import Table
-except ImportError as error:  # pragma: no cover - needs an environment without the extra
-    _missing = error.name
-    _cli = None
-    if not TYPE_CHECKING:
+from sharpwave._lazy import require
 
-        def app() -> NoReturn:
-            """Say which extra is missing."""
-            print(
-                f"error: the command line needs {_missing}: pip install 'sharpwave[demo]'",
-                file=sys.stderr,
-            )
-            raise SystemExit(2)
-else:
-    _cli = typer.Typer(
-        name="sharpwave",
-        help="A value memory for reinforcement learning.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
 
-    def app(arguments: list[str] | None = None) -> None:
-        """The entry point: runs a command, and turns what a user can cause into one line."""
-        with one_line():
-            code = _cli(arguments, standalone_mode=False)
-        if isinstance(code, int) and code:
-            raise SystemExit(code)
+def app(arguments: list[str] | None = None) -> None:
+    """Run the command of ``arguments``, by default the process's own."""
+    with one_line():
+        require("typer", "demo")
+        require("rich", "demo")
+        from sharpwave.commands import commands
+
+        code = commands(arguments, standalone_mode=False)
+    if isinstance(code, int) and code:
+        raise SystemExit(code)
 
 
 @contextlib.contextmanager
-def one_line() -> Iterator[None]:
+def one_line() -> Generator[None]:
     """Errors of files and arguments become one line on stderr and exit code 2."""
     try:
         yield
@@ -80,233 +57,6 @@ def one_line() -> Iterator[None]:
             raise SystemExit(0) from None
         print(f"error: {' '.join(shown.split())}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _progress() -> Any:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description:<20}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-
-
-@contextlib.contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each stage that reports ``(stage, done, total)``; none until one does."""
-    bars = _progress()
-    tasks: dict[str, Any] = {}
-
-    def report(stage: str, done: int, total: int) -> None:
-        bars.start()
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(stage, total=total)
-        bars.update(tasks[stage], completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if tasks:
-            bars.stop()
-
-
-if _cli is not None:
-    _Out = Annotated[Path, typer.Option(help="directory for everything that is written")]
-    _File = Annotated[Path, typer.Argument(help=".jsonl or .parquet, one episode a row")]
-    _Store = Annotated[Path, typer.Argument(help="a store: its directory or its snapshot")]
-    _Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
-    _Embedder = Annotated[
-        str | None,
-        typer.Option(help="path of a sentence-transformers model; default: the store's, or MiniLM"),
-    ]
-    _Weights = Annotated[
-        list[str] | None,
-        typer.Option("--weight", help="channel=number, repeatable; default: equal weights"),
-    ]
-    _Functional = Annotated[str, typer.Option(help="coverage, progress, mean or potential")]
-
-    @_cli.command()
-    def demo(
-        out: _Out = Path("runs/demo"),
-        quick: Annotated[bool, typer.Option(help="the two-minute form")] = False,
-        seed: Annotated[int, typer.Option(help="of the sampling and the splits")] = 0,
-        stories: Annotated[int | None, typer.Option(help="how many base stories")] = None,
-        splits: Annotated[int | None, typer.Option(help="how many splits")] = None,
-    ) -> None:
-        """Sample a small language model, build a store, and try to exploit it: the exploit table."""
-        from dataclasses import replace
-
-        from sharpwave.demo.pipeline import DemoSettings, run
-
-        settings = DemoSettings.short(out, seed) if quick else DemoSettings.full(out, seed)
-        if stories is not None:
-            if stories < 16:
-                raise ValueError(f"--stories must be at least 16, got {stories}")
-            settings = replace(settings, sample=replace(settings.sample, stories=stories))
-        if splits is not None:
-            if splits < 1:
-                raise ValueError(f"--splits must be at least 1, got {splits}")
-            settings = replace(settings, table=replace(settings.table, splits=splits))
-        with stages() as progress:
-            report = run(settings, progress)
-        print_report(report)
-        Console().print(f"\n[bold]{out / 'report.html'}[/bold]")
-
-    @_cli.command()
-    def build(
-        file: _File,
-        out: Annotated[Path, typer.Option(help="the store's directory")],
-        terminal: Annotated[
-            list[str] | None, typer.Option(help="name=a sentence to approach; repeatable")
-        ] = None,
-        channel: Annotated[
-            list[str] | None, typer.Option(help="a numeric field to learn from; repeatable")
-        ] = None,
-        embedder: _Embedder = None,
-        chunker: Annotated[
-            str, typer.Option(help="words:N, sentences:N or turns:N")
-        ] = "sentences:16",
-    ) -> None:
-        """Build a store from episodes in a file."""
-        from sharpwave import jobs
-
-        with stages() as progress:
-            facts = jobs.build(
-                file, out, terminal or [], channel or [], embedder, chunker, progress
-            )
-        print(
-            f"{out}: {facts['memories']} memories, {facts['associations']} associations "
-            f"of {facts['episodes']} episodes ({facts['steps']} steps)"
-        )
-
-    @_cli.command()
-    def score(
-        store: _Store,
-        file: _File,
-        functional: _Functional = "coverage",
-        weight: _Weights = None,
-        embedder: _Embedder = None,
-        as_json: _Json = False,
-    ) -> None:
-        """Score the episodes of a file against a store: one line an episode."""
-        from sharpwave import jobs
-
-        rows = jobs.score(store, file, functional, weight or [], embedder)
-        if as_json:
-            for row in rows:
-                print(json.dumps(row, ensure_ascii=False))
-            return
-        table = Table("episode", "score", "support", "edge", "steps", "text", box=None)
-        for row in rows:
-            table.add_row(
-                str(row["episode"]),
-                f"{row['score']:+.4f}",
-                f"{row['support']:.2f}",
-                f"{row['edge']:.2f}",
-                str(row["steps"]),
-                row["text"][:60],
-            )
-        Console().print(table, markup=False)
-
-    @_cli.command()
-    def explain(
-        store: _Store,
-        file: _File,
-        episode: Annotated[int, typer.Option(help="which row of the file, from 0")] = 0,
-        functional: _Functional = "coverage",
-        weight: _Weights = None,
-        embedder: _Embedder = None,
-    ) -> None:
-        """Say, step by step, which memories and associations paid for an episode."""
-        from sharpwave import jobs
-
-        for line in jobs.explain(store, file, episode, functional, weight or [], embedder):
-            print(line)
-
-    @_cli.command()
-    def inspect(store: _Store, as_json: _Json = False) -> None:
-        """Show what a store holds: channels, its most valuable memories, its strongest ways."""
-        from sharpwave import jobs
-
-        facts = jobs.inspect(store)
-        if as_json:
-            print(json.dumps(facts, ensure_ascii=False, indent=1))
-            return
-        for line in jobs.inspect_lines(facts):
-            print(line)
-
-    @_cli.command()
-    def probe(
-        store: _Store,
-        base: Annotated[
-            Path | None,
-            typer.Option(help="base episodes for the ruler; default: what it was built from"),
-        ] = None,
-        probes: Annotated[
-            Path | None, typer.Option(help="texts as in demo/probes.json; default: made here")
-        ] = None,
-        out: _Out = Path("runs/probe"),
-        embedder: _Embedder = None,
-    ) -> None:
-        """Run the exploit table on one's own store."""
-        from sharpwave import jobs
-
-        with stages() as progress:
-            report = jobs.probe(store, base, probes, out, embedder, progress)
-        print_report(report)
-        print(out / "report.html")
-
-    @_cli.command()
-    def report(
-        run: Annotated[Path, typer.Argument(help="a run's directory, or its report.json")] = Path(
-            "runs/demo"
-        ),
-    ) -> None:
-        """Rebuild report.html and the plots from report.json."""
-        from sharpwave.demo import report as reporting
-
-        data = reporting.load(run)
-        page = reporting.write(data, run if run.is_dir() else run.parent)
-        print(page)
-
-
-def print_report(report: Any) -> None:
-    """The default's column beside cosine, and the claims, on the terminal."""
-    from sharpwave.demo.columns import DEFAULT
-    from sharpwave.demo.report import signed
-
-    console = Console()
-    columns = [c for c in report["columns"] if c["id"] in ("cosine", DEFAULT, "ones")]
-    for o in report["objectives"]:
-        held = " (held out of all tuning)" if o["held_out"] else ""
-        table = Table(
-            f"{o['name']}{held}", *(c["title"] for c in columns), box=None, padding=(0, 2)
-        )
-        for row in o["rows"]:
-            cells = []
-            for c in columns:
-                failed = c["id"] in row["fails"]
-                text = signed(row["z"].get(c["id"])) + (" ✗" if failed else "")
-                cells.append(f"[red]{text}[/red]" if failed else text)
-            table.add_row(row["name"].replace("[", r"\["), *cells)
-        console.print(table)
-    for claim in report.get("claims", ()):
-        mark = "[green]✓[/green]" if claim["ok"] else "[red]✗[/red]"
-        value = "–" if claim["value"] is None else f"{claim['value']:+.2f}"
-        console.print(f"{mark} {claim['text']}: {value}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,12 @@ def _row(path: Path, number: int, data: Any) -> Row:
         for k, v in data.items()
         if isinstance(v, int | float) and not isinstance(v, bool)
     }
-    return Row(data.get("prompt"), "" if text is None else text, steps, numbers)
+    return Row(
+        data.get("prompt"),
+        "" if text is None else text,
+        None if steps is None else list(steps),
+        numbers,
+    )
 
 
 def chunk_rows(rows: Sequence[Row], chunker: Chunker) -> Batch:
