@@ -110,7 +110,7 @@ def make_targets() -> set[str]:
 def subcommand_exists(arguments: list[str]) -> bool:
     """The subcommand of the command line, and the options given to it."""
     typer = pytest.importorskip("typer")
-    from sharpwave import cli
+    from sharpwave import commands as cli
 
     (group,) = (thing for thing in vars(cli).values() if isinstance(thing, typer.Typer))
     command = typer.main.get_command(group)
