@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Habituation, Oracle, Settings
 from oracle.arithmetic import LANES, Histogram, dot, dot1, kappa, median, normalise, splitmix64
@@ -118,6 +118,7 @@ def test_without_epsilon_P_is_the_empirical_frequency(paths: list[list[int]]) ->
     assert dict(zip(zip(source, target, strict=True), weight, strict=True)) == expected
 
 
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1))
 def test_return_values_solve_the_linear_system(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -35,6 +35,7 @@ configs = st.fixed_dictionaries(
         "w_surprise": st.sampled_from([0.0, 0.7]),
         "w_drive": st.sampled_from([0.0, 0.8]),
         "rho": st.sampled_from([0.0, 0.2, 1.0]),
+        "fade": st.sampled_from([0.0, 0.5, 1.0]),
         "sigma_0": st.sampled_from([0.02, 0.5]),
         "equation": st.sampled_from(["stopping", "return"]),
         "capacity": st.sampled_from([None, 4, 8, 12]),

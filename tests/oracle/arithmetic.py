@@ -44,8 +44,8 @@ def dot1(x: F32, y: F32) -> float:
 
 
 def normalise(x: Any) -> F32:
-    """x / ‖x‖: the norm in float64, summed in index order, the quotient rounded to float32 once."""
-    wide = np.asarray(x, np.float64)
+    """x / ‖x‖ of a float32 row: the norm in float64, summed in index order, the quotient rounded to float32 once."""
+    wide = np.asarray(x, np.float32).astype(np.float64)
     norm = np.sqrt(np.cumsum(wide * wide)[-1])
     if not (np.isfinite(norm) and norm > 0):
         raise ValueError("a zero, NaN or infinite row has no direction")
