@@ -6,7 +6,7 @@ second encoder, so that one set of weights is all there is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +106,7 @@ class Policy:
                 named[name].copy_(value)
 
     @contextmanager
-    def base(self) -> Iterator[None]:
+    def base(self) -> Generator[None]:
         """The model without its adapter, and no gradient."""
         with torch.no_grad(), self.model.disable_adapter():
             yield

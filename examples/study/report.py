@@ -6,12 +6,13 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from examples.study import gold
 from examples.study.run import plan
-from examples.study.verdict import GOLD, Record, interval, moving, read_all, verdict
+from examples.study.verdict import GOLD, Floats, Record, interval, moving, read_all, verdict
 
 DOCUMENT = Path("docs/study.md")
 IMAGES = Path("docs/img")
@@ -39,7 +40,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def verdicts(records: Sequence[Record], settings: dict) -> str:
+def verdicts(records: Sequence[Record], settings: dict[str, Any]) -> str:
     """Which arms collapsed and which did not: finished runs only."""
     steps = settings["window"]["last_steps"]
     judges = {r.seed: r for r in records if r.arm == "judge" and r.finished}
@@ -166,7 +167,7 @@ def curves(records: Sequence[Record], path: Path) -> None:
 
     arms = by_arm(records)
     figure, axes = plt.subplots(3, 3, figsize=(13, 10), constrained_layout=True)
-    colours = plt.get_cmap("tab20").colors
+    colours = [plt.get_cmap("tab20")(n) for n in range(20)]
     for n, (arm, runs) in enumerate(arms.items()):
         for axis, (name, title) in zip(axes.flat, PANELS, strict=False):
             _band(axis, [moving(r.series(name), 5) for r in runs], colours[n % 20], arm)
@@ -184,7 +185,7 @@ def curves(records: Sequence[Record], path: Path) -> None:
     plt.close(figure)
 
 
-def _band(axis, series: list, colour, label: str) -> None:
+def _band(axis: Any, series: list[Floats], colour: Any, label: str) -> None:
     length = min(len(s) for s in series)
     stacked = np.stack([s[:length] for s in series])
     axis.plot(stacked.mean(0), color=colour, lw=1, label=label)
@@ -200,7 +201,7 @@ def fill(document: str, name: str, content: str) -> str:
     return pattern.sub(lambda m: f"{m[1]}\n{content}\n\n{m[2]}", document)
 
 
-def write(results: Path, document: Path, images: Path, settings: dict) -> None:
+def write(results: Path, document: Path, images: Path, settings: dict[str, Any]) -> None:
     """All of it."""
     records = read_all(results)
     text = document.read_text("utf-8")

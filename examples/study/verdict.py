@@ -132,7 +132,7 @@ def verdict(summary: Mapping[str, float], gold: Mapping[str, Any]) -> tuple[str,
 
 def moving(values: Floats, width: int) -> Floats:
     """Means of the last ``width`` values, of fewer at the beginning."""
-    return np.array([np.nanmean(values[max(0, n - width + 1) : n + 1]) for n in range(len(values))])
+    return np.array([float(np.nanmean(values[max(0, n - width + 1) : n + 1])) for n in range(len(values))], np.float64)
 
 
 def read_all(directory: Path) -> list[Record]:
