@@ -2,7 +2,8 @@
 
 A file's `python` blocks run in order and share a namespace, in an empty directory. A `text` block right after one is
 what it prints; numbers may differ by one in the last digit shown, because an encoder's own arithmetic is not
-ours to fix. `sh` blocks are looked at, not run. A `tree` block is a list of paths, indented below their folder.
+ours to fix. `.venv/bin/python tests/test_docs.py` writes those blocks anew. `sh` blocks are looked at, not run. A `tree`
+block is a list of paths, indented below their folder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import re
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,3 +173,30 @@ def test_make_help_lists_every_public_target() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.M)
     assert phony is not None
     assert set(phony[1].split()) == explained
+
+
+def rewrite(page: Path) -> None:
+    """Put what each `python` block prints into the `text` block right after it, if there is one."""
+    text = page.read_text()
+    matches = list(FENCE.finditer(text))
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    parts, place = [], 0
+    for match, after in zip(matches, [*matches[1:], None], strict=True):
+        parts.append(text[place : match.end()])
+        place = match.end()
+        if match["language"] != "python":
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(match["code"], str(page), "exec", dont_inherit=True), namespace)
+        if after is not None and after["language"] == "text" and not text[match.end() : after.start()].strip():
+            lines = "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+            parts.append(f"\n\n```text\n{lines}\n```")
+            place = after.end()
+    page.write_text("".join([*parts, text[place:]]))
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        if "```python" in page.read_text():
+            with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
+                rewrite(page)
