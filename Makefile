@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python lint format bench docs deny lock clean study study-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda lint format bench docs deny lock clean study study-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -42,6 +42,9 @@ test-rust: setup ## the Rust tests alone
 test-python: setup ## the Python tests alone, documentation included
 	$(BIN)/python -m pytest -n $(WORKERS)
 
+test-cuda: setup ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m cuda
+
 lint: setup ## formatting, clippy, rustdoc, ruff, pyright, stubtest: warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
@@ -60,7 +63,7 @@ bench: setup ## benchmarks, each beside its peer: runs/bench/
 	mkdir -p runs/bench
 	cargo bench --locked -p sharpwave-core
 	if compgen -G 'benches/python/bench_*.py' > /dev/null; then \
-	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest benches/python -p no:xdist --benchmark-enable \
+	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest benches/python -p no:xdist --benchmark-enable --benchmark-timer time.process_time \
 	    --benchmark-json runs/bench/python.json; fi
 
 study: setup ## train every arm of the study, from where it was stopped (hours): study/results/

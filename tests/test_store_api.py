@@ -124,7 +124,8 @@ def test_config_of_the_interface() -> None:
 
 
 def forms(rows: np.ndarray) -> dict[str, Any]:
-    torch = pytest.importorskip("torch")
+    import torch
+
     wide = np.zeros((2 * len(rows), 2 * DIM), np.float32)
     wide[::2, ::2] = rows
     tensor = torch.from_numpy(rows.copy())
@@ -180,7 +181,8 @@ def assert_equal(a: sw.Scores, b: sw.Scores) -> None:
 
 
 def test_half_precision_and_integers(store: sw.ValueStore) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     rows = unit_rows(4, seed=2)
     for narrow in (torch.bfloat16, torch.float16):
         tensor = torch.from_numpy(rows).to(narrow)
@@ -191,7 +193,8 @@ def test_half_precision_and_integers(store: sw.ValueStore) -> None:
 
 
 def test_tensors_that_hold_no_rows(store: sw.ValueStore) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     with pytest.raises(TypeError, match="steps"):
         store.score(torch.eye(DIM).to_sparse())
     with pytest.raises(TypeError, match="steps"):
@@ -202,17 +205,17 @@ def test_tensors_that_hold_no_rows(store: sw.ValueStore) -> None:
         store.score(torch.ones(2, DIM, dtype=torch.bool))
 
 
+@pytest.mark.cuda
 def test_cuda_tensors(store: sw.ValueStore) -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    import torch
+
     rows = torch.from_numpy(unit_rows(6, seed=2))
     assert_equal(store.score(rows), store.score(rows.cuda()))
     assert_equal(store.score(rows), store.score(rows.cuda().double()))
 
 
 def test_no_copy_of_what_fits() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
     from sharpwave import coerce
 
     rows = unit_rows(4)
