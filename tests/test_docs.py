@@ -2,8 +2,8 @@
 
 A file's `python` blocks run in order and share a namespace, in an empty directory. A `text` block right after one is
 what it prints; numbers may differ by one in the last digit shown, because an encoder's own arithmetic is not
-ours to fix. `.venv/bin/python tests/test_docs.py` writes those blocks anew. `sh` blocks are looked at, not run. A `tree`
-block is a list of paths, indented below their folder.
+ours to fix. `.venv/bin/python tests/test_docs.py` writes those blocks anew. `sh` blocks are looked at, not run. A
+`tree` block is a list of paths, indented below their folder.
 """
 
 from __future__ import annotations
