@@ -251,7 +251,7 @@ class View:
                 shown[i] = max(shown.get(i, 0.0), phi)
 
     def _fade(self, x: F32) -> F64:
-        """1 − f·clip((⟨x, terminal_q⟩ − low)/(high − low), 0, 1) per channel; 1 for a scalar one: an end is no means."""
+        """1 − f·clip((⟨x, terminal_q⟩ − low)/(high − low), 0, 1) per channel; 1 for a scalar one: no end is a means."""
         f = self.state.settings.fade if self.ablation.fade is None else self.ablation.fade
         reach = [
             0.0 if c.terminal is None else ramp(dot1(x, self.state.memories[c.terminal].key), c.low, c.high)
