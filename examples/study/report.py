@@ -16,7 +16,7 @@ from examples.study.verdict import GOLD, Floats, Record, interval, moving, read_
 
 DOCUMENT = Path("docs/study.md")
 IMAGES = Path("docs/img")
-KLS = (0.05, 0.1, 0.2, 0.4)
+KLS = (0.1, 0.2, 0.4, 0.8)
 PANELS = (
     ("reward", "reward (z against base)"),
     ("kl", "KL from base, nats a token"),

@@ -19,13 +19,14 @@ RESULTS = Path("study/results")
 WORK = Path("runs/study")
 
 # The order of `make study`: what the claims stand on first, three seeds each; the rest once.
-HEADLINE = ("judge", "instrumental", "judge-kl", "cosine", "instrumental-habituation", "instrumental-judge")
+HEADLINE = ("judge", "instrumental", "instrumental-habituation", "judge-kl", "instrumental-judge", "cosine")
 OTHERS = (
+    "instrumental-full",
+    "instrumental-kl",
     "instrumental-ones",
     "instrumental-constant",
     "instrumental-online",
     "instrumental-divergence",
-    "instrumental-full",
     "judge-fewshot",
     "judge-trained",
     "instrumental-storm",
@@ -40,8 +41,8 @@ OTHERS = (
 
 def plan() -> list[tuple[str, int]]:
     """Arms and seeds in order: seed 0 of everything before the other seeds of the headline arms."""
-    first = [(arm, 0) for arm in HEADLINE + OTHERS[:2]]
-    return first + [(arm, seed) for seed in (1, 2) for arm in HEADLINE] + [(arm, 0) for arm in OTHERS[2:]]
+    first = [(arm, 0) for arm in HEADLINE + OTHERS[:4]]
+    return first + [(arm, seed) for seed in (1, 2) for arm in HEADLINE] + [(arm, 0) for arm in OTHERS[4:]]
 
 
 def one(arm: str, seed: int, device: str = "cpu", results: Path = RESULTS) -> None:
