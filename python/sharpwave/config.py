@@ -31,7 +31,7 @@ class Config:
     tau: float = 0.20
     """τ in [-1, 1): at or below this cosine nothing is known."""
 
-    power: int = 2
+    power: int | float = 2
     """p, a whole number from 1: how steeply activation rises with the cosine."""
 
     epsilon: float = 0.02
@@ -134,7 +134,7 @@ def _typed(name: str, kind: str, value: Any) -> Any:
     match kind:
         case "int | None" if value is None:
             return None
-        case "int" | "int | None":
+        case "int" | "int | float" | "int | None":
             whole = coerce.count(name, value)
             if whole >= 1 << 32:
                 raise ValueError(f"{name}: {whole} is too large")
