@@ -15,6 +15,4 @@ def require(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtra(
-            f"{module} is needed for this ({error}): pip install 'sharpwave[{extra}]'"
-        ) from None
+        raise MissingExtra(f"{module} is needed for this ({error}): pip install 'sharpwave[{extra}]'") from None

@@ -81,19 +81,13 @@ def _row(path: Path, number: int, data: Any) -> Row:
         raise ValueError(f"{path}, row {number}: expected an object, got {type(data).__name__}")
     steps = data.get("steps")
     text = next((data[f] for f in TEXT_FIELDS if data.get(f) is not None), None)
-    if steps is not None and not (
-        isinstance(steps, Sequence) and all(isinstance(s, str) for s in steps)
-    ):
+    if steps is not None and not (isinstance(steps, Sequence) and all(isinstance(s, str) for s in steps)):
         raise ValueError(f"{path}, row {number}: steps must be a list of texts")
     if text is None and steps is None:
         raise ValueError(f"{path}, row {number}: has none of {', '.join(TEXT_FIELDS)}, steps")
     if text is not None and not isinstance(text, str | Sequence):
         raise ValueError(f"{path}, row {number}: a completion is a text or a list of messages")
-    numbers = {
-        k: float(v)
-        for k, v in data.items()
-        if isinstance(v, int | float) and not isinstance(v, bool)
-    }
+    numbers = {k: float(v) for k, v in data.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return Row(
         data.get("prompt"),
         "" if text is None else text,
@@ -105,9 +99,7 @@ def _row(path: Path, number: int, data: Any) -> Row:
 def chunk_rows(rows: Sequence[Row], chunker: Chunker) -> Batch:
     """The rows as episodes; a row with ready steps keeps them, its prompt is one context step."""
     parts = [
-        chunk_batch(chunker, [row.prompt], [row.completion])
-        if row.steps is None
-        else _ready(row, chunker)
+        chunk_batch(chunker, [row.prompt], [row.completion]) if row.steps is None else _ready(row, chunker)
         for row in rows
     ]
     lengths = [len(p.steps) for p in parts]
@@ -135,6 +127,6 @@ def number_columns(rows: Sequence[Row], names: Sequence[str]) -> NDArray[np.floa
     for name in names:
         if not any(name in row.numbers for row in rows):
             raise ValueError(f"no row has a number {name!r}")
-    return np.array(
-        [[row.numbers.get(name, float("nan")) for name in names] for row in rows], np.float64
-    ).reshape(len(rows), len(names))
+    return np.array([[row.numbers.get(name, float("nan")) for name in names] for row in rows], np.float64).reshape(
+        len(rows), len(names)
+    )

@@ -177,9 +177,7 @@ class Sentences(_Chunker):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.min_words <= self.max_words:
-            raise ValueError(
-                f"1 <= min_words <= max_words must hold, got {self.min_words}, {self.max_words}"
-            )
+            raise ValueError(f"1 <= min_words <= max_words must hold, got {self.min_words}, {self.max_words}")
 
     def pieces(self, text: str) -> Iterator[Span]:
         groups: list[list[Span]] = []
@@ -239,9 +237,7 @@ class Turns(_Chunker):
 _WORD = re.compile(r"[^\s\0]+")
 _LONG_WORD = 64
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]»]*$")
-_ABBREVIATIONS = frozenset(
-    "mr. mrs. ms. dr. prof. st. jr. sr. vs. etc. e.g. i.e. no. fig. eq. approx.".split()
-)
+_ABBREVIATIONS = frozenset("mr. mrs. ms. dr. prof. st. jr. sr. vs. etc. e.g. i.e. no. fig. eq. approx.".split())
 _THINK_OPEN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _THINK_CLOSE = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
@@ -340,9 +336,7 @@ def _message_text(message: Any, number: int) -> str:
 # Batches and tokens --------------------------------------------------------------------------
 
 
-def chunk_batch(
-    chunker: Chunker, prompts: Sequence[Text | None], completions: Sequence[Text]
-) -> Batch:
+def chunk_batch(chunker: Chunker, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Batch:
     """Episodes of ``prompts`` and ``completions``, pair by pair.
 
     Raises:

@@ -242,8 +242,7 @@ def inspect(path: Path, most: int = 8) -> dict[str, Any]:
                 "baseline": round(float(store.baseline[q]), 4),
                 "says": notes.get("terminals", {}).get(name),
                 "best": [
-                    {"id": int(ids[n]), "value": round(float(store.values[n, q]), 4)}
-                    | {"text": texts[n] or ""}
+                    {"id": int(ids[n]), "value": round(float(store.values[n, q]), 4)} | {"text": texts[n] or ""}
                     for n in best
                 ],
             }

@@ -76,9 +76,7 @@ class Bench:
 
     def _ones(self) -> Any:
         """Every memory is worth 1 on every channel, and the ordinary memory nothing."""
-        return self.view.ablated(
-            values=np.ones_like(self.view.values), baseline=np.zeros_like(self.view.baseline)
-        )
+        return self.view.ablated(values=np.ones_like(self.view.values), baseline=np.zeros_like(self.view.baseline))
 
     def _unfaded(self) -> Any:
         """Ends are paid as means to themselves."""
@@ -100,9 +98,9 @@ class Bench:
         ids = self.view.ids
         source, target, weight = self.view.edges()
         mass = np.asarray(self.view.mass, np.float64)
-        row = np.bincount(
-            np.searchsorted(ids, target), weight * mass[np.searchsorted(ids, source)], len(ids)
-        ) / max(float(mass.sum()), 1e-12)
+        row = np.bincount(np.searchsorted(ids, target), weight * mass[np.searchsorted(ids, source)], len(ids)) / max(
+            float(mass.sum()), 1e-12
+        )
         row[np.argsort(-row, kind="stable")[self.view.config.max_out :]] = 0.0
         drive = self.view.drives.astype(np.float64)
         value = drive.copy()
@@ -148,9 +146,7 @@ DEFAULT = "coverage"
 BASELINE = "cosine"
 
 COLUMNS: tuple[Column, ...] = (
-    Column(
-        BASELINE, "cosine", "mean cosine of the steps to the terminals: no store at all", cosine
-    ),
+    Column(BASELINE, "cosine", "mean cosine of the steps to the terminals: no store at all", cosine),
     Column(
         DEFAULT,
         "coverage",
@@ -177,9 +173,7 @@ COLUMNS: tuple[Column, ...] = (
         _ablated("unfaded"),
         True,
     ),
-    Column(
-        "ones", "v ≡ 1", "coverage where every memory is worth the same", _ablated("ones"), True
-    ),
+    Column("ones", "v ≡ 1", "coverage where every memory is worth the same", _ablated("ones"), True),
     Column(
         "permuted",
         "v permuted",

@@ -101,9 +101,7 @@ def probe_store(
         "base": {
             "stories": len(base),
             "prompts": len({completion_text(r.prompt) for r in base if r.prompt is not None}),
-            "words": round(
-                float(np.mean([len(completion_text(r.completion).split()) for r in base])), 1
-            ),
+            "words": round(float(np.mean([len(completion_text(r.completion).split()) for r in base])), 1),
             "steps": len(batch.steps),
             "examples": [
                 {
@@ -113,17 +111,12 @@ def probe_store(
                 for r in base[:3]
             ],
         },
-        "columns": [
-            {"id": c.id, "title": c.title, "about": c.about, "ablation": c.ablation}
-            for c in COLUMNS
-        ],
+        "columns": [{"id": c.id, "title": c.title, "about": c.about, "ablation": c.ablation} for c in COLUMNS],
         "objectives": objectives,
         "off_objective": [],
         "auc": {"tuned": {}, "objective": {}},
         "succession": summary.succession(measured),
-        "support": viz.histogram_data(
-            {"base episodes": store.value(ruler.steps[ruler.is_scored])[1]}
-        ),
+        "support": viz.histogram_data({"base episodes": store.value(ruler.steps[ruler.is_scored])[1]}),
         "claims": [],
         "findings": ["One split: if the store was built from these base episodes, in sample."],
         "store": {
@@ -137,9 +130,7 @@ def probe_store(
         "explain": None,
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(
-        json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
+    (out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     reporting.write(report, out)
     return report
 
@@ -158,9 +149,7 @@ def _objective(
     value = np.where(store.is_terminal, -np.inf, store.values[:, columns].mean(axis=1))
     best = store.texts[int(np.argmax(value))] if len(store) else None
     episode = completion_text(base[0].completion) or " ".join(base[0].steps or ())
-    return Objective(
-        name, name, False, sentences, (), made_exploits(sentences, best or "", episode)
-    )
+    return Objective(name, name, False, sentences, (), made_exploits(sentences, best or "", episode))
 
 
 def _measure(

@@ -97,8 +97,6 @@ def _objective(data: Mapping[str, Any]) -> Objective:
         title=data["title"],
         held_out=bool(data["held_out"]),
         terminals=tuple(data["terminals"]),
-        stories=tuple(
-            Probe(f"story {n}", "story", text) for n, text in enumerate(data["stories"], 1)
-        ),
+        stories=tuple(Probe(f"story {n}", "story", text) for n, text in enumerate(data["stories"], 1)),
         exploits=tuple(Probe(p["name"], "exploit", p["text"]) for p in data["exploits"]),
     )

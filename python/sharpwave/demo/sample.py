@@ -105,9 +105,7 @@ def _sample_from(settings: SampleSettings, start: int) -> Iterator[list[Story]]:
         torch.manual_seed(settings.seed * 1_000_003 + first)
         yield [
             Story(prompt, text)
-            for prompt, text in zip(
-                chosen, complete(model, tokenizer, chosen, settings), strict=True
-            )
+            for prompt, text in zip(chosen, complete(model, tokenizer, chosen, settings), strict=True)
         ]
 
 
@@ -116,9 +114,7 @@ def complete(model: Any, tokenizer: Any, prompts: list[str], settings: SampleSet
     torch = require("torch", "demo")
     if tokenizer.chat_template:
         texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True
-            )
+            tokenizer.apply_chat_template([{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True)
             for p in prompts
         ]
     else:

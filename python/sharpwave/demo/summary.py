@@ -43,9 +43,7 @@ def objective_summary(measured: Measured) -> dict[str, Any]:
         fails = []
         for column, z in median.items():
             least, most = worst[column]
-            if (probe.kind == "story" and not z[n] > most) or (
-                probe.kind == "exploit" and not z[n] < least
-            ):
+            if (probe.kind == "story" and not z[n] > most) or (probe.kind == "exploit" and not z[n] < least):
                 fails.append(column)
         rows.append(
             {
@@ -54,8 +52,7 @@ def objective_summary(measured: Measured) -> dict[str, Any]:
                 "text": probe.text,
                 "z": {c: number(z[n]) for c, z in median.items()},
                 "range": {
-                    c: [number(float(z[:, n].min())), number(float(z[:, n].max()))]
-                    for c, z in measured.z.items()
+                    c: [number(float(z[:, n].min())), number(float(z[:, n].max()))] for c, z in measured.z.items()
                 },
                 "fails": fails,
             }
@@ -81,8 +78,7 @@ def _base_row(measured: Measured) -> dict[str, Any]:
         "text": "",
         "z": {c: number(float(np.median(z))) for c, z in pooled.items()},
         "range": {
-            c: [number(float(np.quantile(z, 0.05))), number(float(np.quantile(z, 0.95)))]
-            for c, z in pooled.items()
+            c: [number(float(np.quantile(z, 0.05))), number(float(np.quantile(z, 0.95)))] for c, z in pooled.items()
         },
         "fails": [],
     }
@@ -118,10 +114,7 @@ def off_objective(all_measured: Sequence[Measured]) -> list[dict[str, Any]]:
     for measured in all_measured:
         for name in [m.objective.name for m in all_measured]:
             own = name == measured.objective.name
-            z = {
-                c: story_z(measured, c) if own else foreign_z(measured, [name], c)
-                for c in measured.z
-            }
+            z = {c: story_z(measured, c) if own else foreign_z(measured, [name], c) for c in measured.z}
             out.append(
                 {
                     "stories": name,
@@ -149,13 +142,8 @@ def aucs(all_measured: Sequence[Measured]) -> dict[str, Any]:
             pooled = [auc(a, b) for a, b in zip(on, off, strict=True)]
             out["tuned"][column] = number(float(np.median(pooled)))
         for m in all_measured:
-            each = [
-                auc(a, b)
-                for a, b in zip(story_z(m, column), foreign_z(m, names, column), strict=True)
-            ]
-            out["objective"].setdefault(m.objective.name, {})[column] = number(
-                float(np.median(each))
-            )
+            each = [auc(a, b) for a, b in zip(story_z(m, column), foreign_z(m, names, column), strict=True)]
+            out["objective"].setdefault(m.objective.name, {})[column] = number(float(np.median(each)))
     return out
 
 
@@ -165,9 +153,7 @@ def succession(all_measured: Sequence[Measured]) -> dict[str, float | None]:
     return {k: number(float(np.median([v[k] for v in values]))) for k in ("edge", "cosine")}
 
 
-def claims(
-    objectives: Sequence[Mapping[str, Any]], auc_table: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def claims(objectives: Sequence[Mapping[str, Any]], auc_table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the table is meant to show, each with its number and whether it holds."""
     out: list[dict[str, Any]] = []
 

@@ -134,9 +134,7 @@ def measure(
     )
 
 
-def splices(
-    bench: Bench, stored: Episodes, probes: Episodes, settings: TableSettings, seed: int
-) -> Episodes:
+def splices(bench: Bench, stored: Episodes, probes: Episodes, settings: TableSettings, seed: int) -> Episodes:
     """Episodes that string together valuable steps of different stored ones, after the prompt.
 
     Of each stored episode the step of the largest Φ is a candidate; the splices draw, without

@@ -107,9 +107,7 @@ class HiddenStates:
 
     def _name(self, mode: str) -> str:
         centre = "" if self.center is None else f":{self.center.tobytes().hex()[:16]}"
-        return (
-            f"hidden-states:{weights_hash(self.model)}:{self.layer}:{self.pool_name}:{mode}{centre}"
-        )
+        return f"hidden-states:{weights_hash(self.model)}:{self.layer}:{self.pool_name}:{mode}{centre}"
 
     def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
         texts = check_texts(texts)
@@ -157,9 +155,7 @@ class HiddenStates:
         taken = step >= 0
         row = (step + first[:, None])[taken]
         values = hidden[taken].float()
-        size = torch.zeros(total, device=hidden.device).index_add_(
-            0, row, torch.ones_like(row, dtype=torch.float32)
-        )
+        size = torch.zeros(total, device=hidden.device).index_add_(0, row, torch.ones_like(row, dtype=torch.float32))
         if total and bool((size == 0).any()):
             raise ValueError(f"step {int((size == 0).int().argmax())} of the batch has no token")
         out = torch.zeros(total, hidden.shape[2], device=hidden.device)

@@ -33,9 +33,7 @@ class CallableEmbedder:
 
     def __init__(self, function: Callable[[list[str]], Any], name: str | None = None) -> None:
         if not callable(function):
-            raise TypeError(
-                f"an embedder must be callable on a list of texts, got {type(function).__name__}"
-            )
+            raise TypeError(f"an embedder must be callable on a list of texts, got {type(function).__name__}")
         self.function = function
         self.name = name
 
@@ -79,9 +77,7 @@ def as_matrix(result: Any, rows: int) -> NDArray[np.float32]:
     if rows == 0 and matrix.size == 0:
         return matrix.reshape(0, matrix.shape[-1] if matrix.ndim == 2 else 0)
     if matrix.ndim != 2 or matrix.shape[0] != rows:
-        raise ValueError(
-            f"an embedder must return one row a text: expected ({rows}, d), got {matrix.shape}"
-        )
+        raise ValueError(f"an embedder must return one row a text: expected ({rows}, d), got {matrix.shape}")
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
         raise ValueError(f"the embedder returned NaN or infinity in row {int(np.argmin(finite))}")

@@ -82,9 +82,7 @@ class SentenceTransformer:
         """The model's weights and its cut-off; the same at every precision and on every device."""
         if self._fingerprint is None:
             weights = weights_hash(self.model)
-            self._fingerprint = (
-                f"sentence-transformers:{weights}:{self.model.max_seq_length}:{self.dim}"
-            )
+            self._fingerprint = f"sentence-transformers:{weights}:{self.model.max_seq_length}:{self.dim}"
         return self._fingerprint
 
     @property
