@@ -264,7 +264,7 @@ MUTATIONS = [
     ),
     # History
     m(
-        "veto leaves a proposal's id counter behind",
+        "veto gives ids a second time",
         "history.rs",
         "        rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);\n",
         "",

@@ -211,6 +211,22 @@ def test_veto_of_a_memory_is_as_if_its_steps_had_been_cut_out(seed: int) -> None
     assert sinner.mass.sum() == pytest.approx(float(phi.sum(dtype=np.float64)), rel=1e-5)
 
 
+@given(seed=seeds, whole=st.booleans())
+def test_an_id_is_never_given_twice(seed: int, whole: bool) -> None:
+    store = build({})
+    given_ids: set[int] = set(store.ids.tolist())
+    for number in range(3):
+        report = store.observe(wander(seed + number, [5])[0])
+        new = report.memory_ids[report.outcome == "new"].tolist()
+        assert not given_ids & set(new)
+        given_ids |= set(new)
+        if whole:
+            store.veto(episode=report.episode_ids[0])
+        elif new:
+            store.veto(memory=new[0])
+        given_ids |= set(store.ids.tolist())
+
+
 def test_veto_of_what_is_unknown_is_a_key_error() -> None:
     store = lived(0)
     before = store.digest()
