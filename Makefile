@@ -28,10 +28,10 @@ help: ## show this list
 
 setup: $(EXTENSION) ## virtual environment, pinned packages, models, compiled extension
 
-demo: setup ## sample, build, sleep, score, report: runs/demo/report.html (about 6 minutes)
+demo: setup ## sample, build, sleep, score, train, report: runs/demo/report.html (about 11 minutes)
 	$(BIN)/sharpwave demo --out runs/demo
 
-demo-quick: setup ## the same on less text: runs/ci/report.html (about 2 minutes)
+demo-quick: setup ## the same on less text, without training: runs/ci/report.html (about 2 minutes)
 	$(BIN)/sharpwave demo --quick --out runs/ci
 
 test: lint test-rust test-python ## lint, then every Rust and Python test

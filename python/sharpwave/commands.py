@@ -43,21 +43,22 @@ def _progress() -> Any:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
 
 
 @contextlib.contextmanager
-def stages() -> Generator[Callable[[str, int, int], None]]:
-    """A progress bar for each stage that reports ``(stage, done, total)``; none until one does."""
+def stages() -> Generator[Callable[..., None]]:
+    """A progress bar for each stage that reports ``(stage, done, total, note="")``; none until one does."""
     bars = _progress()
     tasks: dict[str, Any] = {}
 
-    def report(stage: str, done: int, total: int) -> None:
+    def report(stage: str, done: int, total: int, note: str = "") -> None:
         bars.start()
         if stage not in tasks:
-            tasks[stage] = bars.add_task(stage, total=total)
-        bars.update(tasks[stage], completed=done, total=total)
+            tasks[stage] = bars.add_task(stage, total=total, note=note)
+        bars.update(tasks[stage], completed=done, total=total, note=note)
 
     try:
         yield report
@@ -88,11 +89,21 @@ def demo(
     seed: Annotated[int, typer.Option(help="of the sampling and the splits")] = 0,
     stories: Annotated[int | None, typer.Option(help="how many base stories")] = None,
     splits: Annotated[int | None, typer.Option(help="how many splits")] = None,
+    train: Annotated[
+        bool | None, typer.Option("--train/--no-train", help="train afterwards; default: yes, but not with --quick")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="how many training steps; a longer run goes on")] = None,
+    objective: Annotated[str, typer.Option(help="what is trained toward")] = "wedding",
+    prompts: Annotated[Path | None, typer.Option(help="training prompts: one a line, or .jsonl")] = None,
+    model: Annotated[str | None, typer.Option(help="path of a causal model; default: SmolLM2-135M")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for a larger run")] = "cpu",
 ) -> None:
-    """Sample a small language model, build a store, and try to exploit it: the exploit table."""
+    """Sample a small language model, build a store, try to exploit it, and train on its reward."""
     from dataclasses import replace
 
+    from sharpwave.demo import second, train_report
     from sharpwave.demo.pipeline import DemoSettings, run
+    from sharpwave.demo.train import TrainSettings, read_prompts
 
     settings = DemoSettings.short(out, seed) if quick else DemoSettings.full(out, seed)
     if stories is not None:
@@ -103,9 +114,25 @@ def demo(
         if splits < 1:
             raise ValueError(f"--splits must be at least 1, got {splits}")
         settings = replace(settings, table=replace(settings.table, splits=splits))
+    settings = replace(settings, sample=replace(settings.sample, model=model, device=device))
+    given: dict[str, Any] = {"objective": objective, "model": model, "seed": seed}
+    if steps is not None:
+        if steps < 1:
+            raise ValueError(f"--steps must be at least 1, got {steps}")
+        given["steps"] = steps
+    if prompts is not None:
+        given["prompts"] = read_prompts(prompts)
+    second.find_objective(settings, objective)
+    second.check_model(model, device)
+    if train is None:
+        train = not quick or steps is not None
     with stages() as progress:
         report = run(settings, progress)
+        if train:
+            report = second.run(settings, TrainSettings.on(device, **given), report, progress)
     print_report(report)
+    for line in train_report.lines(report["train"]) if train else ():
+        print(line)
     Console().print(f"\n[bold]{out / 'report.html'}[/bold]")
 
 
@@ -113,12 +140,8 @@ def demo(
 def build(
     file: _File,
     out: Annotated[Path, typer.Option(help="the store's directory")],
-    terminal: Annotated[
-        list[str] | None, typer.Option(help="name=a sentence to approach; repeatable")
-    ] = None,
-    channel: Annotated[
-        list[str] | None, typer.Option(help="a numeric field to learn from; repeatable")
-    ] = None,
+    terminal: Annotated[list[str] | None, typer.Option(help="name=a sentence to approach; repeatable")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="a numeric field to learn from; repeatable")] = None,
     embedder: _Embedder = None,
     chunker: Annotated[str, typer.Option(help="words:N, sentences:N or turns:N")] = "sentences:16",
 ) -> None:
@@ -199,9 +222,7 @@ def probe(
         Path | None,
         typer.Option(help="base episodes for the ruler; default: what it was built from"),
     ] = None,
-    probes: Annotated[
-        Path | None, typer.Option(help="texts as in demo/probes.json; default: made here")
-    ] = None,
+    probes: Annotated[Path | None, typer.Option(help="texts as in demo/probes.json; default: made here")] = None,
     out: _Out = Path("runs/probe"),
     embedder: _Embedder = None,
 ) -> None:
@@ -216,9 +237,7 @@ def probe(
 
 @commands.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="a run's directory, or its report.json")] = Path(
-        "runs/demo"
-    ),
+    run: Annotated[Path, typer.Argument(help="a run's directory, or its report.json")] = Path("runs/demo"),
 ) -> None:
     """Rebuild report.html and the plots from report.json."""
     from sharpwave.demo import report as reporting
@@ -237,9 +256,7 @@ def print_report(report: Any) -> None:
     columns = [c for c in report["columns"] if c["id"] in ("cosine", DEFAULT, "ones")]
     for o in report["objectives"]:
         held = " (held out of all tuning)" if o["held_out"] else ""
-        table = Table(
-            f"{o['name']}{held}", *(c["title"] for c in columns), box=None, padding=(0, 2)
-        )
+        table = Table(f"{o['name']}{held}", *(c["title"] for c in columns), box=None, padding=(0, 2))
         for row in o["rows"]:
             cells = []
             for c in columns:

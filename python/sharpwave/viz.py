@@ -57,14 +57,11 @@ def map_data(
     names = store.channels
     groups = groups or {name: [name] for name in names}
     value = {
-        group: store.values[:, [names.index(c) for c in channels]].mean(axis=1)
-        for group, channels in groups.items()
+        group: store.values[:, [names.index(c) for c in channels]].mean(axis=1) for group, channels in groups.items()
     }
     if not len(store):
         return {"x": [], "y": [], "text": [], "terminal": [], "values": {}, "edges": []}
-    best: NDArray[np.float32] = (
-        np.max([*value.values()], axis=0) if value else np.zeros(len(store), np.float32)
-    )
+    best: NDArray[np.float32] = np.max([*value.values()], axis=0) if value else np.zeros(len(store), np.float32)
     terminal = store.is_terminal
     shown = _selection(best, terminal, memories)
     place = {int(store.ids[n]): i for i, n in enumerate(shown)}
@@ -88,9 +85,7 @@ def map_data(
     }
 
 
-def _selection(
-    best: NDArray[np.float32], terminal: NDArray[np.bool_], memories: int
-) -> NDArray[np.int64]:
+def _selection(best: NDArray[np.float32], terminal: NDArray[np.bool_], memories: int) -> NDArray[np.int64]:
     if len(best) <= memories:
         return np.arange(len(best))
     means = np.flatnonzero(~terminal)
@@ -105,10 +100,7 @@ def histogram_data(samples: Mapping[str, NDArray[np.float32]], bins: int = 40) -
     return {
         "edges": [round(float(e), 4) for e in edges],
         "shares": {
-            name: [
-                round(float(v), 5)
-                for v in np.histogram(np.clip(s, 0, 1), edges)[0] / max(len(s), 1)
-            ]
+            name: [round(float(v), 5) for v in np.histogram(np.clip(s, 0, 1), edges)[0] / max(len(s), 1)]
             for name, s in samples.items()
         },
     }
@@ -130,9 +122,7 @@ def _save(pyplot: Any, figure: Any, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def value_map(
-    data: Mapping[str, Any], path: str | os.PathLike[str], group: str | None = None
-) -> Path:
+def value_map(data: Mapping[str, Any], path: str | os.PathLike[str], group: str | None = None) -> Path:
     """Draw `map_data`, coloured by the value of ``group`` (default: the largest of any)."""
     pyplot, figure, axis = _figure(9, 6.5)
     values = data["values"]
@@ -155,9 +145,7 @@ def value_map(
         )
     order = np.argsort(colour, kind="stable")
     terminal = np.asarray(data["terminal"], bool)
-    dots = axis.scatter(
-        x[order], y[order], c=colour[order], s=16, cmap="YlOrRd", edgecolors=INK, linewidths=0.2
-    )
+    dots = axis.scatter(x[order], y[order], c=colour[order], s=16, cmap="YlOrRd", edgecolors=INK, linewidths=0.2)
     axis.scatter(x[terminal], y[terminal], marker="*", s=130, c=ACCENT, edgecolors="white")
     figure.colorbar(dots, ax=axis, label="value v", shrink=0.7)
     axis.set_title(f"value map{f': {group}' if group else ''}  (★ terminals, arrows: associations)")
@@ -201,4 +189,26 @@ def table_heatmap(
                     color="white" if white else INK,
                 )  # fmt: skip
     axis.set_xlabel(title)
+    return _save(pyplot, figure, path)
+
+
+def curves(data: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+    """Draw numbers over the steps of a run, each curve in a box of its own: ``title, steps, values``."""
+    matplotlib = require("matplotlib", "viz")
+    matplotlib.use("Agg")
+    pyplot = require("matplotlib.pyplot", "viz")
+    columns = min(3, max(1, len(data)))
+    rows = max(1, -(-len(data) // columns))
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(4 * columns, 2.6 * rows), layout="constrained", squeeze=False
+    )
+    for axis, curve in zip(axes.flat, data, strict=False):
+        values = np.asarray(curve["values"], np.float64)
+        smooth = [values[max(0, n - 4) : n + 1].mean() for n in range(len(values))]
+        axis.plot(curve["steps"], values, color=INK, alpha=0.35, lw=1)
+        axis.plot(curve["steps"], smooth, color=ACCENT, lw=2)
+        axis.set_title(curve["title"], fontsize=10)
+        axis.set_xlabel("step", fontsize=9)
+    for axis in axes.flat[len(data) :]:
+        axis.set_axis_off()
     return _save(pyplot, figure, path)

@@ -28,9 +28,7 @@ def checks(report: Mapping[str, Any], strict: bool = False) -> Iterator[Check]:
             continue
         z = {r["name"]: r["z"] for r in o["rows"]}
         stories = [r["z"][DEFAULT] for r in o["rows"] if r["kind"] == "story"]
-        nonsense = [
-            v[DEFAULT] for n, v in z.items() if n.startswith(("spam", "flattery", "source"))
-        ]
+        nonsense = [v[DEFAULT] for n, v in z.items() if n.startswith(("spam", "flattery", "source"))]
         yield f"{o['name']}: the stories lie above the base mean", min(stories) > 0
         yield (
             f"{o['name']}: spam, flattery and code lie below the base mean",
@@ -44,6 +42,8 @@ def checks(report: Mapping[str, Any], strict: bool = False) -> Iterator[Check]:
     tuned = report["auc"]["tuned"]
     yield f"on/off AUC {tuned[DEFAULT]} is at least {AUC_AT_LEAST}", tuned[DEFAULT] >= AUC_AT_LEAST
     yield f"and better than with v ≡ 1 ({tuned['ones']})", tuned[DEFAULT] > tuned["ones"]
+    if report.get("train"):
+        yield from _training(report["train"], strict)
     if strict:
         for claim in report["claims"]:
             if not claim["held_out"]:
@@ -69,9 +69,7 @@ def _form(report: Mapping[str, Any]) -> Iterator[Check]:
         yield (
             f"{o['name']}: every cell has a number",
             all(
-                isinstance(r["z"].get(c), int | float) and math.isfinite(r["z"][c])
-                for r in o["rows"]
-                for c in columns
+                isinstance(r["z"].get(c), int | float) and math.isfinite(r["z"][c]) for r in o["rows"] for c in columns
             ),
         )
     yield (
@@ -79,6 +77,17 @@ def _form(report: Mapping[str, Any]) -> Iterator[Check]:
         (report["store"]["memories"] > 0 and report["store"]["associations"] > 0),
     )
     yield "the value map has dots and edges", bool(report["map"]["x"] and report["map"]["edges"])
+
+
+def _training(found: Mapping[str, Any], strict: bool) -> Iterator[Check]:
+    yield (
+        "training: every measure has an interval around its change",
+        all(c["interval"][0] <= c["change"] <= c["interval"][1] for c in found["measures"].values()),
+    )
+    yield "training: a line for every step", len(found["steps"]) == found["settings"]["steps"]
+    for claim in found["claims"]:
+        if strict or claim["id"] != "gain":
+            yield f"training: {claim['text']}: {claim['value']:.4f}", claim["ok"]
 
 
 def main(arguments: list[str] | None = None) -> int:

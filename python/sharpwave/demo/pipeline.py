@@ -31,6 +31,7 @@ from sharpwave.embed import SentenceTransformer, fingerprint
 from sharpwave.embed.protocol import Embedder
 from sharpwave.episodes import Chunker, Words, chunk_batch
 from sharpwave.store import ValueStore
+from sharpwave.view import View
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -119,15 +120,11 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
     out.mkdir(parents=True, exist_ok=True)
     probes = load_probes(settings.probes)
     with clock.stage("sample"):
-        stories = sample_stories(
-            out / "base.jsonl", settings.sample, lambda a, b: progress("sampling stories", a, b)
-        )
+        stories = sample_stories(out / "base.jsonl", settings.sample, lambda a, b: progress("sampling stories", a, b))
     progress("sampling stories", len(stories), len(stories))
     with clock.stage("embed"):
         progress("embedding", 0, 2)
-        embedder = SentenceTransformer(
-            minilm_path(), dtype="bfloat16", cache=out / "embeddings.sqlite"
-        )
+        embedder = SentenceTransformer(minilm_path(), dtype="bfloat16", cache=out / "embeddings.sqlite")
         encoder = Encoder(settings.chunker, embedder)
         base = encoder([s.prompt for s in stories], [s.text for s in stories])
         progress("embedding", 1, 2)
@@ -142,9 +139,7 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
         progress("building the store", 1, 1)
     report = assemble(settings, probes, measured, base, stories, encoder)
     report |= facts | {"seconds": dict(clock.seconds)}
-    (out / "report.json").write_text(
-        json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-    )
+    (out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     with clock.stage("report"):
         progress("writing the report", 0, 1)
         reporting.write(report, out)
@@ -155,9 +150,7 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
 
 def all_texts(probes: ProbeSet) -> list[str]:
     """Every text of the table."""
-    return [p.text for o in probes.objectives for p in (*o.stories, *o.exploits)] + [
-        p.text for p in probes.common
-    ]
+    return [p.text for o in probes.objectives for p in (*o.stories, *o.exploits)] + [p.text for p in probes.common]
 
 
 def measure_all(
@@ -183,10 +176,7 @@ def measure_all(
         return build_store(Config(**settings.config), stored, named).frozen()
 
     return [
-        measure(
-            o, probes, base, encoder, build, terminals[o.name], settings.table, progress=advance
-        )
-        for o in ordered
+        measure(o, probes, base, encoder, build, terminals[o.name], settings.table, progress=advance) for o in ordered
     ]
 
 
@@ -205,9 +195,7 @@ def shown_store(
 ) -> tuple[ValueStore, dict[str, Any]]:
     """The store of all base stories with all objectives' terminals, saved, and what it shows."""
     named = {
-        name: key
-        for o in probes.objectives
-        for name, key in zip(channel_names(o), terminals[o.name], strict=True)
+        name: key for o in probes.objectives for name, key in zip(channel_names(o), terminals[o.name], strict=True)
     }
     texts = encoder.chunks([s.prompt for s in stories], [s.text for s in stories])
     store = build_store(Config(**settings.config), base, named, texts, source="SmolLM2-135M")
@@ -216,9 +204,7 @@ def shown_store(
     directory.mkdir(parents=True, exist_ok=True)
     store.save(directory / "snapshot.safetensors")
     sentences = {
-        name: text
-        for o in probes.objectives
-        for name, text in zip(channel_names(o), o.terminals, strict=True)
+        name: text for o in probes.objectives for name, text in zip(channel_names(o), o.terminals, strict=True)
     }
     (directory / "store.json").write_text(
         json.dumps(
@@ -257,19 +243,23 @@ def shown_store(
     return store, facts
 
 
-def explain(
-    store: ValueStore, objective: Objective, probes: ProbeSet, encoder: Encoder
-) -> dict[str, Any]:
+def explain(store: ValueStore, objective: Objective, probes: ProbeSet, encoder: Encoder) -> dict[str, Any]:
     """What paid for each step of the objective's first story, as plain data."""
     story = objective.stories[0]
-    episode = encoder([probes.prompt], [story.text])
-    chunks = encoder.chunks([probes.prompt], [story.text])
-    texts = dict(zip(store.ids.tolist(), store.texts, strict=True))
     weights = dict.fromkeys(channel_names(objective), 1.0 / len(objective.terminals))
+    steps = explain_text(store, weights, probes.prompt, story.text, encoder)
+    return {"objective": objective.name, "story": story.name, "steps": steps}
+
+
+def explain_text(
+    store: View, weights: Mapping[str, float], prompt: str, text: str, encoder: Encoder
+) -> list[dict[str, Any]]:
+    """What paid for each step of one text, the prompt's first."""
+    episode = encoder([prompt], [text])
+    chunks = encoder.chunks([prompt], [text])
+    texts = dict(zip(store.ids.tolist(), store.texts, strict=True))
     steps = []
-    for chunk, e in zip(
-        chunks, store.explain(episode.steps, episode.offsets, weights=weights), strict=True
-    ):
+    for chunk, e in zip(chunks, store.explain(episode.steps, episode.offsets, weights=weights), strict=True):
         best = max(e.associations, key=lambda a: a.weight * a.agreement, default=None)
         steps.append(
             {
@@ -283,12 +273,10 @@ def explain(
                     for m in sorted(e.memories, key=lambda m: (-m.pay, m.id))[:3]
                     if m.pay > 0
                 ],
-                "way": None
-                if best is None
-                else [texts.get(best.source) or "", texts.get(best.target) or ""],
+                "way": None if best is None else [texts.get(best.source) or "", texts.get(best.target) or ""],
             }
         )
-    return {"objective": objective.name, "story": story.name, "steps": steps}
+    return steps
 
 
 def assemble(
@@ -320,10 +308,7 @@ def assemble(
             "steps": len(base.steps),
             "examples": [asdict(s) for s in stories[:3]],
         },
-        "columns": [
-            {"id": c.id, "title": c.title, "about": c.about, "ablation": c.ablation}
-            for c in COLUMNS
-        ],
+        "columns": [{"id": c.id, "title": c.title, "about": c.about, "ablation": c.ablation} for c in COLUMNS],
         "objectives": objectives,
         "off_objective": summary.off_objective(measured),
         "auc": summary.aucs(measured),
@@ -335,9 +320,7 @@ def assemble(
     return report
 
 
-def support(
-    probes: ProbeSet, base: Episodes, encoder: Encoder, settings: DemoSettings
-) -> dict[str, Any]:
+def support(probes: ProbeSet, base: Episodes, encoder: Encoder, settings: DemoSettings) -> dict[str, Any]:
     """Support of unseen steps by kind of text, under the store of the first split."""
     split = splits(len(base), settings.table)[0]
     store = ValueStore(Config(**settings.config))

@@ -71,3 +71,8 @@ def base_prompts() -> list[str]:
     topics = [t for pair in zip(_ELSEWHERE, _NEAR_OBJECTIVES, strict=False) for t in pair]
     topics += _ELSEWHERE[len(_NEAR_OBJECTIVES) :]
     return [NEUTRAL, *(f"Write a short story about {topic}." for topic in topics)]
+
+
+def training_prompts() -> list[str]:
+    """The prompts that the second form trains on: 8 everyday topics, none of them near an objective."""
+    return [f"Write a short story about {topic}." for topic in _ELSEWHERE[:8]]

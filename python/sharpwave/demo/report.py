@@ -12,6 +12,7 @@ import numpy as np
 
 from sharpwave import viz
 from sharpwave._lazy import require
+from sharpwave.demo import train_report
 from sharpwave.demo.columns import DEFAULT
 
 SCHEMA = 1
@@ -51,19 +52,18 @@ def plots(report: Mapping[str, Any], out: Path) -> list[Path]:
     if report.get("map", {}).get("values"):
         made.append(viz.value_map(report["map"], out / "value-map.png"))
         made += [
-            viz.value_map(report["map"], out / f"value-map-{group}.png", group)
-            for group in report["map"]["values"]
+            viz.value_map(report["map"], out / f"value-map-{group}.png", group) for group in report["map"]["values"]
         ]
     if report.get("support"):
         made.append(viz.support_histogram(report["support"], out / "support.png"))
+    if report.get("train"):
+        made.append(train_report.plot(report["train"], out / "training.png"))
     titles = [c["title"] for c in report["columns"]]
     for o in report["objectives"]:
         z = [[_nan(row["z"].get(c["id"])) for c in report["columns"]] for row in o["rows"]]
         names = [row["name"] for row in o["rows"]]
         label = f"{o['name']}: z against held-out base stories"
-        made.append(
-            viz.table_heatmap(names, titles, np.array(z), out / f"table-{o['name']}.png", label)
-        )
+        made.append(viz.table_heatmap(names, titles, np.array(z), out / f"table-{o['name']}.png", label))
     return made
 
 
@@ -85,6 +85,7 @@ def html(report: Mapping[str, Any]) -> str:
         map=map_svg(report["map"]) if report.get("map") else None,
         histogram=histogram_svg(report["support"]) if report.get("support") else None,
         off=off_matrix(report),
+        train=train_report.html(report["train"]) if report.get("train") else None,
     )
 
 
@@ -110,9 +111,7 @@ def off_matrix(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row an objective's stories: its z under each objective's weights."""
     names = [o["name"] for o in report["objectives"]]
     cell = {(e["stories"], e["under"]): e["z"] for e in report["off_objective"]}
-    return [
-        {"stories": s, "cells": [cell.get((s, u), {}).get(DEFAULT) for u in names]} for s in names
-    ]
+    return [{"stories": s, "cells": [cell.get((s, u), {}).get(DEFAULT) for u in names]} for s in names]
 
 
 def map_svg(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""The second form's part of the report: claims, the page's section, the plot, the lines on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sharpwave import viz
+from sharpwave._lazy import require
+from sharpwave.demo.measures import MEASURES
+
+DISTINCT_AT_LEAST = 0.9  # of the base's
+YES_AT_MOST = 0.02
+PARROT_AT_MOST = 0.02
+CURVES = (
+    ("reward", "reward", "in standard deviations of the base's texts"),
+    ("sharpwave/instrumental_raw", "instrumental part R", "as the learning store pays it"),
+    ("sharpwave/support", "support σ", "mean of the steps"),
+    ("sharpwave/divergence", "divergence", "MMD to the base's texts, standardised; watched, not paid"),
+    ("watch/distinct_2", "distinct-2", "of the step's batch"),
+    ("entropy", "entropy", "nats a token"),
+)
+
+
+def claims(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the run is meant to show, each with its number and whether it holds."""
+    by = found["measures"]
+    gain, distinct = by["instrumental"], by["distinct_2"]
+    kept = distinct["after"] / max(distinct["before"], 1e-9)
+    yes, parrot = by["yes_share"]["after"], by["parrot_share"]["after"]
+    return [
+        {
+            "id": "gain",
+            "text": "the instrumental part rose by more than its interval: its least likely change",
+            "value": gain["interval"][0],
+            "ok": gain["interval"][0] > 0,
+        },
+        {
+            "id": "distinct",
+            "text": f"distinct-2 is at least {DISTINCT_AT_LEAST:.0%} of the base's: its share",
+            "value": kept,
+            "ok": kept >= DISTINCT_AT_LEAST,
+        },
+        {
+            "id": "yes",
+            "text": f"“yes” is at most {YES_AT_MOST:.0%} of the words",
+            "value": yes,
+            "ok": yes <= YES_AT_MOST,
+        },
+        {
+            "id": "parrot",
+            "text": f"at most {PARROT_AT_MOST:.0%} of the sentences parrot a terminal",
+            "value": parrot,
+            "ok": parrot <= PARROT_AT_MOST,
+        },
+    ]
+
+
+def curves(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts over the steps, those that were logged: title, about, steps and values."""
+    out: list[dict[str, Any]] = []
+    for key, title, about in CURVES:
+        points = [(line["step"], line[key]) for line in found["steps"] if line.get(key) is not None]
+        if points:
+            steps, values = zip(*points, strict=True)
+            out.append({"title": title, "about": about, "steps": list(steps), "values": list(values)})
+    return out
+
+
+def plot(found: Mapping[str, Any], path: Path) -> Path:
+    """The curves as a PNG file."""
+    return viz.curves(curves(found), path)
+
+
+def curve_svg(curve: Mapping[str, Any]) -> dict[str, Any]:
+    """One curve in a box of 300 by 110: the points of each step, and of a running mean of five."""
+    width, height = 300.0, 110.0
+    steps, values = curve["steps"], curve["values"]
+    low, high = min(values), max(values)
+    span, length = max(high - low, 1e-9), max(steps[-1] - steps[0], 1)
+
+    def points(heights: Sequence[float]) -> str:
+        return " ".join(
+            f"{(s - steps[0]) / length * width:.1f},{height - (v - low) / span * height:.1f}"
+            for s, v in zip(steps, heights, strict=True)
+        )
+
+    smooth = [sum(values[max(0, n - 4) : n + 1]) / len(values[max(0, n - 4) : n + 1]) for n in range(len(values))]
+    return {**curve, "low": low, "high": high, "points": points(values), "smooth": points(smooth)}
+
+
+def rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The table of changes, as text."""
+    out: list[dict[str, str]] = []
+    for m in MEASURES:
+        c, d = found["measures"][m.id], m.decimals
+        low, high = c["interval"]
+        out.append(
+            {
+                "title": m.title,
+                "about": m.about,
+                "before": f"{c['before']:.{d}f}",
+                "after": f"{c['after']:.{d}f}",
+                "change": f"{c['change']:+.{d}f}",
+                "interval": f"{low:+.{d}f} … {high:+.{d}f}",
+                "verdict": ("rose" if c["change"] > 0 else "fell") if c["distinguishable"] else "not distinguishable",
+            }
+        )
+    return out
+
+
+def html(found: Mapping[str, Any]) -> str:
+    """The page's section about the run."""
+    jinja2 = require("jinja2", "demo")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = (resources.files("sharpwave.demo") / "train.html.j2").read_text("utf-8")
+    return environment.from_string(template).render(
+        t=found, rows=rows(found), curves=[curve_svg(c) for c in curves(found)]
+    )
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The changes and claims, for a terminal."""
+    s = found["settings"]
+    yield (
+        f"{found['objective']}: {s['steps']} steps of {s['groups'] * s['copies']} completions; "
+        f"{found['texts']} texts before and after, 95 % intervals"
+    )
+    for row in rows(found):
+        yield (
+            f"  {row['title']:<22} {row['before']:>8} → {row['after']:>8}   "
+            f"{row['change']:>8} ({row['interval']}): {row['verdict']}"
+        )
+    for claim in found["claims"]:
+        yield f"{'✓' if claim['ok'] else '✗'} {claim['text']}: {claim['value']:.4f}"
