@@ -80,6 +80,9 @@ def test_train_stop_and_go_on_to_the_same_run(tmp_path: Path) -> None:
     assert resumed["pairs"] == whole["pairs"]
     rewards = [[line["reward"] for line in found["steps"]] for found in (whole, resumed)]
     assert rewards[0] == pytest.approx(rewards[1], rel=1e-4)
+    over = second.compare(setting(), settings(), tmp_path / "b")  # nothing is left to do
+    for key in ("store", "pairs", "steps"):
+        assert over[key] == resumed[key]
 
     other = second.compare(setting(1), settings(seed=1, steps=1), tmp_path / "b")  # another run starts anew
     assert other["resumed_from"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +31,9 @@ def with_adapter(model: Any, rank: int, alpha: int, seed: int) -> Any:
         layers_to_transform=list(range(layers // 2, layers)),
         task_type="CAUSAL_LM",
     )
-    return peft.get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of peft's use of transformers
+        return peft.get_peft_model(model, config)
 
 
 def sample(
