@@ -205,12 +205,17 @@ MUTATIONS = [
         "(config.rho + (1.0 - config.rho) * edge)",
         "(0.0 * config.rho + (1.0 - config.rho) * edge)",
     ),
-    m("coverage remembers only the last level", "score/coverage.rs", "*level = level.max(faded);", "*level = faded;"),
+    m(
+        "coverage remembers only the last level",
+        "score/coverage.rs",
+        "*level = level.max(answer.phi);",
+        "*level = answer.phi;",
+    ),
     m(
         "coverage pays terminals",
         "score/coverage.rs",
-        "harmful || !worth.is_terminal(slot);",
-        "harmful || slot == slot;",
+        "(worth.is_terminal(slot) && !harmful)",
+        "(worth.is_terminal(slot) && slot != slot)",
     ),
     m(
         "coverage gates harm",
@@ -221,17 +226,17 @@ MUTATIONS = [
     m(
         "the prompt sets no level",
         "score/coverage.rs",
-        "*level = level.max(faded);",
-        "if scored.contains(&t) { *level = level.max(faded); }",
+        "*level = level.max(answer.phi);",
+        "if scored.contains(&t) { *level = level.max(answer.phi); }",
     ),
     m(
         "coverage fades harm",
         "score/coverage.rs",
         "                        answer.phi\n",
-        "                        faded\n",
+        "                        trajectory.fade(t, q) * answer.phi\n",
     ),
-    m("coverage does not fade", "score/coverage.rs", "answer.phi * trajectory.fade(t, q)", "answer.phi"),
-    m("the fade is squared", "score/fade.rs", "channel.reach(s)", "f64::from(channel.drive(s))"),
+    m("coverage does not fade", "score/coverage.rs", "* trajectory.fade(t, q)", "* 1.0"),
+    m("the fade is not squared", "score/fade.rs", "f64::from(channel.drive(s))", "f64::from(channel.drive(s)).sqrt()"),
     m("the advantage may be negative", "score/worth.rs", "self.weights[q] * over.max(0.0)", "self.weights[q] * over"),
     m(
         "the advantage is over nothing",

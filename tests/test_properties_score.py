@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from worlds import lived, one_hot, rotation, seeds, wander
 
 paying = st.sampled_from(["coverage", "progress"])
-OPEN = {"rho": 1.0, "sigma_0": 1e-9, "d_lo": 1.5, "d_hi": 2.0}  # gates that let everything through
+OPEN = {"rho": 1.0, "sigma_0": 1e-9, "d_lo": 1.5, "d_hi": 2.0, "fade": 0.0}  # gates that let everything through
 
 
 # ---------------------------------------------------------------------- 7: nothing for repeating

@@ -223,41 +223,39 @@ class View:
         return min(1.0, s.support[t] / c.sigma_0) * (c.rho + (1.0 - c.rho) * s.edge[t]) * s.redundancy[t]
 
     def _coverage(self, s: Scores, start: int, end: int, c: int, w: F64, h: Any, _: float) -> None:
-        """r_t = G_t·Σ_{i not a terminal, A_i ≥ 0} Σ_q [φ'_iq(x_t) − max_{u<t} φ'_iq(x_u)]⁺·h_i·w_q a_iq
+        """r_t = G_t·Σ_{i not a terminal, A_i ≥ 0} [φ_i(x_t) − max_{u<t} φ_i(x_u)]⁺·h_i·Σ_q fade_q(x_t)·w_q a_iq
 
-        + Σ_{A_i < 0} φ_i(x_t)·A_i, with a_iq = [v_iq − b_q]⁺, A_i = Σ_q w_q a_iq and φ'_iq(x) = φ_i(x)·fade_q(x).
+        + Σ_{A_i < 0} φ_i(x_t)·A_i, with the advantage a_iq = [v_iq − b_q]⁺ and A_i = Σ_q w_q a_iq.
         The prompt sets levels too.
         """
-        level: dict[int, F64] = {}
-        shown: dict[int, float] = {}
+        level: dict[int, float] = {}
         for t in range(start, end):
-            fade = self._fade(s.x[t])
             if t >= start + c:
-                gate = self._gate(s, t)
+                gate, fade = self._gate(s, t), self._fade(s.x[t], w)
                 for i, phi in s.activations[t].phi.items():
                     a = np.maximum(self._v(i) - self._b(), 0.0)
                     advantage = float(np.sum(w * a))
                     terminal = self.state.memories[i].terminal is not None
+                    gain = max(phi - level.get(i, 0.0), 0.0)
                     share = np.full(len(w), phi)
                     if advantage >= 0:
-                        gain = np.maximum(phi * fade - level.get(i, 0.0), 0.0)
-                        share = np.zeros(len(w)) if terminal else gate * gain * h(i)
+                        share = np.zeros(len(w)) if terminal else gate * gain * h(i) * fade
                     channels = share * (w * a)
-                    new = max(phi - shown.get(i, 0.0), 0.0)
-                    s.paid[t].append(Paid(i, phi, new, advantage, float(np.sum(channels)), channels, terminal))
+                    s.paid[t].append(Paid(i, phi, gain, advantage, float(np.sum(channels)), channels, terminal))
                 s.step[t] = sum(p.pay for p in s.paid[t])
             for i, phi in s.activations[t].phi.items():
-                level[i] = np.maximum(level.get(i, 0.0), phi * fade)
-                shown[i] = max(shown.get(i, 0.0), phi)
+                level[i] = max(level.get(i, 0.0), phi)
 
-    def _fade(self, x: F32) -> F64:
-        """1 − f·clip((⟨x, terminal_q⟩ − low)/(high − low), 0, 1) per channel; 1 for a scalar one: no end is a means."""
+    def _fade(self, x: F32, w: F64) -> F64:
+        """fade_q = 1 − f·r_q(x) where w_q > 0: a step that satisfies q itself is no means to it. 1 for scalars."""
         f = self.state.settings.fade if self.ablation.fade is None else self.ablation.fade
-        reach = [
-            0.0 if c.terminal is None else ramp(dot1(x, self.state.memories[c.terminal].key), c.low, c.high)
-            for c in self.state.channels
+        r = [
+            0.0
+            if c.terminal is None or weight <= 0
+            else ramp(dot1(x, self.state.memories[c.terminal].key), c.low, c.high) ** 2
+            for c, weight in zip(self.state.channels, w, strict=True)
         ]
-        return 1.0 - f * np.array(reach, np.float64)
+        return 1.0 - f * np.array(r, np.float64)
 
     def _progress(self, s: Scores, start: int, end: int, c: int, w: F64, h: Any, _: float) -> None:
         """r_t = G_t·Σ_q w_q (B_q(t) − B_q(t−1)), B_q(t) = max(B_q(t−1), Φ_q(x_t)) from 0, raised by the prompt too."""

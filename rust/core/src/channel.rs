@@ -31,15 +31,10 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// `clip((s − low)/(high − low), 0, 1)`: how far a step of cosine `s` to the terminal reaches.
-    pub(crate) fn reach(&self, s: f32) -> f64 {
-        let (low, high) = (f64::from(self.low), f64::from(self.high));
-        ((f64::from(s) - low) / (high - low)).clamp(0.0, 1.0)
-    }
-
-    /// The square of the reach: the drive of a step.
+    /// `clip((s − low)/(high − low), 0, 1)²`: the drive of a step whose cosine to the terminal is `s`.
     pub(crate) fn drive(&self, s: f32) -> f32 {
-        let reach = self.reach(s);
+        let (low, high) = (f64::from(self.low), f64::from(self.high));
+        let reach = ((f64::from(s) - low) / (high - low)).clamp(0.0, 1.0);
         (reach * reach) as f32
     }
 

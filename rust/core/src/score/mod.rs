@@ -130,7 +130,7 @@ impl<'a> Scorer<'a> {
         Trajectory {
             context,
             activations: &activations[range.clone()],
-            fades: fade::fades(self.store, batch, range.clone()),
+            fades: fade::fades(self.store, &self.worth, batch, range.clone()),
             gates: gates::gates(self.store, batch, range, context, activations, self.edges),
             worth: &self.worth,
             discount: self.discount,
