@@ -409,10 +409,12 @@ def test_a_spawned_child_gets_a_copy() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_threads_start_when_they_are_needed() -> None:
+    """The work must be worth waking them."""
+
     def count() -> int:
         code = (
             "import os, numpy as np, sharpwave as sw\n"
-            "x = np.eye(8, dtype='f4'); s = sw.ValueStore(sw.Config(8)); s.insert(x)\n"
+            "x = np.eye(256, dtype='f4'); s = sw.ValueStore(sw.Config(256)); s.insert(x)\n"
             "before = len(os.listdir('/proc/self/task'))\n"
             "s.score(x, num_threads=1); s.replay()\n"
             "print(before, len(os.listdir('/proc/self/task')))\n"
