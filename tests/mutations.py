@@ -367,7 +367,7 @@ def main() -> None:
     print(f"{len(chosen) - survivors} of {len(chosen)} caught")
     if not arguments.only:
         head, _, rest = PAGE.read_text().partition(BEGIN)
-        table = "| mutation | file in rust/core/src | caught by |\n|---|---|---|\n" + "".join(rows)
+        table = "| mutation | file in `rust/core/src` | caught by |\n|---|---|---|\n" + "".join(rows)
         PAGE.write_text(head + BEGIN + table + END + rest.partition(END)[2])
     sys.exit(bool(survivors))
 
