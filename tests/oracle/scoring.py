@@ -33,7 +33,7 @@ def prediction(state: State, before: Activation, P: dict[int, float] | None = No
 
 def edge_range(state: State) -> tuple[float, float]:
     """e_lo: the median for unrelated steps; e_hi: the 0.90 quantile of true successions; from 32 pairs on."""
-    if state.pairs < MIN_PAIRS:
+    if min(state.true.counts.sum(), state.unrelated.counts.sum()) < MIN_PAIRS:
         return state.settings.e_lo, state.settings.e_hi
     low, high = state.unrelated.quantile(0.5), state.true.quantile(0.9)
     return low, (high if high - low >= 0.01 else low + 0.01)

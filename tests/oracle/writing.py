@@ -66,11 +66,11 @@ def measure_edges(state: State, x: dict[int, F32], segments: list[list[int]]) ->
     for run in segments:
         for t, u in zip(run[1:], run, strict=False):
             mu = prediction(state, state.activation(x[u]))
-            if mu is None or not ordinary:
+            if mu is None:
                 continue
-            other = ordinary[splitmix64(state.pairs) % len(ordinary)]
+            if ordinary:
+                state.unrelated.add(dot1(mu, ordinary[splitmix64(state.pairs) % len(ordinary)]))
             state.true.add(dot1(mu, x[t]))
-            state.unrelated.add(dot1(mu, other))
             state.pairs += 1
 
 
