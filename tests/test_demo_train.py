@@ -63,7 +63,7 @@ def settings(**given: Any) -> TrainSettings:
     return TrainSettings(**{**small, **given})
 
 
-def test_train_stop_and_go_on_to_the_same_run(tmp_path: Path) -> None:
+def test_train_stop_and_go_on_to_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[Any, ...]] = []
     whole = second.compare(setting(), settings(), tmp_path / "a", lambda *a, **k: told.append((*a, k)))
     assert [line["step"] for line in whole["steps"]] == [1, 2, 3, 4]
@@ -87,6 +87,13 @@ def test_train_stop_and_go_on_to_the_same_run(tmp_path: Path) -> None:
     other = second.compare(setting(1), settings(seed=1, steps=1), tmp_path / "b")  # another run starts anew
     assert other["resumed_from"] == 0
     assert len(other["steps"]) == 1
+
+    monkeypatch.setattr(second, "load", lambda *_: setting())
+    monkeypatch.setattr(second.reporting, "write", lambda report, out: (out / "report.html").write_text("page"))
+    (tmp_path / "c").mkdir()
+    report = second.run(DemoSettings.full(tmp_path / "c"), settings(steps=1), {"schema": 1})
+    assert json.loads((tmp_path / "c" / "report.json").read_text())["train"] == report["train"]
+    assert {"texts before", "training", "texts after", "comparing", "in all"} <= set(report["train"]["seconds"])
 
     json.dumps(whole, allow_nan=False)
     assert set(whole["measures"]) == {m.id for m in measures.MEASURES}
@@ -151,16 +158,19 @@ def test_the_interval_covers_and_tells() -> None:
 
 def test_claims_say_what_fails() -> None:
     def found(**after: float) -> dict[str, Any]:
-        values = {"instrumental": 0.2, "distinct_2": 0.9, "yes_share": 0.0, "parrot_share": 0.0, **after}
+        values = {"instrumental": 0.2, "distinct_2": 0.9, "yes_share": 0.0, "parrot_share": 0.0, "log_likelihood": 0.0}
+        values |= after
         return {
             "measures": {
-                k: {"before": 0.9 if k == "distinct_2" else 0.0, "after": v, "interval": [v - 0.1, v + 0.1]}
+                k: {"before": b, "after": v, "change": v - b, "interval": [v - b - 0.1, v - b + 0.1]}
                 for k, v in values.items()
+                for b in [0.9 if k == "distinct_2" else 0.0]
             }
         }
 
     assert all(c["ok"] for c in train_report.claims(found()))
-    bad = train_report.claims(found(instrumental=0.05, distinct_2=0.5, yes_share=0.1, parrot_share=0.1))
+    worse = {"instrumental": 0.05, "distinct_2": 0.5, "yes_share": 0.1, "parrot_share": 0.1, "log_likelihood": -1.0}
+    bad = train_report.claims(found(**worse))
     assert not any(c["ok"] for c in bad)
 
 

@@ -14,6 +14,7 @@ from sharpwave.demo.measures import MEASURES
 DISTINCT_AT_LEAST = 0.9  # of the base's
 YES_AT_MOST = 0.02
 PARROT_AT_MOST = 0.02
+NATS_AT_MOST = 0.5  # a token, that the base finds the texts less likely
 CURVES = (
     ("reward", "reward", "in standard deviations of the base's texts"),
     ("sharpwave/instrumental_raw", "instrumental part R", "as the learning store pays it"),
@@ -54,6 +55,12 @@ def claims(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             "text": f"at most {PARROT_AT_MOST:.0%} of the sentences parrot a terminal",
             "value": parrot,
             "ok": parrot <= PARROT_AT_MOST,
+        },
+        {
+            "id": "likelihood",
+            "text": f"the base finds the texts no more than {NATS_AT_MOST} nats a token less likely: the change",
+            "value": by["log_likelihood"]["change"],
+            "ok": by["log_likelihood"]["change"] >= -NATS_AT_MOST,
         },
     ]
 
