@@ -34,7 +34,7 @@ class TrainSettings:
     Attributes:
         groups, copies: prompts a step, and completions of each.
         entropy: weight in the loss of the mean entropy of a token: without it the texts become alike in ten steps,
-            and with twice as much they become unlikely.
+            and with many steps of it they become unlikely.
         rounds: texts of each prompt before and after.
         max_prompts: the texts that are compared answer no more prompts than these.
     """
@@ -46,7 +46,7 @@ class TrainSettings:
     tokens: int = 48
     temperature: float = 0.9
     learning_rate: float = 5e-4
-    entropy: float = 0.01
+    entropy: float = 0.02
     rank: int = 16
     alpha: int = 32
     rounds: int = 12
