@@ -78,10 +78,12 @@ impl Candidates {
     }
 
     /// The slots left, or `None` if there were too many to be of use.
-    pub(crate) fn left(mut self) -> Option<Vec<Slot>> {
-        self.prune();
-        let slots = self.seen.into_iter().map(|(_, slot)| slot).collect();
-        (!self.exploded).then_some(slots)
+    pub(crate) fn left(&self) -> Option<Vec<Slot>> {
+        let left = self
+            .seen
+            .iter()
+            .filter(|(upper, _)| *upper >= self.threshold);
+        (!self.exploded).then(|| left.map(|&(_, slot)| slot).collect())
     }
 }
 

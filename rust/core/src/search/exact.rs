@@ -104,7 +104,7 @@ fn certified<'a>(
         }
         candidates.append(&mut whole);
     }
-    parallel::map(n, threads, |i| match candidates[i].clone().left() {
+    parallel::map(n, threads, |i| match candidates[i].left() {
         Some(slots) => rescore(memories, row(i), k, slots.into_iter()),
         None => scan(memories, row(i), k),
     })
