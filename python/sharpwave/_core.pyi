@@ -74,6 +74,18 @@ class View:
     def keys(self) -> NDArray[np.float32]:
         """(N, d)."""
 
+    def keys_of(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The keys of some memories, (len, d)."""
+
+    def key_stamps(self) -> NDArray[np.uint64]:
+        """(N,) another number whenever a key is another, unique in the process."""
+
+    def terminals(self) -> NDArray[np.int64]:
+        """(Q,) the memory that holds each channel's key, -1 for a scalar channel."""
+
+    def edge_cosines(self) -> tuple[float, float]:
+        """e_lo and e_hi in force."""
+
     def values(self) -> NDArray[np.float32]:
         """(N, Q)."""
 

@@ -1,5 +1,6 @@
 //! The columns of the memories as arrays, by rising id.
 
+use crate::error::{Error, Result};
 use crate::memory::Slot;
 use crate::store::Store;
 
@@ -27,6 +28,27 @@ impl Store {
             .flat_map(|&slot| self.memories.key(slot))
             .copied()
             .collect()
+    }
+
+    /// The keys of the memories `ids`, `(len, d)`.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if there is no such memory.
+    pub fn keys_of(&self, ids: &[i64]) -> Result<Vec<f32>> {
+        let mut keys = Vec::with_capacity(ids.len() * self.memories.dim());
+        for &id in ids {
+            let slot = self.memories.slot(id);
+            let slot = slot.ok_or_else(|| Error::unknown("memory", id.to_string()))?;
+            keys.extend_from_slice(self.memories.key(slot));
+        }
+        Ok(keys)
+    }
+
+    /// `(N,)`: a number for each key that is another whenever the key is another, unique in the process. One who
+    /// copied the keys sees which to copy again.
+    #[must_use]
+    pub fn key_stamps(&self) -> Vec<u64> {
+        self.column(|slot| self.memories.stamps[slot as usize])
     }
 
     /// `v`, `(N, Q)`.

@@ -4,6 +4,7 @@
 //! depends on an order (ties, sums, digests) goes by id.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::channel::{Channels, Kind};
 use crate::episodes::normalise;
@@ -33,6 +34,10 @@ pub(crate) struct Birth<'a> {
     pub(crate) provenance: Option<Provenance>,
 }
 
+/// The next stamp of a key: unique in the process, so that one who copied keys knows which of them changed, whatever
+/// was cloned, rebuilt or put back meanwhile. No result depends on it.
+static NEXT_STAMP: AtomicU64 = AtomicU64::new(0);
+
 /// Struct of arrays over slots.
 #[derive(Clone, Debug)]
 pub(crate) struct Memories {
@@ -40,6 +45,8 @@ pub(crate) struct Memories {
     /// −1 where the slot is free.
     pub(crate) ids: Vec<i64>,
     pub(crate) keys: Vec<f32>,
+    /// Another number whenever the key becomes another; never stored.
+    pub(crate) stamps: Vec<u64>,
     pub(crate) terminal: Vec<bool>,
     /// `m_i`: steps merged.
     pub(crate) merged: Vec<u64>,
@@ -69,6 +76,7 @@ impl Memories {
             dim,
             ids: Vec::new(),
             keys: Vec::new(),
+            stamps: Vec::new(),
             terminal: Vec::new(),
             merged: Vec::new(),
             written: Vec::new(),
@@ -162,6 +170,7 @@ impl Memories {
         let slot = self.free.pop_first().unwrap_or_else(|| {
             self.ids.push(-1);
             self.keys.resize(self.keys.len() + self.dim, 0.0);
+            self.stamps.push(0);
             self.terminal.push(false);
             self.merged.push(0);
             self.written.push(0);
@@ -187,6 +196,7 @@ impl Memories {
         self.provenance[at] = birth.provenance.into_iter().collect();
         self.order.push(slot);
         self.by_id.insert(id, slot);
+        self.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
         self.encode(slot);
         self.refresh_drives(slot, channels);
         slot
@@ -228,6 +238,7 @@ impl Memories {
             .collect();
         // x and k are unit vectors and m ≥ 2, so the sum is only ever zero by accident: stay then.
         let _ = normalise(&moved, key);
+        self.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
         self.encode(slot);
     }
 

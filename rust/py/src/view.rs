@@ -102,6 +102,37 @@ impl View {
         self.table(py, Store::keys, |store| store.config().dim)
     }
 
+    /// The keys of some memories, (len, d).
+    fn keys_of<'py>(
+        &self,
+        py: Python<'py>,
+        ids: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let ids = borrowed("ids", &ids)?;
+        let (keys, dim) = self.ask(py, |store| Ok((store.keys_of(ids)?, store.config().dim)))?;
+        matrix(py, keys, ids.len(), dim)
+    }
+
+    /// (N,) another number whenever a key is another.
+    fn key_stamps<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<u64>>> {
+        Ok(vector(py, self.read(py, Store::key_stamps)?))
+    }
+
+    /// (Q,) the memory that holds each channel's key, -1 for a scalar channel.
+    fn terminals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let memory = |channel: &Channel| match channel.kind {
+            Kind::Terminal { memory } => memory,
+            Kind::Scalar => -1,
+        };
+        let terminals = self.read(py, |store| store.channels().iter().map(memory).collect())?;
+        Ok(vector(py, terminals))
+    }
+
+    /// `e_lo` and `e_hi` in force.
+    fn edge_cosines(&self, py: Python<'_>) -> PyResult<(f64, f64)> {
+        self.read(py, Store::edge_cosines)
+    }
+
     /// (N, Q).
     fn values<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         self.table(py, Store::values, |store| store.channels().len())
