@@ -57,7 +57,7 @@ __all__ = [
     "set_num_threads",
 ]
 
-_MODULES = {"divergence", "embed", "episodes", "integrations", "reward", "viz"}
+_MODULES = {"divergence", "embed", "episodes", "integrations", "interop", "reward", "torch", "viz"}
 _NAMES = {"InstrumentalReward": "sharpwave.reward", "Weights": "sharpwave.reward"}
 
 
