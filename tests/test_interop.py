@@ -141,8 +141,8 @@ def test_what_is_refused_is_refused_in_one_line_and_writes_nothing() -> None:
     named.add_with_ids(rows(300), 7 * np.arange(300))
     with pytest.raises(ValueError, match=r"^index: the ids in a IndexIVFFlat must be 0 … n−1; .*IndexIDMap$"):
         interop.from_faiss(named)
-    with pytest.raises(KeyError, match="unknown memory 99"):
-        store._core.keys_of(np.array([99]))
+    with pytest.raises(KeyError, match="unknown memory 999"):
+        store._core.keys_of(np.array([999]))
     shards = faiss.IndexShards(DIM)
     shards.add_shard(faiss.IndexFlatL2(DIM))
     shards.add(rows(10))
