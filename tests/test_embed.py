@@ -221,3 +221,95 @@ def test_hidden_states_are_named_by_all_that_changes_them(tiny: Any) -> None:
         make(pool="max")
     with pytest.raises(ValueError, match="tokenizer"):
         embed.HiddenStates(SimpleNamespace(config=SimpleNamespace()), None)
+
+
+@pytest.fixture(scope="module")
+def fluency() -> embed.Fluency:
+    from sharpwave.demo.models import load_language_model, smollm2_path
+
+    return embed.Fluency(*load_language_model(smollm2_path()))
+
+
+STORIES = [
+    "The old man walked slowly down to the river and sat on a stone.",
+    "She had never seen so many people in the little church before.",
+    "They opened the door and found a letter lying on the floor.",
+    "When the rain had stopped the children went out to play again.",
+]
+
+
+def test_fluency_is_the_mean_surprise_of_the_tokens(fluency: embed.Fluency) -> None:
+    """Against the model's own loss, text by text, unpadded."""
+    torch = pytest.importorskip("torch")
+    model, tokenizer = fluency._load()
+    for text, surprise in zip(STORIES, fluency.surprise(STORIES), strict=True):
+        ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(text)["input_ids"]]])
+        with torch.inference_mode():
+            loss = float(model(input_ids=ids, labels=ids).loss)
+        assert surprise == pytest.approx(loss, rel=0.03)  # bfloat16, batched
+
+
+def test_fluency_tells_order_from_disorder(fluency: embed.Fluency) -> None:
+    low, high = fluency.fit(STORIES)
+    assert low < high
+    shuffled = [" ".join(sorted(s.split())) for s in STORIES]
+    rows, disorder = fluency(STORIES), fluency(shuffled)
+    assert rows.shape == (4, 2)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-6)
+    assert (rows @ rows.T).min() > (rows @ disorder.T).max()
+    assert fluency([]).shape == (0, 2)
+
+
+def test_fluency_is_named_by_its_range_and_checks_it(fluency: embed.Fluency) -> None:
+    model, tokenizer = fluency._load()
+    one = embed.Fluency(model, tokenizer, low=3.0, high=6.0)
+    assert one.fingerprint != embed.Fluency(model, tokenizer, low=3.0, high=7.0).fingerprint
+    assert one.fingerprint == embed.Fluency(model, tokenizer, low=3.0, high=6.0).fingerprint
+    with pytest.raises(ValueError, match="low must lie below high"):
+        embed.Fluency(model, tokenizer, low=3.0, high=3.0)
+    with pytest.raises(ValueError, match="tokenizer"):
+        embed.Fluency(model)
+    with pytest.raises(ValueError, match="dtype"):
+        embed.Fluency("a path", dtype="int8")
+
+
+def test_fluency_by_config_and_pickle() -> None:
+    from sharpwave.demo.models import smollm2_path
+
+    one = embed.Fluency(smollm2_path(), low=3.0, high=6.0, dtype="bfloat16")
+    same = embed.from_config(one.config)
+    assert same.fingerprint == one.fingerprint  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(one(STORIES), same(STORIES))
+    np.testing.assert_array_equal(one(STORIES), pickle.loads(pickle.dumps(one))(STORIES))
+
+
+def turned(texts: list[str]) -> np.ndarray:
+    return np.array([[t.count("b"), len(t) + 1.0] for t in texts], np.float32)
+
+
+def test_joined_rows_have_the_weighted_mean_of_the_cosines() -> None:
+    texts = ["a", "bb", "abab", "a long text"]
+    one = embed.Joined([letters, turned], weights=[1.0, 3.0])
+    rows = one(texts)
+    assert rows.shape == (4, 6)
+    parts = [f(texts) / np.linalg.norm(f(texts), axis=1, keepdims=True) for f in (letters, turned)]
+    np.testing.assert_allclose(rows @ rows.T, (parts[0] @ parts[0].T + 3 * parts[1] @ parts[1].T) / 4, atol=1e-6)
+    assert one.fingerprint != embed.Joined([letters, turned]).fingerprint
+    assert one([]).shape[0] == 0
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, float("nan")]])
+def test_joined_checks_its_weights(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="weights must be one positive number a part"):
+        embed.Joined([letters, turned], weights=weights)
+    with pytest.raises(ValueError, match="at least one part"):
+        embed.Joined([])
+
+
+def test_joined_by_config(minilm: embed.SentenceTransformer) -> None:
+    one = embed.Joined([minilm, minilm], weights=[2.0, 1.0])
+    if minilm.path is not None:
+        same = embed.from_config(one.config)
+        assert same.fingerprint == one.fingerprint  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="at least one part"):
+        embed.from_config({"kind": "joined"})

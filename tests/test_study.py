@@ -84,7 +84,7 @@ def setting(seed=0):
     reference = {o: [" ".join(rng.choice(vocabulary, 14)) for _ in range(4)] for o in OPENINGS}
     base = [("once upon a time", " ".join(rng.choice(vocabulary, 60))) for _ in range(12)]
     terminals = ["The bride and groom kissed.", "They laughed and walked home."]
-    return Setting(policy(seed), embed, "wedding", terminals, base, reference, -2.0, settings)
+    return Setting(policy(seed), embed, embed, "wedding", terminals, base, reference, -2.0, settings)
 
 
 def arm(name, **train):
@@ -149,8 +149,8 @@ def test_the_upper_layers_go_on_where_the_shared_ones_stop():
         for weight in model.parameters():
             weight.add_(0.1)
     samples = model.sample(["once upon a time", "the old man"], 2, 5, torch.Generator().manual_seed(0))
-    ids = torch.cat([samples.prompt_ids, samples.ids], 1)
-    mask = torch.cat([samples.prompt_mask, samples.mask], 1)
+    ids = torch.cat([samples.prompt_ids.repeat_interleave(2, 0), samples.ids], 1)
+    mask = torch.cat([samples.prompt_mask.repeat_interleave(2, 0), samples.mask], 1)
     places = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
         plain = model.core(input_ids=ids, attention_mask=mask, position_ids=places).logits.log_softmax(-1)

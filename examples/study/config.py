@@ -45,12 +45,16 @@ class Train:
 
 @dataclass(frozen=True)
 class Config:
-    """One arm: its reward file and that one's options, the objective, the training."""
+    """One arm: its reward file and that one's options, the objective, the training.
+
+    ``fluency`` is the weight of the base model's fluency in the store's steps, beside a meaning of 1.
+    """
 
     arm: str
     reward: str
     title: str
     objective: str = "wedding"
+    fluency: float = 0.2
     options: dict[str, Any] = field(default_factory=dict)
     train: Train = Train()
     lora: Lora = Lora()
@@ -75,6 +79,7 @@ def load(arm: str, directory: Path = DIRECTORY) -> Config:
         reward=own["reward"],
         title=own["title"],
         objective=own.get("objective", "wedding"),
+        fluency=float(own.get("fluency", 0.2)),
         options=own.get("options", {}),
         train=Train(**(default.get("train", {}) | own.get("train", {}))),
         lora=Lora(**lora),

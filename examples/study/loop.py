@@ -22,7 +22,7 @@ from torch import Tensor
 from examples.study.config import Config, Train
 from examples.study.policy import Policy, Reading
 from examples.study.reward import Scaled, make
-from examples.study.setting import OPENINGS, Batch, Setting, chat
+from examples.study.setting import OPENINGS, Setting, chat
 
 Floats = NDArray[np.float64]
 
@@ -77,20 +77,20 @@ class Run:
             [chat(o) for o in openings], train.copies, train.tokens, self.generator, train.temperature
         )
         repeated = [o for o in openings for _ in range(train.copies)]
-        batch = Batch(repeated, list(samples.texts), train.copies, self.setting.embed)
+        batch = self.setting.batch(repeated, list(samples.texts), train.copies)
         reward, parts = self.reward(batch)
         advantage = normalised(reward, train.copies)
         reading = policy.read(samples, train.temperature)
         stats = update(policy, self.optimizer, reading, advantage, train)
+        with_gold = self.step % train.gold_every == 0 or self.step == train.steps - 1
         line: dict[str, Any] = {
             "step": self.step,
             "reward": float(reward.mean()),
             "reward_sd": float(reward.std()),
             "parts": {k: float(v.mean()) for k, v in parts.items()},
             **stats,
-            "measures": self.setting.measures(batch),
+            "measures": self.setting.measures(batch, watched=with_gold or self.arm.scores_steps),
         }
-        with_gold = self.step % train.gold_every == 0 or self.step == train.steps - 1
         if with_gold:
             line["gold"] = {k: float(v.mean()) for k, v in self.setting.gold(batch.stories).items()}
         line |= self.arm.after(batch, self.step)

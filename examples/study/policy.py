@@ -32,14 +32,48 @@ class Lora:
 
 @dataclass(frozen=True)
 class Samples:
-    """Completions of one batch: ids right-padded after the end token, mask 1 up to and with the end token."""
+    """Completions of one batch: ids right-padded after the end token, mask 1 up to and with the end token.
 
-    prompts: tuple[str, ...]
+    Attributes:
+        copies: completions of each prompt; they lie together.
+        prompt_ids, prompt_mask: (B/copies, P) the prompts, once each, padded on the left.
+        ids, mask: (B, T).
+    """
+
+    copies: int
     texts: tuple[str, ...]
     prompt_ids: Tensor
     prompt_mask: Tensor
     ids: Tensor
     mask: Tensor
+
+    def packed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A row for each prompt with its completions behind it, so that it is read once.
+
+        Returns:
+            (G, L) ids; (G, 1, L, L) what each place sees: the prompt, and its own completion up to itself; (G, L)
+            positions, which begin anew behind the prompt for every completion.
+        """
+        groups, width = self.prompt_ids.shape
+        ids = torch.cat([self.prompt_ids, self.ids.reshape(groups, -1)], 1)
+        real = torch.cat([self.prompt_mask, self.mask.reshape(groups, -1)], 1).bool()
+        owner = torch.arange(self.copies, device=ids.device).repeat_interleave(self.ids.shape[1])
+        owner = torch.cat([owner.new_full((width,), -1), owner])  # -1: the prompt
+        place = torch.arange(len(owner), device=ids.device)
+        allowed = (owner[:, None] == owner) | (owner == -1)
+        allowed &= place[:, None] >= place
+        sees = (allowed & real[:, None, :]) | (place[:, None] == place)
+        before = self.prompt_mask.cumsum(1) - 1
+        behind = before[:, -1:] + 1 + torch.arange(self.ids.shape[1], device=ids.device)
+        return ids, sees[:, None], torch.cat([before.clamp(min=0), behind.repeat(1, self.copies)], 1)
+
+    def unpacked(self, hidden: Tensor) -> Tensor:
+        """(B, T, ·) what a packed reading says at the place before each token of the completions."""
+        groups, width = self.prompt_ids.shape
+        tokens = self.ids.shape[1]
+        last = hidden[:, width - 1 : width].unsqueeze(1).expand(-1, self.copies, -1, -1)
+        own = hidden[:, width:].reshape(groups, self.copies, tokens, -1)[:, :, :-1]
+        return torch.cat([last, own], 2).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -47,13 +81,14 @@ class Reading:
     """What of a batch does not depend on the adapter.
 
     Attributes:
-        lower: (B, P+T, hidden) what goes into the first layer that has an adapter.
+        sees, places: of the packed rows.
+        lower: (G, L, hidden) what goes into the first layer that has an adapter.
         base: (B, T, V) float32 log-probabilities of the base model at each place of the completions.
     """
 
     samples: Samples
     temperature: float
-    mask: Tensor
+    sees: Tensor
     places: Tensor
     lower: Tensor
     base: Tensor
@@ -132,12 +167,11 @@ class Policy:
         hidden = self._hidden(ids, mask, cache)[:, -1]
         cache.batch_repeat_interleave(copies)
         hidden = hidden.repeat_interleave(copies, 0)
-        ids, mask = ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
-        rows, end = len(ids), self.tokenizer.eos_token_id
+        seen = mask.repeat_interleave(copies, 0)
+        rows, end = len(seen), self.tokenizer.eos_token_id
         drawn = torch.full((rows, tokens), self.tokenizer.pad_token_id, device=self.device)
         kept = torch.zeros((rows, tokens), dtype=mask.dtype, device=self.device)
         alive = torch.ones(rows, dtype=torch.bool, device=self.device)
-        seen = mask
         for t in range(tokens):
             logits = self.core.lm_head(hidden).float() / temperature
             token = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
@@ -152,20 +186,17 @@ class Policy:
             self.tokenizer.decode(row[: int(n)], skip_special_tokens=True).strip()
             for row, n in zip(drawn.tolist(), kept.sum(1).tolist(), strict=True)
         ]
-        repeated = tuple(p for p in prompts for _ in range(copies))
-        return Samples(repeated, tuple(texts), ids, mask, drawn, kept)
+        return Samples(copies, tuple(texts), ids, mask, drawn, kept)
 
     def read(self, samples: Samples, temperature: float = 1.0) -> Reading:
         """The base model's reading of completions, from which the policy's log-probabilities go on."""
-        ids = torch.cat([samples.prompt_ids, samples.ids], 1)
-        mask = torch.cat([samples.prompt_mask, samples.mask], 1)
-        places = (mask.cumsum(1) - 1).clamp(min=0)
+        ids, sees, places = samples.packed()
         with self.base():
             out = self.core.model(
-                input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False, output_hidden_states=True
+                input_ids=ids, attention_mask=sees, position_ids=places, use_cache=False, output_hidden_states=True
             )
             base = self._over_words(out.last_hidden_state, samples, temperature)
-        return Reading(samples, temperature, mask, places, out.hidden_states[self.first_layer], base)
+        return Reading(samples, temperature, sees, places, out.hidden_states[self.first_layer], base)
 
     def log_probs(self, reading: Reading) -> Tensor:
         """(B, T, V) the policy's log-probabilities, with gradient."""
@@ -174,7 +205,7 @@ class Policy:
             self.core.model.layers = layers[self.first_layer :]
             out = self.core.model(
                 inputs_embeds=reading.lower,
-                attention_mask=reading.mask,
+                attention_mask=reading.sees,
                 position_ids=reading.places,
                 use_cache=False,
             )
@@ -183,8 +214,7 @@ class Policy:
         return self._over_words(out.last_hidden_state, reading.samples, reading.temperature)
 
     def _over_words(self, hidden: Tensor, samples: Samples, temperature: float) -> Tensor:
-        width = samples.ids.shape[1]
-        return (self.core.lm_head(hidden[:, -width - 1 : -1]).float() / temperature).log_softmax(-1)
+        return (self.core.lm_head(samples.unpacked(hidden)).float() / temperature).log_softmax(-1)
 
     def next_log_probs(self, texts: Sequence[str], prefix: str = "") -> Tensor:
         """(n, V) log-probabilities of what follows each text; a common ``prefix`` is read once."""

@@ -8,6 +8,7 @@ machine.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sharpwave.episodes import Words, chunk_batch
 
 from examples.study import gold
 from examples.study.config import Config, Train, load
@@ -43,18 +45,46 @@ def encoder(device: str) -> Embed:
     return SentenceTransformer(minilm_path(), device=device, cache=False)
 
 
+def fluent_encoder(policy: Policy, meaning: Embed, weight: float, base: list[tuple[str, str]]) -> tuple[Embed, str]:
+    """The encoder of the store's steps, and its name: meaning beside the base model's fluency, fitted to ``base``."""
+    from sharpwave.embed import Fluency, Joined
+
+    form = Fluency(policy.core, policy.tokenizer, cache=False)
+    cut = chunk_batch(Words(n=8), [p for p, _ in base], [s for _, s in base])
+    said = [s for e, c in enumerate(cut.context) for s in cut.steps[cut.offsets[e] + c : cut.offsets[e + 1]]]
+    kept = CACHE / f"fluency-{hashlib.sha256(repr(said).encode()).hexdigest()[:16]}.json"
+    if kept.is_file():
+        form.set_range(*json.loads(kept.read_text("utf-8")))
+    else:
+        with policy.base():
+            low, high = form.fit(said)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps([low, high]), "utf-8")
+    joined = Joined([meaning, form], [1.0, weight])
+
+    def embed(texts: list[str]) -> NDArray[np.float32]:
+        with policy.base():
+            return joined(texts)
+
+    return embed, f"fluency {weight} {form.low} {form.high}"
+
+
 def setting(config: Config, seed: int, device: str = "cpu") -> Setting:
     """Everything an arm shares with the others."""
     from sharpwave.demo.probes import load_probes
 
     objective = next(o for o in load_probes().objectives if o.name == config.objective)
     reference = json.loads(REFERENCE.read_text("utf-8"))
+    policy, meaning, base = language_model(config, seed, device), encoder(device), read_base()
+    steps, name = fluent_encoder(policy, meaning, config.fluency, base) if config.fluency else (meaning, "")
     return Setting(
-        policy=language_model(config, seed, device),
-        embed=encoder(device),
+        policy=policy,
+        embed=meaning,
+        embed_steps=steps,
+        steps_name=name,
         objective=config.objective,
         terminals=list(objective.terminals),
-        base=read_base(),
+        base=base,
         reference=reference["completions"],
         base_log_likelihood=reference["log_likelihood"],
         gold_settings=gold.read(),

@@ -15,9 +15,13 @@ Floats = NDArray[np.float64]
 
 
 class Arm(Protocol):
-    """An arm of the study. ``weights`` names the parts that are paid; other parts are only watched."""
+    """An arm of the study. ``weights`` names the parts that are paid; other parts are only watched.
+
+    ``scores_steps``: it looks at the batch's steps itself, so that watching coverage costs nothing.
+    """
 
     weights: dict[str, float]
+    scores_steps: bool
 
     def parts(self, batch: Batch, learning: bool) -> dict[str, Floats]:
         """(B,) each part of the reward, raw. ``learning`` is false for the base texts that set the scale."""
@@ -40,6 +44,7 @@ class Stateless:
     """The part of an arm that keeps nothing."""
 
     weights: dict[str, float]
+    scores_steps = False
 
     def after(self, batch: Batch, step: int) -> dict[str, Any]:  # noqa: ARG002
         """Nothing to do."""

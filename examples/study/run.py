@@ -23,6 +23,7 @@ HEADLINE = ("judge", "instrumental", "instrumental-habituation", "judge-kl", "in
 OTHERS = (
     "instrumental-full",
     "instrumental-kl",
+    "instrumental-meaning",
     "instrumental-ones",
     "instrumental-constant",
     "instrumental-online",

@@ -45,12 +45,18 @@ def chat(opening: str) -> str:
 
 @dataclass
 class Batch:
-    """Completions with what an arm may look at; embeddings are made when asked for."""
+    """Completions with what an arm may look at; embeddings are made when asked for.
+
+    Attributes:
+        embed: the encoder of meaning, for whole completions.
+        embed_steps: the encoder of the store's steps.
+    """
 
     openings: list[str]
     completions: list[str]
     copies: int
     embed: Embed
+    embed_steps: Embed
 
     @cached_property
     def stories(self) -> list[str]:
@@ -61,7 +67,7 @@ class Batch:
     def episodes(self) -> Episodes:
         """The opening is one context step, the completion is cut into windows of 8 words."""
         completions = [c if c.split() else "." for c in self.completions]
-        return embedded(self.embed, self.openings, completions)
+        return embedded(self.embed_steps, self.openings, completions)
 
     @cached_property
     def whole(self) -> NDArray[np.float32]:
@@ -86,21 +92,26 @@ class Setting:
     """One objective on one base model.
 
     Attributes:
+        embed: the encoder of meaning, MiniLM.
+        embed_steps: the encoder of the store's steps: the same beside the base model's fluency.
         terminals: the sentences that the store and the cosine arm aim at.
         base: prompts and stories of the base model, the store's food.
         reference: completions of the base model by opening, as short as the policy's: the ruler of every measure.
         base_log_likelihood: nats a token of the reference under the model that drew them.
+        steps_name: what ``embed_steps`` computes.
         cache: directory that keeps the store and the base's measures, under the hash of all that they depend on.
     """
 
     policy: Policy
     embed: Embed
+    embed_steps: Embed
     objective: str
     terminals: list[str]
     base: list[tuple[str, str]]
     reference: dict[str, list[str]]
     base_log_likelihood: float
     gold_settings: dict[str, Any]
+    steps_name: str = ""
     cache: Path | None = None
 
     @cached_property
@@ -108,7 +119,11 @@ class Setting:
         """All reference completions as one batch."""
         openings = [o for o, texts in self.reference.items() for _ in texts]
         texts = [t for ts in self.reference.values() for t in ts]
-        return Batch(openings, texts, len(next(iter(self.reference.values()))), self.embed)
+        return self.batch(openings, texts, len(next(iter(self.reference.values()))))
+
+    def batch(self, openings: list[str], completions: list[str], copies: int) -> Batch:
+        """Completions as an arm sees them."""
+        return Batch(openings, completions, copies, self.embed, self.embed_steps)
 
     @cached_property
     def terminal_keys(self) -> NDArray[np.float32]:
@@ -122,10 +137,10 @@ class Setting:
         return self._kept("store.safetensors", self._made_store)
 
     def _made_store(self) -> bytes:
-        episodes = embedded(self.embed, [p for p, _ in self.base], [s for _, s in self.base])
+        episodes = embedded(self.embed_steps, [p for p, _ in self.base], [s for _, s in self.base])
         store = sw.ValueStore(sw.Config(dim=episodes.steps.shape[1]))
         store.calibrate(episodes.steps, episodes.offsets)
-        for number, key in enumerate(self.terminal_keys):
+        for number, key in enumerate(self.embed_steps(self.terminals)):
             store.add_terminal(f"terminal-{number}", key)
         store.observe(episodes.steps, episodes.offsets, source="base")
         store.replay()
@@ -145,12 +160,11 @@ class Setting:
         """The gold measures of this objective."""
         return gold.Gold.of(self.policy, self.gold_settings, self.objective, self.reference_batch.stories)
 
-    def measures(self, batch: Batch) -> dict[str, Any]:
-        """What is read off every batch."""
+    def measures(self, batch: Batch, watched: bool = True) -> dict[str, Any]:
+        """What is read off every batch; coverage only where it is ``watched``, since it costs an encoding."""
         exploit = self.gold_settings["exploit"]
         texts = batch.completions
         word, share = measures.top_word(texts)
-        scores = coverage(self.watch, batch.episodes)
         return {
             "yes_share": measures.yes_share(texts),
             "distinct_1": measures.distinct(texts, 1),
@@ -160,7 +174,7 @@ class Setting:
             "list_share": self._list_share(texts, exploit["list_least"], exploit["parrot_least"]),
             "top_word": word,
             "top_word_share": share,
-            "coverage": float(scores.mean()),
+            "coverage": float(coverage(self.watch, batch.episodes).mean()) if watched else None,
             "cosine": float((batch.whole @ self.terminal_keys.T).max(1).mean()),
         }
 
@@ -186,7 +200,7 @@ class Setting:
             for first in range(0, len(self.reference[names[n]]) - copies + 1, copies):
                 pair = names[n : n + 2]
                 texts = [t for o in pair for t in self.reference[o][first : first + copies]]
-                rows.append(self.measures(Batch([o for o in pair for _ in range(copies)], texts, copies, self.embed)))
+                rows.append(self.measures(self.batch([o for o in pair for _ in range(copies)], texts, copies)))
         numeric = [k for k, v in rows[0].items() if not isinstance(v, str)]
         out: dict[str, Any] = {k: float(np.mean([r[k] for r in rows])) for k in numeric}
         out["log_likelihood"] = self.base_log_likelihood
@@ -203,6 +217,7 @@ class Setting:
         facts = [
             self.objective,
             self.terminals,
+            self.steps_name,
             self.base,
             self.reference,
             self.base_log_likelihood,

@@ -64,7 +64,7 @@ class Config:
     w_drive: float = 0.0
     """w_d, the weight of the largest drive in a step's worth."""
 
-    rho: float = 0.2
+    rho: float = 0.75
     """ρ in [0, 1]: the share of its gain that a step earns without edge support."""
 
     sigma_0: float = 0.02

@@ -43,7 +43,7 @@ def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
             raise ValueError(f"--embedder {path}: there is no such model")
         return SentenceTransformer(path)
     noted = notes.get("embedder")
-    if noted and Path(noted.get("path", "")).exists():
+    if noted and all(Path(part["path"]).exists() for part in noted.get("parts", [noted])):
         return from_config(noted)
     return SentenceTransformer(minilm_path())
 

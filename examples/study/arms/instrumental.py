@@ -34,6 +34,8 @@ class InstrumentalArm:
         format: of the judge.
     """
 
+    scores_steps = True
+
     def __init__(
         self,
         setting: Setting,
@@ -120,14 +122,14 @@ class InstrumentalArm:
         if not self.ablation:
             return view
         weights = np.full(len(self.setting.terminals), 1.0 / len(self.setting.terminals), np.float32)
-        return Bench(view, weights, self.setting.terminal_keys).ablation(self.ablation)
+        return Bench(view, weights, self.setting.embed_steps(self.setting.terminals)).ablation(self.ablation)
 
     def _judged(self, stories: list[str]) -> Floats:
         assert self.judge is not None
         return np.concatenate([self.judge(stories[n : n + 16]) for n in range(0, len(stories), 16)])
 
     def _whole(self, opening: str, texts: list[str]) -> NDArray[np.float32]:
-        return Batch([opening] * len(texts), texts, len(texts), self.setting.embed).whole
+        return self.setting.batch([opening] * len(texts), texts, len(texts)).whole
 
     def _divergence(self, batch: Batch) -> Floats:
         out = np.zeros(len(batch.completions))

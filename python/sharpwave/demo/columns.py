@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave.embed.protocol import unit
+
 Floats = NDArray[np.float64]
 
 
@@ -35,6 +37,10 @@ class Episodes:
         steps = np.concatenate(parts) if parts else self.steps[:0]
         return Episodes(steps, offsets, self.context[which])
 
+    def leading(self, dim: int) -> Episodes:
+        """The same episodes with the first ``dim`` components of each step alone, at unit length."""
+        return Episodes(unit(self.steps[:, :dim]), self.offsets, self.context)
+
     @cached_property
     def owner(self) -> NDArray[np.int64]:
         """``(ΣT,)`` the episode of each step."""
@@ -49,12 +55,16 @@ class Episodes:
 
 @dataclass
 class Bench:
-    """A frozen store, the weights ``(Q,)`` of one objective, and its terminals ``(n, d)``."""
+    """A frozen store, the weights ``(Q,)`` of one objective, and its terminals ``(n, d)``.
+
+    ``meaning`` is the same of a store whose steps are the encoder of meaning's part alone.
+    """
 
     view: Any
     weights: NDArray[np.float32]
     terminals: NDArray[np.float32]
     seed: int = 0
+    meaning: Bench | None = None
     _views: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def score(self, episodes: Episodes, view: Any = None, functional: str = "coverage") -> Floats:
@@ -123,6 +133,13 @@ def cosine(bench: Bench, episodes: Episodes) -> Floats:
     return total / np.maximum(np.bincount(owner, minlength=len(episodes)), 1)
 
 
+def meaning_alone(bench: Bench, episodes: Episodes) -> Floats:
+    """Coverage under a store whose steps are their meaning alone."""
+    if bench.meaning is None:
+        raise ValueError("there is no store of the meaning alone")
+    return bench.meaning.score(episodes.leading(bench.meaning.terminals.shape[1]))
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: an id for JSON, a title, one sentence about it, and what computes it."""
@@ -132,6 +149,7 @@ class Column:
     about: str
     score: Callable[[Bench, Episodes], Floats]
     ablation: bool = False
+    rebuilds: bool = False  # needs a store of its own
 
 
 def _functional(name: str) -> Callable[[Bench, Episodes], Floats]:
@@ -171,6 +189,14 @@ COLUMNS: tuple[Column, ...] = (
         "no fade",
         "coverage where a step that is an end itself is paid as a means to it all the same",
         _ablated("unfaded"),
+        True,
+    ),
+    Column(
+        "meaning",
+        "no fluency",
+        "coverage where a step is its meaning alone, whatever the language model makes of it",
+        meaning_alone,
+        True,
         True,
     ),
     Column("ones", "v ≡ 1", "coverage where every memory is worth the same", _ablated("ones"), True),

@@ -23,13 +23,12 @@ from sharpwave.config import Config
 from sharpwave.demo import report as reporting
 from sharpwave.demo import summary
 from sharpwave.demo.columns import COLUMNS, Episodes
-from sharpwave.demo.models import minilm_path
+from sharpwave.demo.encoder import MEANING, Encoder, fluent_encoder
 from sharpwave.demo.probes import Objective, ProbeSet, load_probes
 from sharpwave.demo.sample import SampleSettings, Story, sample_stories
 from sharpwave.demo.table import Measured, TableSettings, measure, splits
-from sharpwave.embed import SentenceTransformer, fingerprint
-from sharpwave.embed.protocol import Embedder
-from sharpwave.episodes import Chunker, Words, chunk_batch
+from sharpwave.embed import fingerprint
+from sharpwave.episodes import Words
 from sharpwave.store import ValueStore
 from sharpwave.view import View
 
@@ -44,7 +43,8 @@ class DemoSettings:
     sample: SampleSettings = SampleSettings()
     table: TableSettings = TableSettings()
     chunker: Words = Words(n=8)
-    config: dict[str, Any] = field(default_factory=lambda: {"dim": 384})
+    fluency: float = 0.2  # weight of the fluency beside a meaning of 1
+    config: dict[str, Any] = field(default_factory=dict[str, Any])
     probes: Path | None = None
     quick: bool = False
 
@@ -80,22 +80,6 @@ class Clock:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 2)
 
 
-@dataclass
-class Encoder:
-    """Texts to embedded episodes: one chunker, one embedder."""
-
-    chunker: Chunker
-    embedder: Embedder
-
-    def __call__(self, prompts: Sequence[str], texts: Sequence[str]) -> Episodes:
-        batch = chunk_batch(self.chunker, list(prompts), list(texts))
-        return Episodes(self.embedder(batch.steps), batch.offsets, batch.context)
-
-    def chunks(self, prompts: Sequence[str], texts: Sequence[str]) -> list[str]:
-        """The texts of the same steps."""
-        return chunk_batch(self.chunker, list(prompts), list(texts)).steps
-
-
 def build_store(
     config: Config,
     base: Episodes,
@@ -123,14 +107,18 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
         stories = sample_stories(out / "base.jsonl", settings.sample, lambda a, b: progress("sampling stories", a, b))
     progress("sampling stories", len(stories), len(stories))
     with clock.stage("embed"):
-        progress("embedding", 0, 2)
-        embedder = SentenceTransformer(minilm_path(), dtype="bfloat16", cache=out / "embeddings.sqlite")
-        encoder = Encoder(settings.chunker, embedder)
-        base = encoder([s.prompt for s in stories], [s.text for s in stories])
-        progress("embedding", 1, 2)
-        terminals = {o.name: embedder(list(o.terminals)) for o in probes.objectives}
+        progress("embedding", 0, 3)
+        said = [s.prompt for s in stories], [s.text for s in stories]
+        model, device = settings.sample.model, settings.sample.device
+        encoder = fluent_encoder(
+            settings.chunker, *said, settings.fluency, out / "embeddings.sqlite", model=model, device=device
+        )
+        progress("embedding", 1, 3)
+        base = encoder(*said)
+        progress("embedding", 2, 3)
+        terminals = {o.name: encoder.embedder(list(o.terminals)) for o in probes.objectives}
         encoder([probes.prompt] * len(all_texts(probes)), all_texts(probes))
-        progress("embedding", 2, 2)
+        progress("embedding", 3, 3)
     with clock.stage("table"):
         measured = measure_all(probes, base, encoder, terminals, settings, progress)
     with clock.stage("store"):
@@ -173,10 +161,11 @@ def measure_all(
 
     def build(stored: Episodes, keys: NDArray[np.float32]) -> Any:
         named = {f"terminal {n}": key for n, key in enumerate(keys, 1)}
-        return build_store(Config(**settings.config), stored, named).frozen()
+        return build_store(Config(dim=stored.steps.shape[1], **settings.config), stored, named).frozen()
 
     return [
-        measure(o, probes, base, encoder, build, terminals[o.name], settings.table, progress=advance) for o in ordered
+        measure(o, probes, base, encoder, build, terminals[o.name], settings.table, progress=advance, meaning=MEANING)
+        for o in ordered
     ]
 
 
@@ -198,7 +187,7 @@ def shown_store(
         name: key for o in probes.objectives for name, key in zip(channel_names(o), terminals[o.name], strict=True)
     }
     texts = encoder.chunks([s.prompt for s in stories], [s.text for s in stories])
-    store = build_store(Config(**settings.config), base, named, texts, source="SmolLM2-135M")
+    store = build_store(Config(dim=base.steps.shape[1], **settings.config), base, named, texts, source="SmolLM2-135M")
     store.bind_embedder(fingerprint(encoder.embedder))
     directory = settings.out / "store"
     directory.mkdir(parents=True, exist_ok=True)
@@ -209,11 +198,7 @@ def shown_store(
     (directory / "store.json").write_text(
         json.dumps(
             {
-                "embedder": {
-                    "kind": "sentence-transformers",
-                    "path": str(minilm_path()),
-                    "dtype": "bfloat16",
-                },
+                "embedder": encoder.embedder.config,  # type: ignore[attr-defined]
                 "chunker": settings.chunker.config,
                 "terminals": sentences,
                 "objectives": {o.name: channel_names(o) for o in probes.objectives},
@@ -298,6 +283,7 @@ def assemble(
             "sample": asdict(settings.sample),
             "table": asdict(settings.table),
             "chunker": settings.chunker.config,
+            "fluency": settings.fluency,
             "config": settings.config,
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
         },
@@ -323,8 +309,8 @@ def assemble(
 def support(probes: ProbeSet, base: Episodes, encoder: Encoder, settings: DemoSettings) -> dict[str, Any]:
     """Support of unseen steps by kind of text, under the store of the first split."""
     split = splits(len(base), settings.table)[0]
-    store = ValueStore(Config(**settings.config))
     stored = base.take(split.build)
+    store = ValueStore(Config(dim=stored.steps.shape[1], **settings.config))
     store.calibrate(stored.steps, stored.offsets)
     store.observe(stored.steps, stored.offsets)
     kinds: dict[str, list[str]] = {

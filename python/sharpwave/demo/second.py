@@ -19,12 +19,13 @@ from sharpwave._lazy import require
 from sharpwave.demo import measures, policy, train_report
 from sharpwave.demo import report as reporting
 from sharpwave.demo.measures import Ruler
-from sharpwave.demo.models import load_language_model, minilm_path, smollm2_path
-from sharpwave.demo.pipeline import DemoSettings, Encoder, channel_names, explain_text
+from sharpwave.demo.encoder import Encoder
+from sharpwave.demo.models import load_language_model, smollm2_path
+from sharpwave.demo.pipeline import DemoSettings, channel_names, explain_text
 from sharpwave.demo.probes import Objective, load_probes
 from sharpwave.demo.sample import SampleSettings
 from sharpwave.demo.train import Progress, TrainSettings, checkpoints, prepare, train
-from sharpwave.embed import SentenceTransformer
+from sharpwave.embed import from_config
 from sharpwave.reward import InstrumentalReward
 from sharpwave.store import ValueStore
 
@@ -77,7 +78,8 @@ def check_model(path: str | None, device: str) -> None:
 
 def load(demo: DemoSettings, settings: TrainSettings) -> Setting:
     """The first form's store and encoder, and the language model with a fresh adapter."""
-    embedder = SentenceTransformer(minilm_path(), dtype="bfloat16", cache=demo.out / "embeddings.sqlite")
+    notes = json.loads((demo.out / "store" / "store.json").read_text("utf-8"))
+    embedder = from_config(notes["embedder"])
     store = ValueStore.load(demo.out / "store" / "snapshot.safetensors")
     model, tokenizer = load_language_model(settings.model or smollm2_path(), settings.device)
     model = policy.with_adapter(model, settings.rank, settings.alpha, settings.seed)

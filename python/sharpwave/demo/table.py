@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sharpwave.demo.columns import COLUMNS, Bench, Column, Episodes, Floats
 from sharpwave.demo.probes import Objective, Probe, ProbeSet
+from sharpwave.embed.protocol import unit
 
 Embed = Callable[[Sequence[str], Sequence[str]], Episodes]  # prompts, texts → episodes
 Build = Callable[[Episodes, NDArray[np.float32]], Any]  # base episodes, terminals → frozen store
@@ -99,8 +100,12 @@ def measure(
     settings: TableSettings,
     columns: Sequence[Column] = COLUMNS,
     progress: Callable[[], None] = lambda: None,
+    meaning: int | None = None,
 ) -> Measured:
-    """All z-scores of one objective. ``progress`` is called after each split."""
+    """All z-scores of one objective.
+
+    ``progress`` is called after each split; the first ``meaning`` components of a step are its meaning.
+    """
     own = list(probes.rows(objective))
     foreign = [(o.name, p) for o in probes.objectives if o is not objective for p in o.stories]
     texts = [p.text for p in own] + [p.text for _, p in foreign]
@@ -114,6 +119,9 @@ def measure(
         view = build(stored, terminals)
         weights = np.full(len(terminals), 1.0 / len(terminals), np.float32)
         bench = Bench(view, weights, terminals, seed=split.number)
+        if meaning is not None:
+            keys = unit(terminals[:, :meaning])
+            bench.meaning = Bench(build(stored.leading(meaning), keys), weights, keys, seed=split.number)
         spliced = splices(bench, stored, episodes, settings, split.number)
         for column in columns:
             ruler_scores = column.score(bench, held_out)

@@ -8,12 +8,16 @@ protocol.py      `Embedder`, `as_embedder`, `fingerprint`
 cache.py         `EmbeddingCache`: content hashes to vectors, in memory and on disk
 sentence.py      `SentenceTransformer`
 hidden.py        `HiddenStates`: a transformers model's own pooled hidden states
+fluency.py       `Fluency`: how likely a language model finds a text
+joined.py        `Joined`: several embedders side by side
 """
 
 from __future__ import annotations
 
 from sharpwave.embed.cache import EmbeddingCache
+from sharpwave.embed.fluency import Fluency
 from sharpwave.embed.hidden import HiddenStates
+from sharpwave.embed.joined import Joined
 from sharpwave.embed.protocol import (
     CallableEmbedder,
     Embedder,
@@ -27,7 +31,9 @@ __all__ = [
     "CallableEmbedder",
     "Embedder",
     "EmbeddingCache",
+    "Fluency",
     "HiddenStates",
+    "Joined",
     "SentenceTransformer",
     "as_embedder",
     "fingerprint",

@@ -180,3 +180,37 @@ class EmbeddingCache:
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def as_cache(cache: EmbeddingCache | str | os.PathLike[str] | bool | None) -> EmbeddingCache | None:
+    """What a ``cache=`` argument stands for."""
+    if isinstance(cache, EmbeddingCache):
+        return cache
+    if cache is None or cache is False:
+        return None
+    return EmbeddingCache(None if cache is True else cache)
+
+
+def cache_config(cache: EmbeddingCache | None) -> str | bool:
+    """What `as_cache` makes such a cache of."""
+    return False if cache is None else True if cache.path is None else str(cache.path)
+
+
+def rows_of(
+    cache: EmbeddingCache | None,
+    namespace: Callable[[], str],
+    texts: list[str],
+    compute: Callable[[list[str]], NDArray[np.float32]],
+    dim: int,
+) -> NDArray[np.float32]:
+    """``(n, dim)`` rows for ``texts``, each different one computed once, through ``cache`` if there is one.
+
+    ``namespace`` is asked for only then: a model's fingerprint takes time.
+    """
+    if not texts:
+        return np.zeros((0, dim), np.float32)
+    if cache is None:
+        unique = list(dict.fromkeys(texts))
+        rows = dict(zip(unique, compute(unique), strict=True))
+        return np.stack([rows[text] for text in texts])
+    return cache.embed(namespace(), texts, compute)

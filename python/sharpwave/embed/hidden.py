@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave._lazy import require
-from sharpwave.embed.cache import EmbeddingCache
-from sharpwave.embed.protocol import check_texts, weights_hash
-from sharpwave.embed.sentence import DTYPES, as_cache, unit
+from sharpwave.embed.cache import EmbeddingCache, as_cache, rows_of
+from sharpwave.embed.protocol import DTYPES, check_texts, unit, weights_hash
 
 POOLS = ("mean", "last")
 
@@ -110,14 +109,7 @@ class HiddenStates:
         return f"hidden-states:{weights_hash(self.model)}:{self.layer}:{self.pool_name}:{mode}{centre}"
 
     def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
-        texts = check_texts(texts)
-        if not texts:
-            return np.zeros((0, self.dim), np.float32)
-        if self.cache is None:
-            unique = list(dict.fromkeys(texts))
-            rows = dict(zip(unique, self._encode(unique), strict=True))
-            return np.stack([rows[text] for text in texts])
-        return self.cache.embed(self.fingerprint, texts, self._encode)
+        return rows_of(self.cache, lambda: self.fingerprint, check_texts(texts), self._encode, self.dim)
 
     def fit_center(self, texts: list[str]) -> NDArray[np.float32]:
         """Set and return the centre ``(d,)``: the mean row over ``texts``."""

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 @runtime_checkable
 class Embedder(Protocol):
@@ -102,9 +104,11 @@ def from_config(config: Mapping[str, Any] | str) -> Embedder:
     """An embedder from plain data: ``{"kind": "sentence-transformers", "path": …, …}``.
 
     A bare string is the path of a sentence-transformers model. Kinds: ``sentence-transformers``,
-    ``hidden-states``.
+    ``hidden-states``, ``fluency``, and ``joined`` with ``parts`` and ``weights``.
     """
+    from sharpwave.embed.fluency import Fluency
     from sharpwave.embed.hidden import HiddenStates
+    from sharpwave.embed.joined import Joined
     from sharpwave.embed.sentence import SentenceTransformer
 
     if isinstance(config, str):
@@ -114,9 +118,12 @@ def from_config(config: Mapping[str, Any] | str) -> Embedder:
     kinds: dict[str, Callable[..., Embedder]] = {
         "sentence-transformers": SentenceTransformer,
         "hidden-states": HiddenStates,
+        "fluency": Fluency,
     }
+    if kind == "joined":
+        return Joined([from_config(part) for part in options.pop("parts", ())], **options)
     if kind not in kinds:
-        raise ValueError(f"embedder kind must be one of {sorted(kinds)}, got {kind!r}")
+        raise ValueError(f"embedder kind must be one of {[*sorted(kinds), 'joined']}, got {kind!r}")
     if "path" not in options:
         raise ValueError(f"an embedder of kind {kind!r} needs a path")
     return kinds[kind](options.pop("path"), **options)
@@ -138,3 +145,10 @@ def weights_hash(model: Any) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(bits.astype("<u2").tobytes())
     return digest.hexdigest()[:16]
+
+
+def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows at unit length; a zero row stays zero, for the store to refuse by its number."""
+    norm = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    norm[norm == 0.0] = 1.0
+    return np.ascontiguousarray((rows / norm[:, None]).astype(np.float32))

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave._lazy import require
-from sharpwave.embed.cache import EmbeddingCache
-from sharpwave.embed.protocol import check_texts, weights_hash
-
-DTYPES = ("float32", "bfloat16", "float16")
+from sharpwave.embed.cache import EmbeddingCache, as_cache, cache_config, rows_of
+from sharpwave.embed.protocol import DTYPES, check_texts, unit, weights_hash
 
 
 class SentenceTransformer:
@@ -90,16 +88,13 @@ class SentenceTransformer:
         """Plain data from which `from_config` builds this embedder again."""
         if self.path is None:
             raise ValueError("an embedder built from a loaded model has no plain configuration")
-        cache: Any = self.cache is not None
-        if self.cache is not None and self.cache.path is not None:
-            cache = str(self.cache.path)
         return {
             "kind": "sentence-transformers",
             "path": self.path,
             "device": self.device,
             "dtype": self.dtype,
             "batch_size": self.batch_size,
-            "cache": cache,
+            "cache": cache_config(self.cache),
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,14 +104,9 @@ class SentenceTransformer:
         return state
 
     def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
-        texts = check_texts(texts)
-        if not texts:
-            return np.zeros((0, self.dim), np.float32)
-        if self.cache is None:
-            unique = list(dict.fromkeys(texts))
-            rows = dict(zip(unique, self._encode(unique), strict=True))
-            return np.stack([rows[text] for text in texts])
-        return self.cache.embed(f"{self.fingerprint}:{self.dtype}", texts, self._encode)
+        return rows_of(
+            self.cache, lambda: f"{self.fingerprint}:{self.dtype}", check_texts(texts), self._encode, self.dim
+        )
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         order = sorted(range(len(texts)), key=lambda n: (-len(texts[n]), n))
@@ -131,21 +121,3 @@ class SentenceTransformer:
         out = np.empty((len(texts), rows.shape[1]), np.float32)
         out[order] = rows.detach().float().cpu().numpy()
         return unit(out)
-
-
-def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows at unit length; a zero row stays zero, for the store to refuse by its number."""
-    norm = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    norm[norm == 0.0] = 1.0
-    return np.ascontiguousarray((rows / norm[:, None]).astype(np.float32))
-
-
-def as_cache(
-    cache: EmbeddingCache | str | os.PathLike[str] | bool | None,
-) -> EmbeddingCache | None:
-    """What a ``cache=`` argument stands for."""
-    if isinstance(cache, EmbeddingCache):
-        return cache
-    if cache is None or cache is False:
-        return None
-    return EmbeddingCache(None if cache is True else cache)

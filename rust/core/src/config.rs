@@ -89,7 +89,7 @@ impl Config {
             w_novelty: 1.0,
             w_surprise: 0.0,
             w_drive: 0.0,
-            rho: 0.2,
+            rho: 0.75,
             sigma_0: 0.02,
             fade: 1.0,
             equation: Equation::Stopping,

@@ -1,0 +1,179 @@
+"""How likely a language model finds a text, as a direction that an encoder of meaning lacks.
+
+A sentence encoder barely sees the order of words: of a shuffled text it makes nearly the vector of the text. What tells
+order from disorder is a language model. `Fluency` puts its surprise on an arc, and `Joined` puts that beside the meaning, so
+that support, drives and edges ask for both.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave._lazy import require
+from sharpwave.embed.cache import EmbeddingCache, as_cache, cache_config, rows_of
+from sharpwave.embed.protocol import DTYPES, check_texts, weights_hash
+
+Floats = NDArray[np.float64]
+
+
+class Fluency:
+    """A text's surprise under a causal language model as a unit vector ``(cos θ, sin θ)``.
+
+    The surprise is the mean of −log p over the text's tokens, in nats, read on its own behind the tokenizer's first
+    token. It is turned into an angle,
+
+        θ = π/2 · clip((surprise − low)/(high − low), 0, 2)
+
+    so that two fluent texts agree (cosine 1), and a fluent and a scrambled one are at right angles or opposed.
+
+    Args:
+        model: a loaded causal language model, or a path (then the tokenizer is loaded from it too).
+        tokenizer: its tokenizer.
+        low, high: nats a token; `fit` measures them.
+        max_tokens: longer texts are cut.
+        device, dtype, batch_size, cache: as for `SentenceTransformer`. A model that is being trained changes under a
+            cache: leave it off there.
+
+    Raises:
+        ValueError: an unknown dtype, ``low`` not below ``high``, or a loaded model without its tokenizer.
+    """
+
+    checked_embedder = True
+    dim = 2
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        low: float = 4.0,
+        high: float = 7.0,
+        max_tokens: int = 64,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_size: int = 64,
+        cache: EmbeddingCache | str | os.PathLike[str] | bool = True,
+    ) -> None:
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {DTYPES} or None, got {dtype!r}")
+        if batch_size < 1 or max_tokens < 2:
+            raise ValueError("batch_size must be at least 1 and max_tokens at least 2")
+        self.path = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+        if self.path is None and tokenizer is None:
+            raise ValueError("a loaded model needs its tokenizer")
+        self.device, self.dtype = device, dtype
+        self.max_tokens, self.batch_size = max_tokens, batch_size
+        self.cache = as_cache(cache)
+        self._loaded: tuple[Any, Any] | None = None if self.path is not None else (model, tokenizer)
+        self._weights: str | None = None
+        self.set_range(low, high)
+
+    def set_range(self, low: float, high: float) -> None:
+        """The surprise that counts as fluent, and the one at a right angle to it, in nats a token."""
+        if not low < high:
+            raise ValueError(f"low must lie below high, got {low} and {high}")
+        self.low, self.high = float(low), float(high)
+
+    def fit(self, texts: Sequence[str], most: int = 512, seed: int = 0) -> tuple[float, float]:
+        """Set and return the range: low the 0.95 quantile of the texts' surprise, high the median of their shuffles'.
+
+        The sample is all different texts, or ``most`` of them at even strides if there are more; each is shuffled word
+        by word. Nearly everything that is written like the texts is then equally fluent.
+
+        Raises:
+            ValueError: there is no text, or shuffling does not make the texts less likely.
+        """
+        known = list(dict.fromkeys(check_texts(texts)))
+        known = [known[n * len(known) // most] for n in range(most)] if len(known) > most else known
+        if not known:
+            raise ValueError("fit needs at least one text")
+        order = random.Random(seed)
+        shuffled = [" ".join(order.sample(words, len(words))) for words in (t.split() for t in known)]
+        self.set_range(float(np.quantile(self.surprise(known), 0.95)), float(np.median(self.surprise(shuffled))))
+        return self.low, self.high
+
+    def surprise(self, texts: Sequence[str]) -> Floats:
+        """``(n,)`` nats a token of each text."""
+        rows = rows_of(self.cache, lambda: f"{self._name}:{self.dtype}", check_texts(texts), self._read, 1)
+        return rows[:, 0].astype(np.float64)
+
+    def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
+        texts = check_texts(texts)
+        reach = np.clip((self.surprise(texts) - self.low) / (self.high - self.low), 0.0, 2.0)
+        theta = math.pi / 2 * reach
+        return np.stack([np.cos(theta), np.sin(theta)], axis=1).astype(np.float32)
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's weights, the cut-off and the range."""
+        return f"{self._name}:{self.low!r}:{self.high!r}"
+
+    @property
+    def _name(self) -> str:
+        if self._weights is None:
+            self._weights = weights_hash(self._load()[0])
+        return f"fluency:{self._weights}:{self.max_tokens}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain data from which `from_config` builds this embedder again."""
+        if self.path is None:
+            raise ValueError("an embedder built from a loaded model has no plain configuration")
+        return {
+            "kind": "fluency",
+            "path": self.path,
+            "low": self.low,
+            "high": self.high,
+            "max_tokens": self.max_tokens,
+            "device": self.device,
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "cache": cache_config(self.cache),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None if self.path is not None else self._loaded}
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            transformers = require("transformers", "embed")
+            model = transformers.AutoModelForCausalLM.from_pretrained(self.path)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
+            if self.device is not None:
+                model = model.to(self.device)
+            if self.dtype is not None:
+                model = model.to(getattr(require("torch", "embed"), self.dtype))
+            self._loaded = (model.eval(), tokenizer)
+        return self._loaded
+
+    def _read(self, texts: list[str]) -> NDArray[np.float32]:
+        torch = require("torch", "embed")
+        model, tokenizer = self._load()
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        ids = [
+            [start, *tokenizer(t or " ", add_special_tokens=False)["input_ids"][: self.max_tokens - 1]] for t in texts
+        ]
+        out = np.empty((len(texts), 1), np.float32)
+        order = sorted(range(len(texts)), key=lambda n: (-len(ids[n]), n))
+        with torch.inference_mode():
+            for first in range(0, len(order), self.batch_size):
+                part = order[first : first + self.batch_size]
+                width = len(ids[part[0]])
+                tokens = torch.full((len(part), width), start)
+                mask = torch.zeros((len(part), width), dtype=torch.long)
+                for row, n in enumerate(part):
+                    tokens[row, : len(ids[n])] = torch.tensor(ids[n])
+                    mask[row, : len(ids[n])] = 1
+                tokens, mask = tokens.to(model.device), mask.to(model.device)
+                logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+                said = logits.gather(-1, tokens[:, 1:, None])[..., 0]
+                spent = (logits.logsumexp(-1) - said) * mask[:, 1:]
+                out[part, 0] = (spent.sum(1) / mask[:, 1:].sum(1).clamp(min=1)).cpu().numpy()
+        return out
