@@ -54,10 +54,10 @@ class Config:
     reward: str
     title: str
     objective: str = "wedding"
-    fluency: float = 0.2
     options: dict[str, Any] = field(default_factory=dict)
     train: Train = Train()
     lora: Lora = Lora()
+    fluency: float = 0.2
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

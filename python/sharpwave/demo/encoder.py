@@ -1,4 +1,4 @@
-"""The demo's way from texts to embedded episodes: MiniLM for what is said, SmolLM2 for whether it is said as one would."""
+"""From texts to embedded episodes: MiniLM for what is said, SmolLM2 for whether one would say it so."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ import numpy as np
 from sharpwave._lazy import require
 from sharpwave.demo import measures, policy, train_report
 from sharpwave.demo import report as reporting
-from sharpwave.demo.measures import Ruler
 from sharpwave.demo.encoder import Encoder
+from sharpwave.demo.measures import Ruler
 from sharpwave.demo.models import load_language_model, smollm2_path
 from sharpwave.demo.pipeline import DemoSettings, channel_names, explain_text
 from sharpwave.demo.probes import Objective, load_probes

@@ -1,15 +1,14 @@
 """How likely a language model finds a text, as a direction that an encoder of meaning lacks.
 
 A sentence encoder barely sees the order of words: of a shuffled text it makes nearly the vector of the text. What tells
-order from disorder is a language model. `Fluency` puts its surprise on an arc, and `Joined` puts that beside the meaning, so
-that support, drives and edges ask for both.
+order from disorder is a language model. `Fluency` puts its surprise on an arc, and `Joined` puts that beside the meaning,
+so that support, drives and edges ask for both.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,8 +93,8 @@ class Fluency:
         known = [known[n * len(known) // most] for n in range(most)] if len(known) > most else known
         if not known:
             raise ValueError("fit needs at least one text")
-        order = random.Random(seed)
-        shuffled = [" ".join(order.sample(words, len(words))) for words in (t.split() for t in known)]
+        order = np.random.default_rng(seed)
+        shuffled = [" ".join(order.permutation(t.split()).tolist()) for t in known]
         self.set_range(float(np.quantile(self.surprise(known), 0.95)), float(np.median(self.surprise(shuffled))))
         return self.low, self.high
 
