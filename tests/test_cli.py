@@ -13,6 +13,7 @@ import sharpwave as sw
 pytest.importorskip("typer")
 
 from sharpwave import cli, corpus, jobs
+from sharpwave.demo.probes import load_probes
 from sharpwave.embed import CallableEmbedder, fingerprint
 from sharpwave.episodes import Words
 
@@ -145,6 +146,21 @@ def test_bad_input_is_one_line(store: Path, file: Path, tmp_path: Path, capsys: 
 def test_another_embedder_is_refused(store: Path, file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "embedder_from", lambda *_: CallableEmbedder(bag, "another"))
     assert "another" in fails(capsys, "score", store, file)
+
+
+def test_build_reads_fluency_too(file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store remembers how, so that the other commands need not be told."""
+    monkeypatch.undo()  # the real embedders
+    stories = [s.text for o in load_probes().objectives for s in o.stories]
+    file.write_text("".join(json.dumps({"completion": text}) + "\n" for text in stories))
+    out = tmp_path / "fluent"
+    assert "--fluency" in fails(capsys, "build", file, "--out", out, "--fluency", "nowhere")
+    assert not out.exists()
+    run("build", file, "--out", out, "--chunker", "words:6", "--fluency", "smollm2")
+    assert sw.ValueStore.load(out / "snapshot.safetensors").dim == 384 + 2
+    capsys.readouterr()
+    run("score", out, file, "--json")
+    assert len(json.loads(capsys.readouterr().out)) > 1
 
 
 def test_parquet_and_ready_steps(tmp_path: Path) -> None:

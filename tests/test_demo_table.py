@@ -41,7 +41,7 @@ def stories(count: int = 40) -> list[Story]:
 def test_the_committed_texts() -> None:
     probes = load_probes()
     assert [o.held_out for o in probes.objectives].count(True) == 1
-    assert len(probes.tuned) == 3
+    assert len(probes.tuned) == 4
     for o in probes.objectives:
         assert len(o.terminals) == 3
         assert len(o.stories) == 5
@@ -115,7 +115,8 @@ def bench() -> tuple[Bench, Episodes]:
     base = ENCODER(["Write a short story."] * 40, [s.text for s in stories()])
     keys = bag(list(load_probes().objectives[0].terminals))
     store = pipeline.build_store(sw.Config(dim=64), base, {f"t{n}": k for n, k in enumerate(keys)})
-    return Bench(store.frozen(), np.full(3, 1 / 3, np.float32), keys), base
+    weights = np.full(3, 1 / 3, np.float32)
+    return Bench(store.frozen(), weights, keys, meaning=Bench(store.frozen(), weights, keys)), base
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda c: c.id)
@@ -125,6 +126,16 @@ def test_columns_give_each_episode_a_number(bench: tuple[Bench, Episodes], colum
     assert np.isfinite(scores).all()
     some = column.score(bench[0], bench[1].take(np.array([3, 1])))
     np.testing.assert_allclose(some, scores[[3, 1]], atol=1e-5)
+
+
+def test_meaning_alone_is_the_leading_components(bench: tuple[Bench, Episodes]) -> None:
+    column = next(c for c in COLUMNS if c.id == "meaning")
+    one, base = bench
+    noise = np.random.default_rng(0).normal(size=(len(base.steps), 2)).astype(np.float32)
+    longer = Episodes(np.concatenate([base.steps, noise], axis=1), base.offsets, base.context)
+    np.testing.assert_allclose(column.score(one, longer), one.score(base), atol=1e-5)
+    with pytest.raises(ValueError, match="no store of the meaning"):
+        column.score(Bench(one.view, one.weights, one.terminals), base)
 
 
 def test_what_the_ablations_do(bench: tuple[Bench, Episodes]) -> None:
@@ -151,10 +162,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     pytest.importorskip("jinja2")
     patch = pytest.MonkeyPatch()
     patch.setattr(pipeline, "sample_stories", lambda *_: stories())
-    patch.setattr(pipeline, "minilm_path", lambda: Path("nowhere"))
-    patch.setattr(pipeline, "SentenceTransformer", lambda *_, **__: bag)
+    patch.setattr(pipeline, "fluent_encoder", lambda *_, **__: ENCODER)
     out = tmp_path_factory.mktemp("demo")
-    settings = pipeline.DemoSettings(out, SampleSettings(stories=40), TableSettings(splits=2), config={"dim": 64})
+    settings = pipeline.DemoSettings(out, SampleSettings(stories=40), TableSettings(splits=2))
     stages: list[tuple[str, int, int]] = []
     report = pipeline.run(settings, lambda *s: stages.append(s))
     patch.undo()
@@ -172,7 +182,7 @@ def test_the_run_writes_everything(run: tuple[Path, dict[str, Any]]) -> None:
     assert {p.name for p in (out / "plots").iterdir()} >= {"value-map.png", "support.png", "table-storm.png"}
     store = sw.ValueStore.load(out / "store" / "snapshot.safetensors")
     assert store.digest() == report["store"]["digest"]
-    assert len(store.channels) == 12
+    assert len(store.channels) == 15
 
 
 def test_the_report_has_every_row_and_cell(run: tuple[Path, dict[str, Any]]) -> None:

@@ -250,6 +250,10 @@ def test_fluency_is_the_mean_surprise_of_the_tokens(fluency: embed.Fluency) -> N
 
 
 def test_fluency_tells_order_from_disorder(fluency: embed.Fluency) -> None:
+    with pytest.raises(ValueError, match="does not make them less likely"):
+        fluency.fit(["a", "b"])
+    with pytest.raises(ValueError, match="at least one text"):
+        fluency.fit([])
     low, high = fluency.fit(STORIES)
     assert low < high
     shuffled = [" ".join(sorted(s.split())) for s in STORIES]

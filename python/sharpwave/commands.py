@@ -144,12 +144,15 @@ def build(
     channel: Annotated[list[str] | None, typer.Option(help="a numeric field to learn from; repeatable")] = None,
     embedder: _Embedder = None,
     chunker: Annotated[str, typer.Option(help="words:N, sentences:N or turns:N")] = "sentences:16",
+    fluency: Annotated[
+        str | None, typer.Option(help="read fluency beside meaning: a causal model's directory, or smollm2")
+    ] = None,
 ) -> None:
     """Build a store from episodes in a file."""
     from sharpwave import jobs
 
     with stages() as progress:
-        facts = jobs.build(file, out, terminal or [], channel or [], embedder, chunker, progress)
+        facts = jobs.build(file, out, terminal or [], channel or [], embedder, chunker, fluency, progress)
     print(
         f"{out}: {facts['memories']} memories, {facts['associations']} associations "
         f"of {facts['episodes']} episodes ({facts['steps']} steps)"

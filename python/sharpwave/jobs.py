@@ -16,7 +16,7 @@ import numpy as np
 from sharpwave import episodes
 from sharpwave.config import Config
 from sharpwave.corpus import Row, chunk_rows, number_columns, read_rows
-from sharpwave.embed import SentenceTransformer, as_embedder, fingerprint, from_config
+from sharpwave.embed import Fluency, Joined, SentenceTransformer, as_embedder, fingerprint, from_config
 from sharpwave.embed.protocol import Embedder
 from sharpwave.store import SNAPSHOT, ValueStore
 
@@ -46,6 +46,16 @@ def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
     if noted and all(Path(part["path"]).exists() for part in noted.get("parts", [noted])):
         return from_config(noted)
     return SentenceTransformer(minilm_path())
+
+
+def fluent(embedder: Embedder, path: str, batch: episodes.Batch) -> Embedder:
+    """``embedder`` with the fluency beside it that the language model at ``path`` sees, fitted to the batch's steps."""
+    from sharpwave.demo.encoder import FLUENCY, scored
+    from sharpwave.demo.models import smollm2_path
+
+    form = Fluency(smollm2_path() if path == "smollm2" else path, dtype="bfloat16")
+    form.fit(scored(batch))
+    return Joined([embedder, form], [1.0, FLUENCY])
 
 
 def open_store(path: Path) -> tuple[ValueStore, dict[str, Any]]:
@@ -94,11 +104,14 @@ def build(
     channels: Sequence[str],
     embedder_path: str | None,
     chunker_text: str,
+    fluency: str | None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write a store of ``file``'s episodes to the directory ``out``; returns its counts."""
     chunker = chunker_from(chunker_text)
     sentences = _named(terminals, "terminal")
+    if fluency not in (None, "smollm2") and not (Path(fluency) / "config.json").is_file():
+        raise ValueError(f"--fluency {fluency}: there is no such language model; a directory or 'smollm2'")
     rows = read_rows(file)
     if not rows:
         raise ValueError(f"{file} holds no episode")
@@ -108,6 +121,8 @@ def build(
     embedder = as_embedder(embedder_from(embedder_path, {}))
     batch = chunk_rows(rows, chunker)
     progress("embedding", 0, 1)
+    if fluency is not None:
+        embedder = fluent(embedder, fluency, batch)
     steps = embedder(batch.steps)
     keys = embedder(list(sentences.values())) if sentences else steps[:0]
     progress("embedding", 1, 1)

@@ -125,8 +125,9 @@ class Bench:
 
 
 def cosine(bench: Bench, episodes: Episodes) -> Floats:
-    """Mean over an episode's scored steps of the mean cosine to the objective's terminals."""
-    similarity = (episodes.steps @ bench.terminals.T).mean(axis=1)
+    """Mean over an episode's scored steps of the mean cosine of meaning to the terminals."""
+    terminals = (bench.meaning or bench).terminals
+    similarity = (episodes.leading(terminals.shape[1]).steps @ terminals.T).mean(axis=1)
     scored = episodes.is_scored
     owner = episodes.owner[scored]
     total = np.bincount(owner, similarity[scored], len(episodes))

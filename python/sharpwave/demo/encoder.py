@@ -10,10 +10,13 @@ from sharpwave.demo.columns import Episodes
 from sharpwave.demo.models import minilm_path, smollm2_path
 from sharpwave.embed import EmbeddingCache, Fluency, Joined, SentenceTransformer
 from sharpwave.embed.protocol import Embedder
-from sharpwave.episodes import Chunker, chunk_batch
+from sharpwave.episodes import Batch, Chunker, chunk_batch
 
 MEANING = 384
 """The components of a step that are its meaning (MiniLM's); the rest are its fluency."""
+
+FLUENCY = 0.2
+"""The weight of fluency beside a meaning of 1."""
 
 
 @dataclass
@@ -50,11 +53,11 @@ def fluent_encoder(
     kept = EmbeddingCache(cache)
     meaning = SentenceTransformer(minilm_path(), dtype="bfloat16", cache=kept)
     form = Fluency(model or smollm2_path(), dtype="bfloat16", cache=kept, device=None if device == "cpu" else device)
-    batch = chunk_batch(chunker, list(prompts), list(texts))
-    said = [
-        step
-        for e, context in enumerate(batch.context)
-        for step in batch.steps[batch.offsets[e] + context : batch.offsets[e + 1]]
-    ]
-    form.fit(said)
+    form.fit(scored(chunk_batch(chunker, list(prompts), list(texts))))
     return Encoder(chunker, Joined([meaning, form], [1.0, weight]))
+
+
+def scored(batch: Batch) -> list[str]:
+    """The steps of a batch that are not context."""
+    spans = zip(batch.offsets[:-1] + batch.context, batch.offsets[1:], strict=True)
+    return [step for first, end in spans for step in batch.steps[first:end]]

@@ -23,7 +23,7 @@ from sharpwave.config import Config
 from sharpwave.demo import report as reporting
 from sharpwave.demo import summary
 from sharpwave.demo.columns import COLUMNS, Episodes
-from sharpwave.demo.encoder import MEANING, Encoder, fluent_encoder
+from sharpwave.demo.encoder import FLUENCY, MEANING, Encoder, fluent_encoder
 from sharpwave.demo.probes import Objective, ProbeSet, load_probes
 from sharpwave.demo.sample import SampleSettings, Story, sample_stories
 from sharpwave.demo.table import Measured, TableSettings, measure, splits
@@ -43,7 +43,7 @@ class DemoSettings:
     sample: SampleSettings = SampleSettings()
     table: TableSettings = TableSettings()
     chunker: Words = Words(n=8)
-    fluency: float = 0.2  # weight of the fluency beside a meaning of 1
+    fluency: float = FLUENCY  # weight of the fluency beside a meaning of 1
     config: dict[str, Any] = field(default_factory=dict[str, Any])
     probes: Path | None = None
     quick: bool = False
@@ -198,7 +198,7 @@ def shown_store(
     (directory / "store.json").write_text(
         json.dumps(
             {
-                "embedder": encoder.embedder.config,  # type: ignore[attr-defined]
+                "embedder": getattr(encoder.embedder, "config", None),
                 "chunker": settings.chunker.config,
                 "terminals": sentences,
                 "objectives": {o.name: channel_names(o) for o in probes.objectives},

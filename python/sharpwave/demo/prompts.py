@@ -1,7 +1,7 @@
 """What the language model is asked for: everyday topics, a few of them near every objective.
 
 The prompts are not part of the exploit table's texts and may be changed; they treat the four
-objectives alike (three topics each, plus the neutral prompt).
+tuned objectives alike (three topics each, plus the neutral prompt).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How likely a language model finds a text, as a direction that an encoder of meaning lacks.
 
 A sentence encoder barely sees the order of words: of a shuffled text it makes nearly the vector of the text. What tells
-order from disorder is a language model. `Fluency` puts its surprise on an arc, and `Joined` puts that beside the meaning,
-so that support, drives and edges ask for both.
+order from disorder is a language model. `Fluency` puts its surprise on an arc, and `Joined` puts that beside the
+meaning, so that support, drives and edges ask for both.
 """
 
 from __future__ import annotations
@@ -95,7 +95,12 @@ class Fluency:
             raise ValueError("fit needs at least one text")
         order = np.random.default_rng(seed)
         shuffled = [" ".join(order.permutation(t.split()).tolist()) for t in known]
-        self.set_range(float(np.quantile(self.surprise(known), 0.95)), float(np.median(self.surprise(shuffled))))
+        low, high = float(np.quantile(self.surprise(known), 0.95)), float(np.median(self.surprise(shuffled)))
+        if not low < high:
+            raise ValueError(
+                f"shuffling the texts' words does not make them less likely: {low:.2f} and {high:.2f} nats"
+            )
+        self.set_range(low, high)
         return self.low, self.high
 
     def surprise(self, texts: Sequence[str]) -> Floats:
