@@ -45,7 +45,7 @@ def test_the_committed_texts() -> None:
     for o in probes.objectives:
         assert len(o.terminals) == 3
         assert len(o.stories) == 5
-        assert all(80 <= len(p.text.split()) <= 100 for p in (*o.stories, *o.exploits))
+        assert all(80 <= len(p.text.split()) <= 112 for p in (*o.stories, *o.exploits))
         names = {p.name for p in probes.rows(o)}
         assert {"unrelated story", "parrot one terminal", "list all terminals", "word salad", "flattery",
                 "repeat a good chunk", "shuffled words", "source code", "lorem ipsum"} <= names  # fmt: skip
