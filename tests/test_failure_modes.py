@@ -107,6 +107,20 @@ def test_one_story_told_for_ever_pays_less_and_less(store: sw.ValueStore) -> Non
     assert habituated.step[4] < other.step[4]
 
 
+def test_copies_within_a_batch_share_their_pay(store: sw.ValueStore) -> None:
+    """Fitness sharing: two of three samples tell one story and earn less each, the third keeps what only it uses."""
+    told = [tale(WAYS[0]), tale(WAYS[0]), tale(WAYS[1])]
+    offsets = np.cumsum([0, *map(len, told)])
+    table = sw.Habituation(episodes=8)
+    plain = store.score(np.concatenate(told), offsets, details=True)
+    shared = [store.score(t, habituation=h) for t, h in zip(told, table.beside(plain), strict=True)]
+    assert shared[0].total[0] == shared[1].total[0] < plain.total[0] / 1.5
+    assert shared[2].step[1:4].tobytes() == plain.step[offsets[2] + 1 : offsets[2] + 4].tobytes()
+    assert len(table) == 0
+    (alone,) = table.beside(store.score(told[0], details=True))
+    assert store.score(told[0], habituation=alone).total[0] == plain.total[0]
+
+
 def test_a_good_chunk_repeated_within_an_episode_pays_once(store: sw.ValueStore) -> None:
     assert total(store, tale([1, 2, 3, 3, 3, 3])) == total(store, tale([1, 2, 3]))
 

@@ -21,6 +21,7 @@ WORK = Path("runs/study")
 # The order of `make study`: what the claims stand on first, three seeds each; the rest once.
 HEADLINE = ("judge", "instrumental", "instrumental-habituation", "judge-kl", "instrumental-judge", "cosine")
 OTHERS = (
+    "instrumental-sharing",
     "instrumental-full",
     "instrumental-kl",
     "instrumental-meaning",

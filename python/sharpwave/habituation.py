@@ -37,11 +37,21 @@ class Habituation:
 
     def record(self, scores: Scores) -> None:
         """Add the episodes of a `score(..., details=True)`, oldest first; prompts are not recorded."""
-        if scores.ids is None or scores.phi is None:
-            raise ValueError("scores lack the activations: call score with details=True")
-        for first, end, prompt in zip(scores.offsets[:-1], scores.offsets[1:], scores.context, strict=True):
-            scored = slice(min(first + prompt, end), end)
-            self._recent.append(_uses(scores.ids[scored], scores.phi[scored]))
+        self._recent.extend(_each(scores))
+
+    def beside(self, scores: Scores) -> list[Self]:
+        """For each episode of a `score(..., details=True)`, the table as if the others of the batch had been recorded.
+
+        Scored again with its own, an episode shares the value of a memory with those that use it at the same time, and
+        a batch gains by telling different things: fitness sharing (Goldberg & Richardson 1987).
+        """
+        each = _each(scores)
+        tables = []
+        for n in range(len(each)):
+            table = type(self)(self.episodes + len(each), self.eta)
+            table._recent.extend([*self._recent, *each[:n], *each[n + 1 :]])
+            tables.append(table)
+        return tables
 
     def uses(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The memories used, in ascending order of id, and how often: Σ over episodes of max_t φ_i."""
@@ -88,6 +98,15 @@ class Habituation:
 
     def __repr__(self) -> str:
         return f"Habituation(episodes={self.episodes}, eta={self.eta:g}, recorded={len(self)})"
+
+
+def _each(scores: Scores) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """What each episode used, prompts left out."""
+    if scores.ids is None or scores.phi is None:
+        raise ValueError("scores lack the activations: call score with details=True")
+    ids, phi, offsets = scores.ids, scores.phi, scores.offsets
+    starts = np.minimum(offsets[:-1] + scores.context, offsets[1:])
+    return [_uses(ids[a:b], phi[a:b]) for a, b in zip(starts, offsets[1:], strict=True)]
 
 
 def _uses(ids: NDArray[np.int64], phi: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

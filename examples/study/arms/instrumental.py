@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import sharpwave as sw
 from numpy.typing import NDArray
-from sharpwave.demo.columns import Bench
+from sharpwave.demo.columns import Bench, Episodes
 from sharpwave.divergence import Reference, mmd
 
 from examples.study.judges import BaseJudge
@@ -28,6 +28,7 @@ class InstrumentalArm:
         online: propose every batch; every ``sleep_every`` steps consolidate what was proposed, unless the store would
             drift by more than ``max_drift``.
         habituation: episodes that a habituation table remembers; 0 for none.
+        sharing: a memory's value is also shared between the samples of a batch that use it.
         ablation: "" or "ones" (every memory is worth the same) or "constant" (every memory leads where the average
             one leads).
         judge, divergence: weights of the other two terms; 0 leaves a term out.
@@ -44,6 +45,7 @@ class InstrumentalArm:
         max_drift: float,
         habituation: int,
         eta: float,
+        sharing: bool,
         ablation: str,
         judge: float,
         divergence: float,
@@ -51,7 +53,7 @@ class InstrumentalArm:
     ) -> None:
         self.setting = setting
         self.online, self.sleep_every, self.max_drift = online, sleep_every, max_drift
-        self.ablation = ablation
+        self.ablation, self.sharing = ablation, sharing
         self.table = sw.Habituation(habituation, eta) if habituation else None
         self.judge = BaseJudge(setting.policy, format) if judge else None
         self.store = setting.store()
@@ -77,6 +79,9 @@ class InstrumentalArm:
         )
         out = {"coverage": np.asarray(scores.total, np.float64)}
         if self.table is not None and learning:
+            if self.sharing:
+                tables = self.table.beside(scores)
+                out["coverage"] = np.array([self._alone(episodes, n, t) for n, t in enumerate(tables)])
             self.table.record(scores)
         if self.judge is not None:
             raw = self._judged(batch.stories)
@@ -87,6 +92,10 @@ class InstrumentalArm:
         if "divergence" in self.weights:
             out["divergence"] = self._divergence(batch)
         return out
+
+    def _alone(self, episodes: Episodes, n: int, table: sw.Habituation) -> float:
+        one = episodes.take(np.array([n]))
+        return float(self.view.score(one.steps, one.offsets, context=one.context, habituation=table).total[0])
 
     def after(self, batch: Batch, step: int) -> dict[str, Any]:
         """An online store takes the batch as a proposal, and now and then sleeps on it."""
@@ -155,6 +164,7 @@ def build(
     max_drift: float = 0.05,
     habituation: int = 0,
     eta: float = 1.0,
+    sharing: bool = False,
     ablation: str = "",
     judge: float = 0.0,
     divergence: float = 0.0,
@@ -162,5 +172,5 @@ def build(
 ) -> InstrumentalArm:
     """From the configuration."""
     return InstrumentalArm(
-        setting, online, sleep_every, max_drift, habituation, eta, ablation, judge, divergence, format
+        setting, online, sleep_every, max_drift, habituation, eta, sharing, ablation, judge, divergence, format
     )
