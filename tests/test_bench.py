@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +58,25 @@ def test_contestants_take_turns() -> None:
 
 
 def test_what_is_approximate_is_tuned_to_its_recall() -> None:
-    exact_ids = np.arange(32).reshape(2, 16)
-    asked: list[int] = []
+    exact_ids = np.arange(320).reshape(20, 16)
+    asked: list[tuple[int, ...]] = []
 
-    def search(_: Any, setting: int) -> np.ndarray:
+    def search(_: Any, setting: tuple[int, ...]) -> np.ndarray:
+        """The first number is the recall in percent, the second the cost."""
         asked.append(setting)
-        found = exact_ids.copy()
-        found[:, : 16 - setting] = -1
-        return found
+        end = time.process_time() + 0.003 * setting[1]
+        while time.process_time() < end:
+            pass
+        found = exact_ids.copy().ravel()
+        found[: found.size * (100 - setting[0]) // 100] = -1
+        return found.reshape(exact_ids.shape)
 
-    index = approximate.Index(search, range(8, 17))
-    assert approximate.tuned(index, rows(2), exact_ids) == {0.95: (16, 1.0), 0.99: (16, 1.0)}
-    assert asked == list(range(8, 17))
-    assert approximate.tuned(approximate.Index(search, (8, 9)), rows(2), exact_ids) == {}
+    index = approximate.Index(search, [(recall, cost) for cost in (9, 3) for recall in (90, 96, 99, 100)])
+    found = approximate.tuned(index, rows(20), exact_ids)
+    assert {wanted: setting[1] for wanted, (setting, _) in found.items()} == {0.95: 3, 0.99: 3}
+    assert all(recall >= wanted for wanted, (_, recall) in found.items())
+    assert (100, 9) not in asked  # 99 of that series was enough
+    assert approximate.tuned(approximate.Index(search, [(80, 1)]), rows(20), exact_ids) == {}
 
 
 def cell(**seconds: float) -> dict[str, Any]:

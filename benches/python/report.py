@@ -151,7 +151,7 @@ def approximate_table(results: dict[str, Any]) -> Iterator[str]:
             n = found["cell"]["n"]
             for name, row in sorted(found["rows"].items(), key=lambda item: -item[1]["queries_per_second"]):
                 yield (
-                    f"| {n:,} | {name} | {row['recall']:.3f} | {row['setting']} "
+                    f"| {n:,} | {name} | {row['recall']:.3f} | {' × '.join(map(str, row['setting']))} "
                     f"| {row['queries_per_second']:,.0f} | {n / row['build_seconds']:,.0f} |"
                 )
 

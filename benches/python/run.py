@@ -46,12 +46,15 @@ def main() -> None:
     parser.add_argument("extent", choices=["prepare", "quick", "full"])
     parser.add_argument("--only", default="", metavar="REGEX", help="the cells whose names match")
     parser.add_argument("--force", action="store_true", help="measure again what is there")
+    parser.add_argument("--minutes", type=float, default=50.0, help="no cell is begun after so long (50)")
     options = parser.parse_args()
     if options.extent == "prepare":
         prepare()
         return
-    cells = HEADLINE if options.extent == "quick" else everything()
-    measure((cell for cell in cells if re.search(options.only, cell.name)), BUDGET[options.extent], force=options.force)
+    cells = [
+        cell for cell in (HEADLINE if options.extent == "quick" else everything()) if re.search(options.only, cell.name)
+    ]
+    measure(cells, BUDGET[options.extent], force=options.force, minutes=options.minutes)
     report.write()
 
 
@@ -64,26 +67,23 @@ def prepare() -> None:
             approximate.built(cell.data, rows)
 
 
-def measure(cells: Iterable[Cell], budget: float, *, force: bool) -> None:
-    """Each cell that is not there yet."""
-    machine = timing.machine()
+def measure(cells: Iterable[Cell], budget: float, *, force: bool, minutes: float) -> None:
+    """Each cell that is not there yet, as long as there is time; at least one."""
+    machine, end = timing.machine(), time.perf_counter() + 60 * minutes
     for cell in cells:
         path = RESULTS / f"{cell.name}.json"
         if not force and path.exists() and json.loads(path.read_text())["machine"]["cpu"] == machine["cpu"]:
             continue
         begun = time.perf_counter()
+        if begun > end:
+            print(f"{minutes:g} minutes are over before {cell.name}: run it again to go on")
+            return
         found = MEASURES[cell.kind](cell, budget)
-        found = {
-            "cell": cell._asdict(),
-            "machine": machine,
-            "blas": blas.kernels(),
-            "versions": versions(),
-            "date": today(),
-            **found,
-        }
+        about = {"cell": cell._asdict(), "date": today(), "machine": machine, "versions": versions()}
         RESULTS.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"{cell.name}: {time.perf_counter() - begun:.0f} s", {n: _brief(r) for n, r in found["rows"].items()})
+        path.write_text(json.dumps({**about, "blas": blas.kernels(), **found}, indent=1) + "\n")
+        taken = time.perf_counter() - begun
+        print(f"{cell.name}: {taken:.0f} s", {n: _brief(r) for n, r in found["rows"].items()}, flush=True)
 
 
 def searching(cell: Cell, budget: float) -> dict[str, Any]:
@@ -102,13 +102,14 @@ def searching(cell: Cell, budget: float) -> dict[str, Any]:
 
     peak = peaks()
     with timing.threads(cell.threads):
-        for name in list(calls):
+        for name in [peer for peer in calls if peer != "sharpwave"]:
             if (seconds := probed(calls[name], pool, cell)) > PATIENCE * budget:
                 rate = f"{cell.batch / seconds:.0f} queries a second in a probe of {PROBE}"
                 missing = {**missing, f"{name}, {cell.n:,} × {cell.batch}": f"left out as too slow, {rate}"}
                 calls = {other: call for other, call in calls.items() if other != name}
         samples = timing.interleaved({name: asked(name) for name in calls}, count=cell.threads, budget=budget)
-        answers = {name: calls[name](batches[0], cell.threads) for name in calls if len(samples[name]) > 1}
+        again = [name for name in calls if name == "sharpwave" or len(samples[name]) > 1]
+        answers = {name: calls[name](batches[0], cell.threads) for name in again}
     found = {
         name: {
             **timing.summary(some),
@@ -155,7 +156,7 @@ def approximating(cell: Cell, budget: float) -> dict[str, Any]:
         ids = exact.filled(rows).search(queries, exact.K)[0]
         settings = {name: approximate.tuned(index, queries, ids) for name, index in indexes.items()}
         calls: dict[str, Callable[[], Any]] = {}
-        about = dict[str, dict[str, float]]()
+        about = dict[str, dict[str, Any]]()
         for name, found in settings.items():
             for wanted, (setting, recall) in found.items():
                 row = f"{name} @ {wanted}"
