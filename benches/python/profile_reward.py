@@ -1,10 +1,11 @@
 """Where each millisecond of one reward call goes.
 
-    python benches/python/profile_reward.py [--completions 16] [--words 96] [--memories 20000] [--calls 5]
+    python benches/python/profile_reward.py [--completions 16] [--memories 20000] [--calls 5] [--fluency]
 
-A store of the demo's size in MiniLM's space, random words in place of stories, one call as a trainer makes it (a new
-batch each time, so that the cache of embeddings has nothing to give; prompts repeat, as they do in training). Prints
-the median of each part. The same numbers are in every `RewardOutput.seconds`, and in a trainer's log as
+Stories of SmolLM2-135M (`study/base.jsonl`, about 80 words each): 64 are the base and fill the store, which is filled
+up to ``--memories`` with random directions, since a search takes as long among them; the others are the completions,
+one call as a trainer makes it, each with new texts, so that the cache of embeddings has nothing to give. Prints the
+median of each part. The same numbers are in every `RewardOutput.seconds`, and in a trainer's log as
 ``sharpwave/seconds/*``.
 """
 
@@ -12,47 +13,50 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import json
 import pstats
-import random
 import statistics
+from pathlib import Path
 
 import numpy as np
 import sharpwave as sw
-from sharpwave.demo.models import minilm_path, offline
+from sharpwave.demo.models import minilm_path, offline, smollm2_path
 
-WORDS = (
-    "a the she he they it was had walked sat sang by in on under river house dog king boat night storm garden letter "
-    "bread road old small green quiet found lost gave took opened closed morning window stone bird field winter friend"
-).split()
+TEXTS = Path(__file__).resolve().parents[2] / "study" / "base.jsonl"
+BASE = 64
 
 
-def story(rng: random.Random, words: int) -> str:
-    """Random words, a sentence every twelve."""
-    chosen = [rng.choice(WORDS) for _ in range(words)]
-    return ". ".join(" ".join(chosen[n : n + 12]) for n in range(0, words, 12)) + "."
+def stories() -> list[tuple[str, str]]:
+    """Prompts and stories."""
+    rows = [json.loads(line) for line in TEXTS.read_text("utf-8").splitlines()]
+    return [(row["prompt"], row["text"]) for row in rows if "text" in row]
 
 
-def built(memories: int, learn: str, rng: random.Random, words: int) -> sw.InstrumentalReward:
+def built(memories: int, learn: str, base: list[tuple[str, str]], fluency: bool) -> sw.InstrumentalReward:
     """A reward over a store of `memories`, most of them random directions."""
     offline()
-    embedder = sw.embed.SentenceTransformer(minilm_path())
-    prompts = [f"Tell me story {n}." for n in range(8)] * 8
-    base = prompts, [story(rng, words) for _ in prompts]
-    batch = sw.episodes.chunk_batch(sw.episodes.Sentences(), *base)
+    embedder: sw.embed.Embedder = sw.embed.SentenceTransformer(minilm_path(), dtype="bfloat16")
+    prompts, texts = [p for p, _ in base], [t for _, t in base]
+    batch = sw.episodes.chunk_batch(sw.episodes.Words(8), prompts, texts)
+    if fluency:
+        form = sw.embed.Fluency(smollm2_path(), dtype="bfloat16")
+        form.fit(batch.steps)
+        embedder = sw.embed.Joined([embedder, form], [1.0, 0.2])
     steps = embedder(batch.steps)
-    store = sw.ValueStore(sw.Config(dim=embedder.dim))
+    store = sw.ValueStore(sw.Config(dim=steps.shape[1]))
     store.calibrate(steps, batch.offsets)
     store.add_terminal("wedding", embedder(["They were married, and everyone danced."])[0])
     store.observe(steps, batch.offsets)
     if memories > len(store):
-        store.insert(np.random.default_rng(0).normal(size=(memories - len(store), embedder.dim)).astype(np.float32))
+        store.insert(np.random.default_rng(0).normal(size=(memories - len(store), store.dim)).astype(np.float32))
     store.replay()
     return sw.InstrumentalReward(
         store,
         embedder,
+        chunker=sw.episodes.Words(8),
         terminal="wedding",
         weights=sw.Weights(divergence=0.1),
-        base=base,
+        base=(prompts, texts),
         learn=learn,  # pyright: ignore[reportArgumentType]
     )
 
@@ -60,21 +64,27 @@ def built(memories: int, learn: str, rng: random.Random, words: int) -> sw.Instr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0] if __doc__ else None)
     parser.add_argument("--completions", type=int, default=16)
-    parser.add_argument("--words", type=int, default=96)
     parser.add_argument("--memories", type=int, default=20_000)
     parser.add_argument("--calls", type=int, default=5)
     parser.add_argument("--learn", choices=["off", "propose", "online"], default="propose")
     parser.add_argument("--functions", action="store_true", help="also the twenty dearest functions of the last call")
+    parser.add_argument("--fluency", action="store_true", help="each step with its fluency beside its meaning")
     options = parser.parse_args()
-    rng = random.Random(0)
-    reward = built(options.memories, options.learn, rng, options.words)
-    prompts = [f"Tell me story {n // 8}." for n in range(options.completions)]
-    reward.score_texts(prompts, [story(rng, options.words) for _ in prompts])  # warm
+    told = stories()
+    most = (len(told) - BASE) // options.completions - 1
+    if options.calls > most:
+        parser.error(f"there are texts for {most} calls of {options.completions} completions")
+    reward = built(options.memories, options.learn, told[:BASE], options.fluency)
+    prompts = [told[n // 8][0] for n in range(options.completions)]
+    batches = [
+        [text for _, text in told[BASE + n * len(prompts) : BASE + (n + 1) * len(prompts)]]
+        for n in range(options.calls + 1)
+    ]
+    reward.score_texts(prompts, batches.pop())  # warm
     found: dict[str, list[float]] = {}
     profile = cProfile.Profile()
     steps = 0
-    for call in range(options.calls):
-        batch = [story(rng, options.words) for _ in prompts]
+    for call, batch in enumerate(batches):
         last = options.functions and call == options.calls - 1
         if last:
             profile.enable()
