@@ -22,6 +22,7 @@ WORK = Path("runs/study")
 HEADLINE = ("judge", "instrumental", "instrumental-habituation", "judge-kl", "instrumental-judge", "cosine")
 OTHERS = (
     "instrumental-sharing",
+    "instrumental-sharing-kl",
     "instrumental-full",
     "instrumental-kl",
     "instrumental-meaning",
