@@ -36,7 +36,8 @@ class Bar(NamedTuple):
             return "not measured"
         if self.holds:
             return "holds"
-        return f"missed by {abs(self.found - self.wanted) / self.wanted:.0%}"
+        short = abs(self.found - self.wanted) / self.wanted
+        return f"missed by {short:.0%}" if short >= 0.01 else f"missed by {short:.1%}"
 
 
 def median(results: Results, cell: str, row: str) -> float | None:
