@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import sharpwave as sw
+from sharpwave import habituation
 from worlds import one_hot
 
 DIM = 24
@@ -117,6 +118,9 @@ def test_copies_within_a_batch_share_their_pay(store: sw.ValueStore) -> None:
     assert shared[0].total[0] == shared[1].total[0] < plain.total[0] / 1.5
     assert shared[2].step[1:4].tobytes() == plain.step[offsets[2] + 1 : offsets[2] + 4].tobytes()
     assert len(table) == 0
+    together = habituation.shared(store, np.concatenate(told), plain, table)
+    assert [float(t) for t in together.total] == [float(s.total[0]) for s in shared]
+    assert together.support.tobytes() == plain.support.tobytes()
     (alone,) = table.beside(store.score(told[0], details=True))
     assert store.score(told[0], habituation=alone).total[0] == plain.total[0]
 

@@ -250,6 +250,20 @@ def test_evaluation_never_learns() -> None:
     assert len(reward.habituation) == len(NEW)
 
 
+def test_a_training_batch_shares_what_its_samples_tell_alike() -> None:
+    """Three copies share; in evaluation, and without sharing, each is paid as if it were alone."""
+    prompts, copies = PROMPTS[:1] * 4, [*NEW[:1] * 3, NEW[1]]
+    sharing, plain = (build(habituation={"episodes": 8, "sharing": s}) for s in (True, False))
+    alone = plain.score_texts(prompts, copies, learn=False).instrumental
+    assert (sharing.score_texts(prompts, copies, learn=False).instrumental == alone).all()
+    assert (plain.score_texts(prompts, copies).instrumental == alone).all()
+    out = sharing.score_texts(prompts, copies)
+    assert (out.instrumental[:3] < 0.6 * alone[:3]).all()
+    np.testing.assert_allclose([out.step[a:b].sum() for a, b in zip(out.offsets, out.offsets[1:], strict=False)],
+                               out.instrumental, rtol=1e-5)  # fmt: skip
+    assert len(sharing.habituation) == 4
+
+
 def test_a_refused_consolidation_leaves_the_store() -> None:
     reward = build(learn="propose", sleep={"max_drift": 0.0})
     size = len(reward.store)

@@ -2,13 +2,17 @@
 
 A table that the caller owns, so that scoring stays free of state. With u_i the uses of memory i in the last M recorded
 episodes, its value counts h_i = 1/(1 + η·u_i) times; one episode uses a memory as much as it activates it at most.
+
+What a *batch* uses at once is counted only afterwards, so that all samples of a step may still tell one story. With
+sharing, an episode is scored as if the others of its batch had been told before it (`shared`).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +20,32 @@ from numpy.typing import NDArray
 from sharpwave import coerce
 from sharpwave.reports import Scores
 
+if TYPE_CHECKING:
+    from sharpwave.view import View
+
 
 class Habituation:
     """Uses of memories over the last `episodes` episodes, for `score(..., habituation=table)`.
 
     >>> scores = view.score(steps, offsets, habituation=table, details=True)
     >>> table.record(scores)
+
+    Args:
+        episodes: M, how many are remembered.
+        eta: η.
+        sharing: whether a reward lets the samples of a batch share the value of a memory.
     """
 
-    __slots__ = ("_recent", "eta")
+    __slots__ = ("_recent", "eta", "sharing")
 
-    def __init__(self, episodes: int = 64, eta: float = 1.0) -> None:
+    def __init__(self, episodes: int = 64, eta: float = 1.0, sharing: bool = False) -> None:
         episodes = coerce.whole("episodes", episodes)
         if episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {episodes}")
         self.eta = coerce.number("eta", eta)
         if not 0 <= self.eta < float("inf"):
             raise ValueError(f"eta must be finite and at least 0, got {self.eta}")
+        self.sharing = bool(sharing)
         self._recent: deque[tuple[NDArray[np.int64], NDArray[np.float64]]] = deque(maxlen=episodes)
 
     def record(self, scores: Scores) -> None:
@@ -48,7 +61,7 @@ class Habituation:
         each = _each(scores)
         tables = []
         for n in range(len(each)):
-            table = type(self)(self.episodes + len(each), self.eta)
+            table = type(self)(self.episodes + len(each), self.eta, self.sharing)
             table._recent.extend([*self._recent, *each[:n], *each[n + 1 :]])
             tables.append(table)
         return tables
@@ -79,12 +92,12 @@ class Habituation:
     def to_dict(self) -> dict[str, Any]:
         """The table as plain numbers, ready for JSON."""
         recent = [[ids.tolist(), amounts.tolist()] for ids, amounts in self._recent]
-        return {"episodes": self.episodes, "eta": self.eta, "recent": recent}
+        return {"episodes": self.episodes, "eta": self.eta, "sharing": self.sharing, "recent": recent}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        habituation = cls(table["episodes"], table["eta"])
+        habituation = cls(table["episodes"], table["eta"], table.get("sharing", False))
         for ids, amounts in table["recent"]:
             habituation._recent.append((np.array(ids, np.int64), np.array(amounts, np.float64)))
         return habituation
@@ -94,10 +107,23 @@ class Habituation:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         restored = self.from_dict(state)
-        self._recent, self.eta = restored._recent, restored.eta
+        self._recent, self.eta, self.sharing = restored._recent, restored.eta, restored.sharing
 
     def __repr__(self) -> str:
-        return f"Habituation(episodes={self.episodes}, eta={self.eta:g}, recorded={len(self)})"
+        return f"Habituation(episodes={self.episodes}, eta={self.eta:g}, sharing={self.sharing}, recorded={len(self)})"
+
+
+def shared(view: View, steps: NDArray[np.float32], scores: Scores, table: Habituation, **options: Any) -> Scores:
+    """``scores`` of a batch, made with ``details=True``, with pay that the episodes of the batch share.
+
+    ``options`` are those of `score` that made them. What each step's support, edge and redundancy are stays.
+    """
+    step, total = np.array(scores.step), np.array(scores.total)
+    for n, one in enumerate(table.beside(scores)):
+        rows = slice(int(scores.offsets[n]), int(scores.offsets[n + 1]))
+        alone = view.score(steps[rows], context=int(scores.context[n]), habituation=one, **options)
+        step[rows], total[n] = alone.step, alone.total[0]
+    return replace(scores, step=step, total=total)
 
 
 def _each(scores: Scores) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import sharpwave as sw
 from numpy.typing import NDArray
-from sharpwave.demo.columns import Bench, Episodes
+from sharpwave.demo.columns import Bench
 from sharpwave.divergence import Reference, mmd
+from sharpwave.habituation import shared
 
 from examples.study.judges import BaseJudge
 from examples.study.setting import Batch, Setting
@@ -80,8 +81,7 @@ class InstrumentalArm:
         out = {"coverage": np.asarray(scores.total, np.float64)}
         if self.table is not None and learning:
             if self.sharing:
-                tables = self.table.beside(scores)
-                out["coverage"] = np.array([self._alone(episodes, n, t) for n, t in enumerate(tables)])
+                out["coverage"] = np.asarray(shared(self.view, episodes.steps, scores, self.table).total, np.float64)
             self.table.record(scores)
         if self.judge is not None:
             raw = self._judged(batch.stories)
@@ -92,10 +92,6 @@ class InstrumentalArm:
         if "divergence" in self.weights:
             out["divergence"] = self._divergence(batch)
         return out
-
-    def _alone(self, episodes: Episodes, n: int, table: sw.Habituation) -> float:
-        one = episodes.take(np.array([n]))
-        return float(self.view.score(one.steps, one.offsets, context=one.context, habituation=table).total[0])
 
     def after(self, batch: Batch, step: int) -> dict[str, Any]:
         """An online store takes the batch as a proposal, and now and then sleeps on it."""

@@ -75,7 +75,7 @@ def describe(reward: InstrumentalReward) -> dict[str, Any]:
         "normalise": reward.scale.to_dict(),
         "habituation": None
         if reward.habituation is None
-        else {"episodes": reward.habituation.episodes, "eta": reward.habituation.eta},
+        else {name: getattr(reward.habituation, name) for name in ("episodes", "eta", "sharing")},
         "sleep": dict(reward.sleep_options),
         "base": base,
         **{name: getattr(reward, name) for name in PLAIN},

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sharpwave import coerce, divergence
 from sharpwave.embed import Embedder, as_embedder, fingerprint
 from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
-from sharpwave.habituation import Habituation
+from sharpwave.habituation import Habituation, shared
 from sharpwave.reports import Explanation, ReplayReport, Scores
 from sharpwave.reward import checkpoint
 from sharpwave.reward.base import BaseSamples
@@ -251,7 +251,7 @@ class InstrumentalReward(TrainerFunction):
         clock = Clock()
         batch = chunk_batch(self.chunker, prompts, completions)
         clock.lap("chunk")
-        found = self._measure(prompts, completions, columns, batch, clock)
+        found = self._measure(prompts, completions, columns, batch, clock, learning)
         standardised = {term: self.scale(term, values) for term, values in found.raw.items()}
         signs = {**self.weights.to_dict(), "divergence": -self.weights.divergence}
         parts = {term: signs[term] * values for term, values in standardised.items()}
@@ -280,9 +280,15 @@ class InstrumentalReward(TrainerFunction):
         )
 
     def _measure(
-        self, prompts: Sequence[Any], completions: Sequence[Any], columns: dict[str, Any], batch: Batch, clock: Clock
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: dict[str, Any],
+        batch: Batch,
+        clock: Clock,
+        learning: bool = False,
     ) -> Measured:
-        """Every term in its own units, all through one frozen view."""
+        """Every term in its own units, all through one frozen view. Only a batch that is learned from shares pay."""
         view = self.store.frozen()
         scorable = Scorable.of(batch, self.embedder, view.dim)
         clock.lap("embed")
@@ -292,13 +298,17 @@ class InstrumentalReward(TrainerFunction):
         scores: Scores | None = None
         if len(scorable.steps):
             with self._lock if self.habituation is not None else nullcontext():  # a table is no place for two at once
+                options = self._score_options()
                 scores = view.score(
                     scorable.steps,
                     scorable.offsets,
                     context=scorable.context,
+                    habituation=self.habituation,
                     details=self.habituation is not None,
-                    **self._score_options(),
+                    **options,
                 )
+                if learning and self.habituation is not None and self.habituation.sharing:
+                    scores = shared(view, scorable.steps, scores, self.habituation, **options)
             instrumental[scorable.kept] = scores.total
             support[scorable.kept] = scorable.means(scores.support)
             step[scorable.rows] = scores.step
@@ -317,7 +327,6 @@ class InstrumentalReward(TrainerFunction):
             "weights": self.channel_weights,
             "functional": self.functional,
             "discount": self.discount,
-            "habituation": self.habituation,
         }
 
     def _discounted(self, terminal: Floats, support: Floats) -> Floats:
