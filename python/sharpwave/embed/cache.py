@@ -191,9 +191,17 @@ def as_cache(cache: EmbeddingCache | str | os.PathLike[str] | bool | None) -> Em
     return EmbeddingCache(None if cache is True else cache)
 
 
-def cache_config(cache: EmbeddingCache | None) -> str | bool:
-    """What `as_cache` makes such a cache of."""
-    return False if cache is None else True if cache.path is None else str(cache.path)
+def plain_config(embedder: Any, kind: str, *names: str) -> dict[str, Any]:
+    """An embedder's kind, path, attributes ``names`` and cache as plain data, for `from_config`.
+
+    Raises:
+        ValueError: it was built from a loaded model.
+    """
+    if embedder.path is None:
+        raise ValueError("an embedder built from a loaded model has no plain configuration")
+    cache: EmbeddingCache | None = embedder.cache
+    kept = False if cache is None else True if cache.path is None else str(cache.path)
+    return {"kind": kind, "path": embedder.path, **{n: getattr(embedder, n) for n in names}, "cache": kept}
 
 
 def rows_of(

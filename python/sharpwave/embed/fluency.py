@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave._lazy import require
-from sharpwave.embed.cache import EmbeddingCache, as_cache, cache_config, rows_of
+from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
 from sharpwave.embed.protocol import DTYPES, check_texts, weights_hash
 
 Floats = NDArray[np.float64]
@@ -128,19 +128,8 @@ class Fluency:
     @property
     def config(self) -> dict[str, Any]:
         """Plain data from which `from_config` builds this embedder again."""
-        if self.path is None:
-            raise ValueError("an embedder built from a loaded model has no plain configuration")
-        return {
-            "kind": "fluency",
-            "path": self.path,
-            "low": self.low,
-            "high": self.high,
-            "max_tokens": self.max_tokens,
-            "device": self.device,
-            "dtype": self.dtype,
-            "batch_size": self.batch_size,
-            "cache": cache_config(self.cache),
-        }
+        names = "low", "high", "max_tokens", "device", "dtype", "batch_size"
+        return plain_config(self, "fluency", *names)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None if self.path is not None else self._loaded}

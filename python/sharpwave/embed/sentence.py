@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave._lazy import require
-from sharpwave.embed.cache import EmbeddingCache, as_cache, cache_config, rows_of
+from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
 from sharpwave.embed.protocol import DTYPES, check_texts, unit, weights_hash
 
 
@@ -86,16 +86,7 @@ class SentenceTransformer:
     @property
     def config(self) -> dict[str, Any]:
         """Plain data from which `from_config` builds this embedder again."""
-        if self.path is None:
-            raise ValueError("an embedder built from a loaded model has no plain configuration")
-        return {
-            "kind": "sentence-transformers",
-            "path": self.path,
-            "device": self.device,
-            "dtype": self.dtype,
-            "batch_size": self.batch_size,
-            "cache": cache_config(self.cache),
-        }
+        return plain_config(self, "sentence-transformers", "device", "dtype", "batch_size")
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
