@@ -92,5 +92,9 @@ pub use parallel::{num_threads, set_num_threads};
 pub use recall::Path;
 pub use replay::{Need, Order, ReplayReport, ReplayRequest};
 pub use score::{Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals};
+pub use search::SearchReport;
+/// What benchmarks reach of the passes of a search; no part of the interface.
+#[doc(hidden)]
+pub use search::probe::Probe;
 pub use sleep::Dream;
 pub use store::Store;

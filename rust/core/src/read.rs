@@ -9,7 +9,7 @@ use crate::predict::EdgeRange;
 use crate::recall::{self, Path};
 use crate::replay::backup::Values;
 use crate::score::{self, Explanation, ScoreRequest, Scores};
-use crate::search;
+use crate::search::{self, SearchReport};
 use crate::store::Store;
 
 impl Store {
@@ -78,6 +78,20 @@ impl Store {
         k: usize,
         threads: Option<usize>,
     ) -> Result<(Vec<i64>, Vec<f32>)> {
+        let (ids, similarities, _) = self.search_reported(queries, k, threads)?;
+        Ok((ids, similarities))
+    }
+
+    /// The same, and which way the search went.
+    ///
+    /// # Errors
+    /// As [`Store::search`].
+    pub fn search_reported(
+        &self,
+        queries: &[f32],
+        k: usize,
+        threads: Option<usize>,
+    ) -> Result<(Vec<i64>, Vec<f32>, SearchReport)> {
         if !(1..=1 << 20).contains(&k) {
             return Err(Error::invalid(
                 "k",
@@ -85,7 +99,7 @@ impl Store {
             ));
         }
         let queries = normalised_rows("queries", queries, self.config.dim)?;
-        let found = search::nearest(&self.memories, &queries, k, threads)?;
+        let (found, report) = search::search(&self.memories, &queries, k, threads)?;
         let mut ids = Vec::with_capacity(found.len() * k);
         let mut similarities = Vec::with_capacity(found.len() * k);
         for hits in found {
@@ -95,7 +109,7 @@ impl Store {
             similarities.extend(hits.iter().map(|hit| hit.similarity));
             similarities.extend(std::iter::repeat_n(f32::NEG_INFINITY, padding));
         }
-        Ok((ids, similarities))
+        Ok((ids, similarities, report))
     }
 
     /// `Φ` `(B, Q)` and `σ` `(B,)` of each query.

@@ -6,16 +6,19 @@
 
 use crate::memory::Slot;
 
+/// The longest list that is shifted as a whole.
+const SHORT: usize = 48;
+
 /// The candidates of one query.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidates {
     k: usize,
-    /// The best lower bounds, falling.
-    lower: Vec<f32>,
+    /// The best lower bounds, falling. A short list is always full, with −∞ for what is still missing.
+    pub(super) lower: Vec<f32>,
     /// The k-th best lower bound: nobody below it can matter.
     pub(crate) threshold: f32,
     /// Upper bound and slot of whoever passed when it was seen.
-    seen: Vec<(f32, Slot)>,
+    pub(super) seen: Vec<(f32, Slot)>,
     /// More than this many are no help: a plain scan costs less.
     most: usize,
     exploded: bool,
@@ -25,7 +28,7 @@ impl Candidates {
     pub(crate) fn new(k: usize, most: usize) -> Self {
         Self {
             k,
-            lower: Vec::with_capacity(k.min(1024) + 1),
+            lower: vec![f32::NEG_INFINITY; if k <= SHORT { k } else { 0 }],
             threshold: f32::NEG_INFINITY,
             seen: Vec::new(),
             most,
@@ -34,6 +37,7 @@ impl Candidates {
     }
 
     /// Takes a memory whose similarity lies within `slack` of `about`, if it can matter.
+    #[inline]
     pub(crate) fn offer(&mut self, slot: Slot, about: f32, slack: f32) {
         if about + slack < self.threshold || self.exploded {
             return;
@@ -49,15 +53,29 @@ impl Candidates {
         }
     }
 
+    /// Keeps a lower bound if it is one of the k best.
+    #[inline]
     fn note(&mut self, lower: f32) {
-        if self.lower.len() == self.k {
-            if lower <= self.threshold {
-                return;
-            }
-            self.lower.pop();
+        if lower <= self.threshold {
+            return;
         }
-        let at = self.lower.partition_point(|&other| other > lower);
-        self.lower.insert(at, lower);
+        if self.k <= SHORT {
+            // Every element takes the greater of itself and, in turn, the new one or its predecessor: where the
+            // new one belongs is unpredictable, so this is quicker than to look for the place.
+            let mut before = f32::INFINITY;
+            for best in &mut self.lower {
+                let here = *best;
+                let moved = if lower < before { lower } else { before };
+                *best = if here > moved { here } else { moved };
+                before = here;
+            }
+        } else {
+            if self.lower.len() == self.k {
+                self.lower.pop();
+            }
+            let at = self.lower.partition_point(|&other| other > lower);
+            self.lower.insert(at, lower);
+        }
         if self.lower.len() == self.k {
             self.threshold = self.lower[self.k - 1];
         }
@@ -77,13 +95,15 @@ impl Candidates {
         self.seen.retain(|&(upper, _)| upper >= threshold);
     }
 
-    /// The slots left, or `None` if there were too many to be of use.
-    pub(crate) fn left(&self) -> Option<Vec<Slot>> {
-        let left = self
-            .seen
-            .iter()
-            .filter(|(upper, _)| *upper >= self.threshold);
-        (!self.exploded).then(|| left.map(|&(_, slot)| slot).collect())
+    /// Those left, by falling upper bound and rising slot, or `None` if there were too many to be of use.
+    pub(crate) fn left(mut self) -> Option<Vec<(f32, Slot)>> {
+        if self.exploded {
+            return None;
+        }
+        self.prune();
+        let order = |a: &(f32, Slot), b: &(f32, Slot)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        self.seen.sort_unstable_by(order);
+        Some(self.seen)
     }
 }
 
@@ -107,7 +127,7 @@ mod tests {
             }
             let [mut all, other] = parts;
             all.join(other);
-            let left = all.left().unwrap();
+            let left: Vec<Slot> = all.left().unwrap().into_iter().map(|(_, slot)| slot).collect();
             let mut best: Vec<f32> = about.iter().map(exact).collect();
             best.sort_by(|a, b| b.total_cmp(a));
             let last = best[k.min(best.len()) - 1];

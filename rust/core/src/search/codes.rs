@@ -17,6 +17,8 @@ use crate::memory::Slot;
 pub(crate) const PANEL: usize = 32;
 /// Dimensions that one 32-bit lane holds.
 const GROUP: usize = 4;
+/// The largest code of a key.
+const MOST: i8 = 127;
 /// Sums of `255·127` over more dimensions could overflow 32 bits.
 pub(crate) const MOST_DIMENSIONS: usize = 65_536;
 
@@ -67,7 +69,7 @@ impl Codes {
             self.scale.resize(panels * PANEL, 0.0);
             self.slack.resize(panels * PANEL, f32::NEG_INFINITY);
         }
-        let code = Code::of(key);
+        let code = Code::of(key, MOST);
         let first = panel * self.groups * 2 + lane / 16;
         let at = lane % 16 * GROUP;
         for (group, four) in code.codes.chunks(GROUP).enumerate() {
@@ -101,7 +103,9 @@ impl Code {
     /// Elements worked on side by side.
     const WIDTH: usize = 16;
 
-    pub(crate) fn of(x: &[f32]) -> Self {
+    /// `x` in codes of `[−most, most]`.
+    pub(crate) fn of(x: &[f32], most: i8) -> Self {
+        let most = f32::from(most);
         let mut lanes = [0.0f32; Self::WIDTH];
         for part in x.chunks(Self::WIDTH) {
             for (lane, x) in lanes.iter_mut().zip(part) {
@@ -112,7 +116,7 @@ impl Code {
         let largest = lanes.iter().fold(0.0f32, |most, &x| most.max(x));
         // Of a unit vector the largest element is at least 1/√d, so the quotient is an ordinary number.
         let (scale, inverse) = if largest > 1e-30 {
-            (largest / 127.0, 127.0 / largest)
+            (largest / most, most / largest)
         } else {
             (0.0, 0.0)
         };
@@ -120,7 +124,7 @@ impl Code {
         let mut hidden = [0.0f64; Self::WIDTH];
         for (part, codes) in x.chunks(Self::WIDTH).zip(codes.chunks_mut(Self::WIDTH)) {
             for ((&x, code), hidden) in part.iter().zip(codes).zip(&mut hidden) {
-                let c = ((x * inverse + Self::ROUND) - Self::ROUND).clamp(-127.0, 127.0);
+                let c = ((x * inverse + Self::ROUND) - Self::ROUND).clamp(-most, most);
                 let e = f64::from(x) - f64::from(scale) * f64::from(c);
                 *hidden += e * e;
                 *code = c as i8;
@@ -142,8 +146,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_code_hides_is_bounded(x in prop::collection::vec(-1.0f32..1.0, 1..80)) {
-            let code = Code::of(&x);
+        fn what_a_code_hides_is_bounded(
+            x in prop::collection::vec(-1.0f32..1.0, 1..80),
+            most in prop::sample::select(vec![64i8, 127]),
+        ) {
+            let code = Code::of(&x, most);
+            prop_assert!(code.codes.iter().all(|c| c.unsigned_abs() <= most.unsigned_abs()));
             let hidden: f64 = x
                 .iter()
                 .zip(&code.codes)

@@ -1,24 +1,35 @@
-//! Exact top-k: a certified first pass where the processor has one, a plain scan elsewhere.
+//! Exact top-k by a ladder of first passes: int8 codes, then bf16 or f32, then every memory.
 //!
-//! Both give the same ids and the same canonical similarities, bit for bit: the first pass only decides
-//! which memories are worth the canonical arithmetic.
+//! All of them give the same ids and the same canonical similarities, bit for bit: a first pass only decides which
+//! memories are worth the canonical arithmetic. A query climbs when a pass leaves it more candidates than comparing
+//! them would be worth ([`Ladder::worth_comparing`]); that rule counts, so the same search takes the same way.
 
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::memory::{Memories, Slot};
 use crate::parallel;
+use crate::search::candidates::Candidates;
+use crate::search::codes::Codes;
+use crate::search::kernel::{CHUNK, Kernel};
+use crate::search::query::Query;
+use crate::search::report::SearchReport;
+use crate::search::sweep::Grid;
 use crate::search::topk::{Hit, TopK};
+use crate::search::wide::{self, Wide};
 use crate::simd;
 
-#[cfg(target_arch = "x86_64")]
-use crate::search::{candidates::Candidates, query::Query, vnni};
+/// Candidates and the upper bounds of their similarities, falling.
+type Bounded = Vec<(f32, Slot)>;
 
 /// Memories below which a first pass does not pay.
-#[cfg(target_arch = "x86_64")]
 const FEW: usize = 512;
-/// Queries of one piece of parallel work: whole tiles, and enough of them to reuse what lies in the cache.
-const CHUNK: usize = 48;
+/// Queries that a pass over the keys themselves is worth starting for.
+const SOME: usize = 16;
+/// Candidates between the one compared and the one fetched from memory meanwhile.
+const AHEAD: usize = 4;
+/// Queries between two looks at the interrupt.
+const ROUND: usize = 8 * CHUNK;
 
 /// The `k` memories of largest inner product with each row of `queries`, best first, ties by lower id.
 pub(crate) fn nearest(
@@ -27,85 +38,206 @@ pub(crate) fn nearest(
     k: usize,
     threads: Option<usize>,
 ) -> Result<Vec<Vec<Hit>>> {
-    let dim = memories.dim();
-    let n = queries.len() / dim;
-    let row = |i: usize| &queries[i * dim..(i + 1) * dim];
-    let threads = parallel::worth_waking(threads, queries.len() * memories.len());
-    #[cfg(target_arch = "x86_64")]
-    if let Some(codes) = memories.codes()
-        && memories.len() >= FEW
-        && k <= memories.len() / 8
-    {
-        return certified(memories, codes, n, row, k, threads);
-    }
-    parallel::map(n, threads, |i| scan(memories, row(i), k))
+    Ok(search(memories, queries, k, threads)?.0)
 }
 
-/// Every memory in the canonical arithmetic.
-fn scan(memories: &Memories, x: &[f32], k: usize) -> Vec<Hit> {
-    rescore(memories, x, k, memories.in_order().iter().copied())
-}
-
-fn rescore(
+/// The same, and how it was found.
+pub(crate) fn search(
     memories: &Memories,
-    x: &[f32],
-    k: usize,
-    slots: impl Iterator<Item = Slot>,
-) -> Vec<Hit> {
-    let mut top = TopK::new(k);
-    for slot in slots {
-        top.offer(Hit {
-            slot,
-            id: memories.id(slot),
-            similarity: simd::dot(x, memories.key(slot)),
-        });
-    }
-    top.into_sorted()
-}
-
-/// First pass, certificate, second pass.
-#[cfg(target_arch = "x86_64")]
-fn certified<'a>(
-    memories: &Memories,
-    codes: &crate::search::codes::Codes,
-    n: usize,
-    row: impl Fn(usize) -> &'a [f32] + Sync,
+    queries: &[f32],
     k: usize,
     threads: Option<usize>,
-) -> Result<Vec<Vec<Hit>>> {
-    let most = (memories.len() / 8).max(4 * k);
-    let panels = codes.panels();
-    // Few queries: the parts are of the store. Many: of the queries, each part passing over the whole store.
-    let workers = threads.unwrap_or_else(parallel::num_threads);
-    let parts = if n < CHUNK && workers > 1 {
-        (2 * workers).min(panels)
-    } else {
-        1
+) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
+    let ladder = Ladder {
+        memories,
+        rows: queries.chunks_exact(memories.dim()).collect(),
+        k,
+        threads: parallel::worth_waking(threads, queries.len() * memories.len()),
+        kernel: Kernel::chosen(),
+        wide: Wide::chosen(),
     };
-    let pieces = n.div_ceil(CHUNK);
-    let part_of =
-        |part: usize| -> Range<usize> { panels * part / parts..panels * (part + 1) / parts };
-    let mut found = parallel::map(pieces * parts, threads, |task| {
-        let (piece, part) = (task / parts, task % parts);
-        let rows = piece * CHUNK..((piece + 1) * CHUNK).min(n);
-        let queries: Vec<Query> = rows.map(|i| Query::of(row(i))).collect();
-        let mut candidates = vec![Candidates::new(k, most); queries.len()];
-        vnni::scan(codes, part_of(part), &queries, &mut candidates);
-        candidates
-    })?
-    .into_iter();
-    let mut candidates: Vec<Candidates> = Vec::with_capacity(n);
-    for _ in 0..pieces {
-        let mut whole = found.next().unwrap_or_default();
-        for _ in 1..parts {
-            for (mine, other) in whole.iter_mut().zip(found.next().unwrap_or_default()) {
-                mine.join(other);
+    ladder.climb()
+}
+
+/// One search.
+struct Ladder<'a> {
+    memories: &'a Memories,
+    rows: Vec<&'a [f32]>,
+    k: usize,
+    threads: Option<usize>,
+    kernel: Option<&'static Kernel>,
+    wide: Option<&'static Wide>,
+}
+
+/// Some queries on their way.
+struct Round {
+    first: usize,
+    /// What the last pass left to each, and its name.
+    found: Vec<Option<(&'static str, Bounded)>>,
+    /// The queries for which the next pass pays.
+    unsure: Vec<usize>,
+}
+
+impl Round {
+    fn of(rows: Range<usize>) -> Self {
+        Self {
+            first: rows.start,
+            found: vec![None; rows.len()],
+            unsure: rows.collect(),
+        }
+    }
+
+    /// Takes the candidates that a pass left to the unsure queries: no more than `most` settle a query, more than
+    /// `useless` are none.
+    fn take(
+        &mut self,
+        pass: &'static str,
+        candidates: Vec<Candidates>,
+        most: usize,
+        useless: usize,
+    ) {
+        for (row, candidates) in std::mem::take(&mut self.unsure).into_iter().zip(candidates) {
+            let bounded = candidates.left().filter(|left| left.len() <= useless);
+            if bounded.as_ref().is_none_or(|left| left.len() > most) {
+                self.unsure.push(row);
+            }
+            if let Some(bounded) = bounded {
+                self.found[row - self.first] = Some((pass, bounded));
             }
         }
-        candidates.append(&mut whole);
     }
-    parallel::map(n, threads, |i| match candidates[i].left() {
-        Some(slots) => rescore(memories, row(i), k, slots.into_iter()),
-        None => scan(memories, row(i), k),
-    })
+}
+
+impl Ladder<'_> {
+    fn climb(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
+        let mut report = SearchReport::of(self.kernel.map(|kernel| kernel.name));
+        let n = self.rows.len();
+        let mut hits = Vec::with_capacity(n);
+        let few = self.memories.len() < FEW || self.k > self.memories.len() / 8;
+        // The first queries of a large batch tell whether codes are of use to the rest.
+        let mut codes_help = true;
+        while hits.len() < n {
+            let first = hits.len();
+            let pilot = first == 0 && n > CHUNK;
+            let count = (n - first).min(if pilot { CHUNK } else { ROUND });
+            let mut round = Round::of(first..first + count);
+            if let (Some(kernel), Some(codes)) = (self.kernel, self.memories.codes())
+                && !few
+                && codes_help
+            {
+                let candidates = self.by_codes(kernel, codes, &round.unsure)?;
+                round.take(
+                    "int8",
+                    candidates,
+                    self.worth_comparing(count),
+                    self.too_many(),
+                );
+                codes_help = !pilot || round.unsure.len() <= count / 2;
+            }
+            if let Some(wide) = self.wide
+                && !few
+                && round.unsure.len() >= SOME
+            {
+                let candidates = self.by_keys(wide, &round.unsure)?;
+                round.take(wide.name, candidates, self.too_many(), self.too_many());
+            }
+            let found = round.found;
+            for found in &found {
+                report.count(found.as_ref().map_or("plain", |found| found.0));
+            }
+            for (top, compared) in parallel::map(count, self.threads, |at| match &found[at] {
+                Some((_, bounded)) => self.compare(first + at, bounded),
+                None => self.compare_all(first + at),
+            })? {
+                hits.push(top);
+                report.compared += compared;
+            }
+        }
+        Ok((hits, report))
+    }
+
+    /// The candidates that int8 codes leave.
+    fn by_codes(&self, kernel: &Kernel, codes: &Codes, rows: &[usize]) -> Result<Vec<Candidates>> {
+        let queries: Vec<Query> = rows
+            .iter()
+            .map(|&row| kernel.query(self.rows[row]))
+            .collect();
+        let parts = Kernel::parts(codes);
+        let grid = self.grid(rows.len(), CHUNK, parts.len());
+        grid.sweep(self.threads, |rows, part, candidates| {
+            kernel.scan(codes, parts[part].clone(), &queries[rows], candidates);
+        })
+    }
+
+    /// The candidates that a pass over the keys leaves.
+    fn by_keys(&self, wide: &Wide, rows: &[usize]) -> Result<Vec<Candidates>> {
+        let queries: Vec<&[f32]> = rows.iter().map(|&row| self.rows[row]).collect();
+        let slots = self.memories.slots();
+        let part = Wide::slots_of_a_part(self.memories.dim());
+        let grid = self.grid(rows.len(), wide::CHUNK, slots.div_ceil(part));
+        grid.sweep(self.threads, |rows, at, candidates| {
+            let slots = at * part..((at + 1) * part).min(slots);
+            wide.scan(self.memories, slots, &queries[rows], candidates);
+        })
+    }
+
+    fn grid(&self, queries: usize, piece: usize, parts: usize) -> Grid {
+        Grid {
+            queries,
+            piece,
+            parts,
+            k: self.k,
+            memories: self.memories.len(),
+        }
+    }
+
+    /// How many candidates a query may have before the next pass pays.
+    ///
+    /// Measured (Zen 5, 384 and 1024 dimensions, 100k memories): to compare one in sixty-four of all memories takes
+    /// as long as the bf16 pass over all of them, whose rounding of the keys is shared by its queries.
+    fn worth_comparing(&self, queries: usize) -> usize {
+        let n = self.memories.len();
+        if self.wide.is_some() && queries >= SOME {
+            n / 64 + n / queries.min(wide::CHUNK)
+        } else {
+            self.too_many()
+        }
+    }
+
+    /// So many candidates, out of order and out of the cache, take as long as all memories in order.
+    fn too_many(&self) -> usize {
+        self.memories.len() / 4
+    }
+
+    /// The best of the candidates, and how many it took to tell.
+    fn compare(&self, row: usize, bounded: &[(f32, Slot)]) -> (Vec<Hit>, usize) {
+        let mut top = TopK::new(self.k);
+        for (at, &(upper, slot)) in bounded.iter().enumerate() {
+            if top.worst().is_some_and(|worst| upper < worst) {
+                return (top.into_sorted(), at);
+            }
+            if let Some(&(_, later)) = bounded.get(at + AHEAD) {
+                simd::prefetch(self.memories.key(later));
+            }
+            top.offer(self.hit(row, slot));
+        }
+        (top.into_sorted(), bounded.len())
+    }
+
+    /// The best of all memories.
+    fn compare_all(&self, row: usize) -> (Vec<Hit>, usize) {
+        let mut top = TopK::new(self.k);
+        for &slot in self.memories.in_order() {
+            top.offer(self.hit(row, slot));
+        }
+        (top.into_sorted(), self.memories.len())
+    }
+
+    fn hit(&self, row: usize, slot: Slot) -> Hit {
+        Hit {
+            slot,
+            id: self.memories.id(slot),
+            similarity: simd::dot(self.rows[row], self.memories.key(slot)),
+        }
+    }
 }

@@ -14,7 +14,7 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// For unit `x` and `k`, with `x = x̂ + e_x`, `k = k̂ + e_k`:
+    /// `x` in codes of `[−most, most]`. For unit `x` and `k`, with `x = x̂ + e_x`, `k = k̂ + e_k`:
     ///
     /// ```text
     /// |⟨x,k⟩ − ⟨x̂,k̂⟩| = |⟨e_x,k⟩ + ⟨x̂,e_k⟩| ≤ ‖e_x‖‖k‖ + ‖x̂‖‖e_k‖        (Cauchy–Schwarz)
@@ -23,8 +23,8 @@ impl Query {
     /// and the canonical dot differs from the exact one by at most `(d/32 + 6)·2^−24·‖x‖‖k‖`: a lane adds
     /// d/32 products, the tree has five levels (Higham 2002, 3.1). The f32 arithmetic of the bound itself,
     /// on numbers of size 1, is covered by the last summand.
-    pub(crate) fn of(x: &[f32]) -> Self {
-        let code = Code::of(x);
+    pub(crate) fn of(x: &[f32], most: i8) -> Self {
+        let code = Code::of(x, most);
         let words = code
             .codes
             .chunks(4)
@@ -45,5 +45,28 @@ impl Query {
             per_hidden: (1.0 + code.hidden) * 1.000_01,
             slack: code.hidden * 1.000_01 + rounding,
         }
+    }
+}
+
+/// Queries that a kernel multiplies with a panel at once.
+pub(crate) struct Tile<'a> {
+    pub(crate) queries: &'a [Query],
+    /// The words of all its queries for one group of dimensions, then those for the next.
+    words: Vec<i32>,
+}
+
+impl<'a> Tile<'a> {
+    pub(crate) fn of(queries: &'a [Query]) -> Self {
+        let groups = queries.first().map_or(0, |query| query.words.len());
+        let mut words = Vec::with_capacity(groups * queries.len());
+        for group in 0..groups {
+            words.extend(queries.iter().map(|query| query.words[group]));
+        }
+        Self { queries, words }
+    }
+
+    /// The words of each group.
+    pub(crate) fn words<const Q: usize>(&self) -> &[[i32; Q]] {
+        self.words.as_chunks().0
     }
 }

@@ -43,6 +43,12 @@ impl TopK {
         self.best.insert(at, hit);
     }
 
+    /// The similarity of the k-th best, once there are k.
+    pub(crate) fn worst(&self) -> Option<f32> {
+        let full = self.best.len() == self.k;
+        full.then(|| self.best.last().map_or(f32::INFINITY, |hit| hit.similarity))
+    }
+
     pub(crate) fn into_sorted(self) -> Vec<Hit> {
         self.best
     }

@@ -6,7 +6,7 @@
 //! | [`axpy`] | separate multiply and add per element |
 //!
 //! One body is compiled once per instruction set. Rust never contracts a multiply and an add, so
-//! every copy computes the same bits; `SHARPWAVE_SIMD=portable|avx2|avx512` forces one, for tests.
+//! every copy computes the same bits; `SHARPWAVE_SIMD=portable|avx2|avx512|neon` forces one, for tests.
 
 pub mod fpenv;
 
@@ -35,7 +35,19 @@ pub fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
     (kernels().axpy)(alpha, x, y);
 }
 
-/// The instruction set the kernels were chosen for: `"portable"`, `"avx2"` or `"avx512"`.
+/// Fetches numbers into the cache, where the processor can be told to.
+pub(crate) fn prefetch(x: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in x.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it does nothing but fetch what lies in `x`.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
+}
+
+/// The instruction set the kernels were chosen for: `"portable"`, `"avx2"`, `"avx512"` or `"neon"`.
 #[must_use]
 pub fn instruction_set() -> &'static str {
     kernels().name
@@ -50,6 +62,18 @@ pub fn available() -> Vec<&'static str> {
         .collect()
 }
 
+/// The instruction set in force and those it includes.
+pub(crate) fn up_to_the_one_in_force() -> Vec<&'static str> {
+    let mut sets = available();
+    sets.truncate(
+        1 + sets
+            .iter()
+            .position(|&set| set == kernels().name)
+            .unwrap_or(0),
+    );
+    sets
+}
+
 type Usable = fn() -> bool;
 
 #[cfg(target_arch = "x86_64")]
@@ -59,7 +83,20 @@ static ALL: [(Kernels, Usable); 3] = [
     (x86::AVX512, || is_x86_feature_detected!("avx512f")),
 ];
 
-#[cfg(not(target_arch = "x86_64"))]
+/// NEON is a part of every aarch64, so the compiler uses it in the portable body too.
+#[cfg(target_arch = "aarch64")]
+static ALL: [(Kernels, Usable); 2] = [
+    (PORTABLE, || true),
+    (
+        Kernels {
+            name: "neon",
+            ..PORTABLE
+        },
+        || true,
+    ),
+];
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 static ALL: [(Kernels, Usable); 1] = [(PORTABLE, || true)];
 
 const PORTABLE: Kernels = Kernels {

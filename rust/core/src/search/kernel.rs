@@ -1,0 +1,275 @@
+//! The first passes over int8 codes, and the choice among them.
+//!
+//! | kernel | instructions | tile | query codes |
+//! |---|---|---|---|
+//! | `avx2` | `vpmaddubsw`, `vpmaddwd` | 4 × 16 | ±64 |
+//! | `avx2-vnni` | `vpdpbusd` of 256 bits | 4 × 16 | ±127 |
+//! | `avx512-vnni` | `vpdpbusd` of 512 bits | 12 × 32 | ±127 |
+//! | `neon` | `smull`, `sadalp` | 4 × 16 | ±127 |
+//! | `neon-dot` | `sdot` | 4 × 16 | ±127 |
+//!
+//! A kernel multiplies a tile of queries with a panel of keys. Its sums are integers and exact, so kernels with
+//! the same query codes find the same candidates; those of `avx2` are coarser, because `vpmaddubsw` adds two
+//! products in 16 bits and saturates: `255·64·2 = 32640` is the largest that fits. Its bounds are wider for it,
+//! never wrong.
+//!
+//! There is no portable one: what the compiler makes of it on plain x86-64 (SSE2) takes 1.5 times as long as the
+//! canonical arithmetic itself.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use crate::memory::Slot;
+use crate::search::candidates::Candidates;
+use crate::search::codes::{Codes, PANEL};
+use crate::search::query::{Query, Tile};
+use crate::simd;
+
+/// Bytes of codes that fit the second cache of a core, with room for the rest.
+const BLOCK_BYTES: usize = 512 * 1024;
+
+/// Queries of one piece of work: whole tiles, and enough of them to make use of codes that were fetched.
+pub(super) const CHUNK: usize = 96;
+
+/// A tile of queries against one panel.
+///
+/// # Safety
+/// The processor must have the instructions of the kernel.
+pub(super) type Multiply = unsafe fn(&Codes, usize, &Tile<'_>, &mut [Candidates]);
+
+/// One way to run the first pass.
+pub(crate) struct Kernel {
+    pub(crate) name: &'static str,
+    /// The instruction set, as `SHARPWAVE_SIMD` calls it.
+    pub(super) set: &'static str,
+    pub(super) usable: fn() -> bool,
+    /// Query codes lie in `[−largest, largest]`.
+    pub(crate) largest: i8,
+    /// Queries of the largest tile.
+    pub(super) width: usize,
+    pub(super) multiply: Multiply,
+}
+
+#[cfg(target_arch = "x86_64")]
+static ALL: [Kernel; 3] = [
+    crate::search::avx2::KERNEL,
+    crate::search::avx2::VNNI,
+    crate::search::avx512::KERNEL,
+];
+
+#[cfg(target_arch = "aarch64")]
+static ALL: [Kernel; 2] = [crate::search::neon::KERNEL, crate::search::neon::DOT];
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+static ALL: [Kernel; 0] = [];
+
+impl Kernel {
+    /// The kernels that this processor can run, best last.
+    pub(crate) fn available() -> impl DoubleEndedIterator<Item = &'static Self> {
+        ALL.iter().filter(|kernel| (kernel.usable)())
+    }
+
+    /// The best kernel of the instruction set in force or a lesser one, if there is any.
+    pub(crate) fn chosen() -> Option<&'static Self> {
+        static CHOSEN: OnceLock<Option<&'static Kernel>> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let sets = simd::up_to_the_one_in_force();
+            Self::available().rfind(|kernel| sets.contains(&kernel.set))
+        })
+    }
+
+    /// A query in the codes that this kernel can take.
+    pub(crate) fn query(&self, x: &[f32]) -> Query {
+        Query::of(x, self.largest)
+    }
+
+    /// The panels in parts that a core can keep close.
+    pub(crate) fn parts(codes: &Codes) -> Vec<Range<usize>> {
+        let block = block(codes);
+        (0..codes.panels())
+            .step_by(block)
+            .map(|from| from..(from + block).min(codes.panels()))
+            .collect()
+    }
+
+    /// Offers every memory of `panels` that could matter to the candidates of its queries.
+    pub(crate) fn scan(
+        &self,
+        codes: &Codes,
+        panels: Range<usize>,
+        queries: &[Query],
+        candidates: &mut [Candidates],
+    ) {
+        let block = block(codes);
+        // Tiles of even width: a narrow one waits for its own sums.
+        let count = queries.len().div_ceil(self.width);
+        let rows = |at: usize| queries.len() * at / count..queries.len() * (at + 1) / count;
+        let tiles: Vec<Tile> = (0..count).map(|at| Tile::of(&queries[rows(at)])).collect();
+        let mut from = panels.start;
+        while from < panels.end {
+            let to = (from + block).min(panels.end);
+            for (at, tile) in tiles.iter().enumerate() {
+                for panel in from..to {
+                    // SAFETY: a kernel is only handed out where `usable()` has said so.
+                    unsafe { (self.multiply)(codes, panel, tile, &mut candidates[rows(at)]) };
+                }
+            }
+            from = to;
+        }
+    }
+}
+
+/// Panels that a core keeps close while all queries pass over them.
+fn block(codes: &Codes) -> usize {
+    (BLOCK_BYTES / (codes.groups() * 128)).max(1)
+}
+
+/// Offers the keys of one panel to one query, given the sums of products with its codes.
+#[inline(always)]
+#[allow(clippy::inline_always)] // To be compiled for the instruction set of the kernel around it.
+pub(super) fn settle(
+    sums: &[i32; PANEL],
+    panel: usize,
+    codes: &Codes,
+    query: &Query,
+    candidates: &mut Candidates,
+) {
+    let first = panel * PANEL;
+    let scale: &[f32; PANEL] = codes.scale[first..].first_chunk().expect("whole panels");
+    let hidden: &[f32; PANEL] = codes.slack[first..].first_chunk().expect("whole panels");
+    let mut about = [0.0f32; PANEL];
+    let mut slack = [0.0f32; PANEL];
+    let mut passed = 0;
+    for lane in 0..PANEL {
+        about[lane] = sums[lane] as f32 * scale[lane] * query.scale;
+        slack[lane] = hidden[lane] * query.per_hidden + query.slack;
+        passed += u32::from(about[lane] + slack[lane] >= candidates.threshold);
+    }
+    if passed > 0 {
+        for lane in 0..PANEL {
+            // A free slot has slack −∞; its bound passes only while there is no threshold.
+            if slack[lane] >= 0.0 && about[lane] + slack[lane] >= candidates.threshold {
+                candidates.offer((first + lane) as Slot, about[lane], slack[lane]);
+            }
+        }
+    }
+}
+
+/// Calls the tile of a width known only at run time.
+macro_rules! of_width {
+    ($width_of:expr, $tile:ident, $arguments:tt, $($width:literal)*) => {
+        match $width_of {
+            $($width => $tile::<$width> $arguments,)*
+            width => unreachable!("no tile is {width} wide"),
+        }
+    };
+}
+pub(super) use of_width;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::episodes::normalise;
+    use crate::rng::splitmix64;
+
+    /// The definition, one product at a time.
+    fn expected(codes: &Codes, query: &Query, slots: usize) -> Vec<(Slot, f32, f32)> {
+        (0..slots)
+            .filter(|&slot| codes.slack[slot] >= 0.0)
+            .map(|slot| {
+                let (panel, lane) = (slot / PANEL, slot % PANEL);
+                let mut sum = i64::from(query.start);
+                for (group, word) in query.words.iter().enumerate() {
+                    let line = &codes.panel(panel)[group * 2 + lane / 16].0;
+                    for (j, q) in word.to_le_bytes().iter().enumerate() {
+                        sum += i64::from(line[lane % 16 * 4 + j]) * i64::from(q.cast_signed());
+                    }
+                }
+                let about = i32::try_from(sum).expect("no overflow") as f32
+                    * codes.scale[slot]
+                    * query.scale;
+                let slack = codes.slack[slot] * query.per_hidden + query.slack;
+                (slot as Slot, about, slack)
+            })
+            .collect()
+    }
+
+    /// Numbers that are hard on a kernel: of one size and sign, so that codes are all ±127; noise; nearly
+    /// nothing but one entry; subnormals beside ordinary numbers.
+    pub(in crate::search) fn row(kind: u64, dim: usize, seed: u64) -> Vec<f32> {
+        let noise =
+            |i: usize| (splitmix64(seed ^ ((i as u64) << 24)) >> 40) as f32 / 8_388_608.0 - 1.0;
+        let row: Vec<f32> = (0..dim)
+            .map(|i| match kind % 5 {
+                0 => 1.0,
+                1 => -1.0,
+                2 => [1.0, -1.0][i % 2],
+                3 => 1e-42 * noise(i) + if i == dim / 2 { 1.0 } else { 0.0 },
+                _ => noise(i),
+            })
+            .collect();
+        let mut unit = vec![0.0; dim];
+        normalise(&row, &mut unit).expect("not zero");
+        unit
+    }
+
+    #[test]
+    fn every_kernel_finds_what_the_definition_says() {
+        let dims = (1..=40).chain([63, 64, 65, 127, 129, 383, 384, 385, 1000, 1024, 2099, 2100]);
+        for (case, dim) in dims.enumerate() {
+            let (slots, case) = (1 + 37 * case % 131, case as u64);
+            let mut codes = Codes::new(dim);
+            for slot in 0..slots {
+                let mut key = row(slot as u64, dim, case << 10 | slot as u64);
+                if slot % 7 == 0 {
+                    key = row(4, dim, case); // the same again and again
+                }
+                codes.set(slot as Slot, &key);
+            }
+            for gone in (0..slots).filter(|slot| slot % 11 == 5) {
+                codes.clear(gone as Slot);
+            }
+            for kernel in Kernel::available() {
+                for count in 1..=2 * kernel.width + 1 {
+                    let queries: Vec<Query> = (0..count as u64)
+                        .map(|q| kernel.query(&row(q + case, dim, q << 40 | 1)))
+                        .collect();
+                    let mut found = vec![Candidates::new(1 << 20, 1 << 20); count];
+                    kernel.scan(&codes, 0..codes.panels(), &queries, &mut found);
+                    for (query, found) in queries.iter().zip(&found) {
+                        let expected: Vec<(f32, Slot)> = expected(&codes, query, slots)
+                            .into_iter()
+                            .map(|(slot, about, slack)| (about + slack, slot))
+                            .collect();
+                        assert_eq!(found.seen, expected, "{} {dim} {count}", kernel.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn thresholds_cut_alike_in_every_kernel() {
+        let dim = 100;
+        let mut codes = Codes::new(dim);
+        for slot in 0..4000 {
+            codes.set(slot, &row(4, dim, u64::from(slot)));
+        }
+        for kernel in Kernel::available() {
+            let queries: Vec<Query> = (0..13)
+                .map(|q| kernel.query(&row(4, dim, 7777 + q)))
+                .collect();
+            let mut found = vec![Candidates::new(5, 4000); queries.len()];
+            kernel.scan(&codes, 3..codes.panels(), &queries, &mut found);
+            for (query, found) in queries.iter().zip(found) {
+                let mut all = Candidates::new(5, 1 << 20);
+                for (slot, about, slack) in expected(&codes, query, 4000) {
+                    if slot as usize >= 3 * PANEL {
+                        all.offer(slot, about, slack);
+                    }
+                }
+                assert_eq!(found.left(), all.left(), "{}", kernel.name);
+            }
+        }
+    }
+}

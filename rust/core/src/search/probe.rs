@@ -1,0 +1,83 @@
+//! The passes one by one, for benchmarks and tests.
+
+use crate::channel::Channels;
+use crate::episodes::normalised_rows;
+use crate::error::Result;
+use crate::memory::{Birth, Memories};
+use crate::search::candidates::Candidates;
+use crate::search::codes::Codes;
+use crate::search::kernel::{CHUNK, Kernel};
+use crate::search::wide::{self, Wide};
+
+/// Memories to search with a pass of choice, on one thread.
+pub struct Probe {
+    memories: Memories,
+    codes: Codes,
+}
+
+impl Probe {
+    /// Of rows of `dim` numbers.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] for bad rows.
+    pub fn new(rows: &[f32], dim: usize) -> Result<Self> {
+        let (mut memories, mut codes) = (Memories::new(dim), Codes::new(dim));
+        let rows = normalised_rows("rows", rows, dim)?;
+        for (id, key) in rows.chunks_exact(dim).enumerate() {
+            let birth = Birth {
+                key,
+                terminal: false,
+                merged: 1,
+                clock: 0,
+                text: None,
+                provenance: None,
+            };
+            let slot = memories.add(id as i64, &birth, &Channels::default());
+            codes.set(slot, key);
+        }
+        Ok(Self { memories, codes })
+    }
+
+    /// The passes that this processor can run.
+    #[must_use]
+    pub fn passes() -> Vec<&'static str> {
+        let kernels = Kernel::available().map(|kernel| kernel.name);
+        kernels
+            .chain(Wide::available().map(|wide| wide.name))
+            .collect()
+    }
+
+    /// How many candidates `pass` leaves to each query.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] for bad queries.
+    ///
+    /// # Panics
+    /// If there is no such pass.
+    pub fn candidates(&self, pass: &str, queries: &[f32], k: usize) -> Result<Vec<usize>> {
+        let dim = self.memories.dim();
+        let queries = normalised_rows("queries", queries, dim)?;
+        let kernel = Kernel::available().find(|kernel| kernel.name == pass);
+        let chunk = kernel.map_or(wide::CHUNK, |_| CHUNK);
+        let mut left = Vec::new();
+        for chunk in queries.chunks(chunk * dim) {
+            let rows: Vec<&[f32]> = chunk.chunks_exact(dim).collect();
+            let mut found = vec![Candidates::new(k, self.memories.len() + 1); rows.len()];
+            if let Some(kernel) = kernel {
+                let queries: Vec<_> = rows.iter().map(|row| kernel.query(row)).collect();
+                kernel.scan(&self.codes, 0..self.codes.panels(), &queries, &mut found);
+            } else {
+                let wide = Wide::available()
+                    .find(|wide| wide.name == pass)
+                    .expect("such a pass");
+                wide.scan(&self.memories, 0..self.memories.slots(), &rows, &mut found);
+            }
+            left.extend(
+                found
+                    .into_iter()
+                    .map(|found| found.left().map_or(0, |slots| slots.len())),
+            );
+        }
+        Ok(left)
+    }
+}

@@ -1,0 +1,68 @@
+//! A first pass over all memories, shared among threads.
+//!
+//! The work is a grid: pieces of the queries by parts of the store. Threads take the next cell when they are done
+//! with one, so none waits for a slower one, and keep what they found until the end. Who saw which cell decides
+//! who was worth keeping meanwhile, but not who is in the end: that is the k-th best lower bound of all.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::Result;
+use crate::parallel;
+use crate::search::candidates::Candidates;
+
+/// Entries that the candidates of a piece may hold, in all: 64 MB.
+const ENTRIES: usize = 8 << 20;
+
+/// The cells of one pass.
+pub(super) struct Grid {
+    pub(super) queries: usize,
+    /// Queries of a piece at most.
+    pub(super) piece: usize,
+    pub(super) parts: usize,
+    pub(super) k: usize,
+    pub(super) memories: usize,
+}
+
+impl Grid {
+    /// Calls `scan(queries, part, candidates)` for every cell; returns the candidates of every query.
+    pub(super) fn sweep(
+        &self,
+        threads: Option<usize>,
+        scan: impl Fn(Range<usize>, usize, &mut [Candidates]) + Sync,
+    ) -> Result<Vec<Candidates>> {
+        // Pieces of even size.
+        let pieces = self.queries.div_ceil(self.piece);
+        let piece = |at: usize| self.queries * at / pieces..self.queries * (at + 1) / pieces;
+        let most = (self.memories / 8).max(4 * self.k);
+        let most = most.max(ENTRIES / self.queries.min(self.piece));
+        let cells = pieces * self.parts;
+        let workers = threads.unwrap_or_else(parallel::num_threads).min(cells);
+        let next = AtomicUsize::new(0);
+        let found = parallel::map(workers, threads, |_| {
+            let mut mine: Vec<Vec<Candidates>> = vec![Vec::new(); pieces];
+            loop {
+                let cell = next.fetch_add(1, Ordering::Relaxed);
+                if cell >= cells {
+                    return mine;
+                }
+                let (at, part) = (cell / self.parts, cell % self.parts);
+                let rows = piece(at);
+                if mine[at].is_empty() {
+                    mine[at] = vec![Candidates::new(self.k, most); rows.len()];
+                }
+                scan(rows, part, &mut mine[at]);
+            }
+        })?;
+        let mut all = vec![Candidates::new(self.k, most); self.queries];
+        for (at, mine) in found
+            .into_iter()
+            .flat_map(|mine| mine.into_iter().enumerate())
+        {
+            for (all, mine) in all[piece(at)].iter_mut().zip(mine) {
+                all.join(mine);
+            }
+        }
+        Ok(all)
+    }
+}
