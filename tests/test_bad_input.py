@@ -84,6 +84,7 @@ ROW_CALLS: dict[str, tuple[str, Callable[[sw.ValueStore, Any], Any]]] = {
     "propose": ("steps", lambda s, x: s.observe(x, propose=True)),
     "insert": ("keys", lambda s, x: s.insert(x)),
     "search": ("queries", lambda s, x: s.search(x)),
+    "search_report": ("queries", lambda s, x: s.search_report(x)),
     "value": ("queries", lambda s, x: s.value(x)),
     "score": ("steps", lambda s, x: s.score(x)),
     "explain": ("steps", lambda s, x: s.explain(x)),

@@ -36,3 +36,18 @@ def test_search_is_exact(dim: int, kind: str) -> None:
             assert found[row].tolist() == store.ids[order].tolist()
             assert cosines[row].tobytes() == s[order].tobytes()
     assert len(ids) == len(keys)
+
+
+def test_the_report_says_which_way_a_search_went() -> None:
+    dim = 64
+    noise = sw.ValueStore(sw.Config(dim=dim, keep_episodes=False))
+    noise.insert(crowd(3000, dim, "noise").astype(np.float32))
+    same = sw.ValueStore(sw.Config(dim=dim, keep_episodes=False))
+    same.insert(np.ones((3000, dim), np.float32))
+    queries = crowd(40, dim, "noise").astype(np.float32)
+    told_apart, not_at_all = noise.search_report(queries, k=8), same.search_report(queries, k=8)
+    for report in (told_apart, not_at_all):
+        assert report.int8 + report.bf16 + report.f32 + report.plain == len(queries)
+    assert (told_apart.kernel is None) == (told_apart.plain == 40)
+    assert 40 * 8 <= told_apart.compared <= 40 * len(noise)
+    assert (not_at_all.plain, not_at_all.compared) == (40, 40 * len(same))

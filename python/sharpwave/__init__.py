@@ -25,6 +25,7 @@ from sharpwave.reports import (
     Payment,
     ReplayReport,
     Scores,
+    SearchReport,
 )
 from sharpwave.store import ValueStore
 from sharpwave.view import FrozenView
@@ -47,6 +48,7 @@ __all__ = [
     "Payment",
     "ReplayReport",
     "Scores",
+    "SearchReport",
     "ValueStore",
     "Weights",
     "__version__",

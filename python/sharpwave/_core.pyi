@@ -136,6 +136,9 @@ class View:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids and cosines, (B, k)."""
 
+    def search_report(self, queries: NDArray[np.float32], k: int, num_threads: int | None) -> dict[str, Any]:
+        """The numbers of `sharpwave.SearchReport` by name."""
+
     def value(
         self, queries: NDArray[np.float32], num_threads: int | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -57,6 +57,28 @@ class ReplayReport:
     """How far the consolidation moved (or would have moved) the values of the calibration sample."""
 
 
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """Which way the queries of a search went: it depends on the data and the processor.
+
+    int8 codes with error bounds leave each query some candidates. Where they leave too many, keys are passed over in
+    bf16, or in f32 where the processor has no bf16; where that leaves too many, every memory is compared.
+    """
+
+    kernel: str | None
+    """The int8 kernel of this processor, as "avx512-vnni"; None without one."""
+    int8: int
+    """Queries answered through int8 codes."""
+    bf16: int
+    """Queries answered through a bf16 pass."""
+    f32: int
+    """Queries answered through an f32 pass."""
+    plain: int
+    """Queries compared with every memory."""
+    compared: int
+    """How many exact cosines were computed, in all."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
     """What episodes earn, step by step."""

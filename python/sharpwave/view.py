@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sharpwave import _core, coerce
 from sharpwave.config import Config
 from sharpwave.habituation import Habituation
-from sharpwave.reports import Association, Explanation, Path, Payment, Scores
+from sharpwave.reports import Association, Explanation, Path, Payment, Scores, SearchReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +43,13 @@ class View(Generic[Core]):
         return self._core.search(
             coerce.batch("queries", queries, self.dim), coerce.count("k", k), coerce.threads(num_threads)
         )
+
+    def search_report(self, queries: Array, k: int = 16, *, num_threads: int | None = None) -> SearchReport:
+        """Which way a search for these queries goes. The way changes the time it takes, never what it finds."""
+        numbers = self._core.search_report(
+            coerce.batch("queries", queries, self.dim), coerce.count("k", k), coerce.threads(num_threads)
+        )
+        return SearchReport(**numbers)
 
     def value(
         self, queries: Array, *, num_threads: int | None = None

@@ -243,6 +243,27 @@ impl View {
         Ok((matrix(py, ids, rows, k)?, matrix(py, cosines, rows, k)?))
     }
 
+    /// The numbers of `sharpwave.SearchReport` by name.
+    fn search_report<'py>(
+        &self,
+        py: Python<'py>,
+        queries: PyReadonlyArray2<'py, f32>,
+        k: usize,
+        num_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let queries = borrowed("queries", &queries)?;
+        let (_, _, report) =
+            self.ask(py, |store| store.search_reported(queries, k, num_threads))?;
+        let numbers = PyDict::new(py);
+        numbers.set_item("kernel", report.kernel)?;
+        numbers.set_item("int8", report.int8)?;
+        numbers.set_item("bf16", report.bf16)?;
+        numbers.set_item("f32", report.f32)?;
+        numbers.set_item("plain", report.plain)?;
+        numbers.set_item("compared", report.compared)?;
+        Ok(numbers)
+    }
+
     /// Φ (B, Q) and σ (B,).
     fn value<'py>(
         &self,
