@@ -3,7 +3,7 @@
 //! | kernel | what is canonical about it |
 //! |---|---|
 //! | [`dot`] | 32 lanes, separate multiply and add, a fixed tree of halves at the end |
-//! | [`axpy`] | separate multiply and add per element |
+//! | [`axpy4`] | separate multiply and add per element, row by row |
 //!
 //! One body is compiled once per instruction set. Rust never contracts a multiply and an add, so
 //! every copy computes the same bits; `SHARPWAVE_SIMD=portable|avx2|avx512|neon` forces one, for tests.
@@ -15,12 +15,12 @@ use std::sync::OnceLock;
 const LANES: usize = 32;
 
 type Dot = fn(&[f32], &[f32]) -> f32;
-type Axpy = fn(f32, &[f32], &mut [f32]);
+type Axpy4 = fn([f32; 4], [&[f32]; 4], &mut [f32]);
 
 struct Kernels {
     name: &'static str,
     dot: Dot,
-    axpy: Axpy,
+    axpy4: Axpy4,
 }
 
 /// `⟨a, b⟩` in the canonical order: element i is added to lane i mod 32, and the lanes are summed by
@@ -30,9 +30,15 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     (kernels().dot)(a, b)
 }
 
-/// `y ← y + alpha·x`, element by element.
-pub fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
-    (kernels().axpy)(alpha, x, y);
+/// `y ← (((y + α₀·x₀) + α₁·x₁) + α₂·x₂) + α₃·x₃`, element by element: the bits of one row after the other.
+///
+/// Four rows at once, because each comes from elsewhere in memory: four wait together.
+///
+/// # Panics
+///
+/// If the rows are shorter than `y`.
+pub fn axpy4(alpha: [f32; 4], x: [&[f32]; 4], y: &mut [f32]) {
+    (kernels().axpy4)(alpha, x, y);
 }
 
 /// Fetches numbers into the cache, where the processor can be told to.
@@ -102,7 +108,7 @@ static ALL: [(Kernels, Usable); 1] = [(PORTABLE, || true)];
 const PORTABLE: Kernels = Kernels {
     name: "portable",
     dot: dot_body,
-    axpy: axpy_body,
+    axpy4: axpy4_body,
 };
 
 fn kernels() -> &'static Kernels {
@@ -144,16 +150,21 @@ fn dot_body(a: &[f32], b: &[f32]) -> f32 {
 
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
-fn axpy_body(alpha: f32, x: &[f32], y: &mut [f32]) {
-    debug_assert_eq!(x.len(), y.len());
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += alpha * x;
+fn axpy4_body(alpha: [f32; 4], x: [&[f32]; 4], y: &mut [f32]) {
+    let [x0, x1, x2, x3] = x.map(|x| &x[..y.len()]);
+    for (i, y) in y.iter_mut().enumerate() {
+        let mut sum = *y;
+        sum += alpha[0] * x0[i];
+        sum += alpha[1] * x1[i];
+        sum += alpha[2] * x2[i];
+        sum += alpha[3] * x3[i];
+        *y = sum;
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Kernels, axpy_body, dot_body};
+    use super::{Kernels, axpy4_body, dot_body};
 
     macro_rules! compile_for {
         ($name:ident, $text:literal, $features:literal) => {
@@ -163,8 +174,8 @@ mod x86 {
                     dot_body(a, b)
                 }
                 #[target_feature(enable = $features)]
-                fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
-                    axpy_body(alpha, x, y);
+                fn axpy4(alpha: [f32; 4], x: [&[f32]; 4], y: &mut [f32]) {
+                    axpy4_body(alpha, x, y);
                 }
                 Kernels {
                     name: $text,
@@ -172,7 +183,7 @@ mod x86 {
                     // to have these features, and nothing else reaches it.
                     dot: |a, b| unsafe { dot(a, b) },
                     // SAFETY: as above.
-                    axpy: |alpha, x, y| unsafe { axpy(alpha, x, y) },
+                    axpy4: |alpha, x, y| unsafe { axpy4(alpha, x, y) },
                 }
             };
         };
@@ -197,13 +208,20 @@ mod tests {
     fn every_instruction_set_computes_the_same_bits() {
         for n in (1..70).chain([127, 128, 129, 383, 384, 385, 1024, 2100]) {
             let (a, b) = (noise(n, 1), noise(n, 2));
+            let rows: [_; 4] = [3, 4, 5, 6].map(|seed| noise(n, seed));
+            let rows: [&[f32]; 4] = [0, 1, 2, 3].map(|i| rows[i].as_slice());
+            let alpha = [0.3, -2.0, 0.0, 1e-3];
             let mut expected = b.clone();
-            axpy_body(0.3, &a, &mut expected);
+            for (alpha, row) in alpha.iter().zip(rows) {
+                for (y, x) in expected.iter_mut().zip(row) {
+                    *y += alpha * x;
+                }
+            }
             for (kernels, usable) in &ALL {
                 if usable() {
                     assert_eq!((kernels.dot)(&a, &b).to_bits(), dot_body(&a, &b).to_bits());
                     let mut y = b.clone();
-                    (kernels.axpy)(0.3, &a, &mut y);
+                    (kernels.axpy4)(alpha, rows, &mut y);
                     assert_eq!(y, expected, "{} {n}", kernels.name);
                 }
             }
