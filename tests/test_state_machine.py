@@ -288,14 +288,27 @@ class Agreement(RuleBasedStateMachine):
                 close(association.weight, weight, "weight", WIDE)
                 close(association.agreement, agreement, "agreement", WIDE)
 
-    @rule(seed=seeds, depth=st.integers(1, 4), beams=st.integers(1, 4))
-    def recall(self, seed: int, depth: int, beams: int) -> None:
+    @rule(
+        seed=seeds,
+        depth=st.integers(1, 4),
+        beams=st.integers(1, 4),
+        how=st.fixed_dictionaries({"cleanup": st.integers(0, 2), "distinct": st.booleans()}),
+    )
+    def recall(self, seed: int, depth: int, beams: int, how: dict[str, Any]) -> None:
         query = self.steps(seed, 1)[0]
-        actual = self.store.recall(query, depth=depth, beams=beams)
-        expected = self.oracle.recall(query, depth=depth, beams=beams)
+        actual = self.store.recall(query, depth=depth, beams=beams, **how)
+        expected = self.oracle.recall(query, depth=depth, beams=beams, **how)
         close([p.score for p in actual], [p.score for p in expected], "recall scores", {"rtol": 1e-5, "atol": 1e-8})
         if self.oracle.channels:
             assert [p.ids.tolist() for p in actual] == [p.ids for p in expected]
+
+    @rule(seed=seeds, steps=st.integers(0, 4), damping=st.sampled_from([0.0, 0.5, 0.85, 1.0]), k=st.integers(1, 6))
+    def associate(self, seed: int, steps: int, damping: float, k: int) -> None:
+        query = self.steps(seed, 1)
+        ids, a = self.store.associate(query, steps=steps, damping=damping, k=k)
+        expected = self.oracle.associate(query[0], steps=steps, damping=damping, k=k)
+        assert ids[0].tolist() == [*expected, *[-1] * (k - len(expected))]
+        close(a[0], [*expected.values(), *[0.0] * (k - len(expected))], "associate", WIDE)
 
     @rule()
     def freeze(self) -> None:

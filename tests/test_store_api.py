@@ -411,6 +411,72 @@ def test_recall(store: sw.ValueStore) -> None:
         assert len(set(path.ids.tolist())) == len(path)
 
 
+def test_recall_of_many_is_recall_of_each(store: sw.ValueStore) -> None:
+    queries = unit_rows(5)
+    for view in (store, store.frozen()):
+        for how in ({}, {"cleanup": 2}, {"distinct": True, "beams": 8}):
+            many = view.recall_many(queries, **how, num_threads=2)
+            each = [view.recall(query, **how) for query in queries]
+            assert [[(p.ids.tolist(), p.score) for p in paths] for paths in many] == [
+                [(p.ids.tolist(), p.score) for p in paths] for paths in each
+            ]
+            if "distinct" in how:
+                assert all(len({p.ids[-1] for p in paths}) == len(paths) for paths in many)
+
+
+def test_a_noisy_cue_is_cleaned_up() -> None:
+    """A key with so much noise that what it is a cue for barely answers; drawn to the store it answers fully."""
+    rng = np.random.default_rng(0)
+    keys = rng.normal(size=(20, 64))
+    store = sw.ValueStore(sw.Config(dim=64, k=20, tau=-0.3, power=4, novelty=0.1))
+    store.add_channel("s")
+    store.observe(keys, np.arange(0, 21, 2), drives=np.tile([[np.nan], [1.0]], (10, 1)))
+    noisy = keys[6] + 1.8 * rng.normal(size=64)
+    (before, *_), (after, *_) = store.recall(noisy), store.recall(noisy, cleanup=3)
+    assert after.ids.tolist() == [6, 7]
+    assert after.score > 1.5 * before.score
+
+
+def test_associate_spreads_along_associations_and_stays_within_one(store: sw.ValueStore) -> None:
+    queries = unit_rows(4)
+    for view in (store, store.frozen()):
+        ids, a = view.associate(queries, steps=6, damping=0.9, k=len(store))
+        assert ids.shape == a.shape == (4, len(store))
+        assert (a.sum(1) <= 1 + 1e-12).all()
+        assert (np.diff(a, axis=1) <= 0).all()
+        again = view.associate(queries, steps=6, damping=0.9, k=len(store), num_threads=2)
+        assert again[0].tobytes() == ids.tobytes()
+        assert again[1].tobytes() == a.tobytes()
+    found, near = store.search(queries, k=1), store.associate(queries, steps=0, k=1)
+    assert found[0].tolist() == near[0].tolist()
+
+
+def test_associate_is_personalised_pagerank() -> None:
+    """Against the dense solution of a = (1 − d)·φ + d·aP, on a ring with shortcuts."""
+    n, d = 12, 0.8
+    store = sw.ValueStore(sw.Config(dim=n, k=1))
+    for start in range(n):
+        for stride in (1, 1, 5):
+            store.observe(np.eye(n)[[start, (start + stride) % n]])
+    place = {i: row for row, i in enumerate(store.ids.tolist())}
+    P = np.zeros((n, n))
+    for i, j, p in zip(*store.edges(), strict=True):
+        P[place[int(i)], place[int(j)]] = p
+    phi = store.score(store.keys[3:4], details=True).phi[0, 0] * np.eye(n)[3]
+    exact = np.linalg.solve((np.eye(n) - d * P).T, (1 - d) * phi)
+    ids, a = store.associate(store.keys[3:4], steps=200, damping=d, k=n)
+    np.testing.assert_allclose(a[0], exact[[place[i] for i in ids[0].tolist()]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"damping": 1.5}, "damping"), ({"damping": np.nan}, "damping"), ({"k": 0}, "k"), ({"steps": -1}, "steps")],
+)
+def test_bad_association(store: sw.ValueStore, arguments: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        store.associate(unit_rows(1), **arguments)
+
+
 def test_replay_report(store: sw.ValueStore) -> None:
     store.observe(unit_rows(6, seed=9))
     report = store.replay(budget=1, tol=0.0)

@@ -172,12 +172,20 @@ class View:
 
     def recall(
         self,
-        query: NDArray[np.float32],
+        queries: NDArray[np.float32],
         depth: int,
         beams: int,
         weights: NDArray[np.float64] | None,
-    ) -> list[tuple[NDArray[np.int64], float, NDArray[np.float32], list[str | None]]]:
-        """Ids, score, values and texts of every path."""
+        cleanup: int,
+        distinct: bool,
+        num_threads: int | None,
+    ) -> list[list[tuple[NDArray[np.int64], float, NDArray[np.float32], list[str | None]]]]:
+        """Ids, score, values and texts of every path of every query."""
+
+    def associate(
+        self, queries: NDArray[np.float32], steps: int, damping: float, k: int, num_threads: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Ids and activations, (B, k)."""
 
 @final
 class Store(View):
@@ -230,6 +238,7 @@ class Store(View):
     def replay(
         self,
         budget: int | None,
+        seconds: float | None,
         tol: float,
         order: str,
         need: str | NDArray[np.int64],

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,15 @@ class ReplayReport:
 
     backups: int
     """How many backups were performed; those that changed nothing count."""
+    swept: int
+    """How many of them were made in sweeps over the whole graph."""
     residual: float
     """No value is further than this from the fixed point."""
     converged: bool
     """residual ≤ tol."""
+    stopped: Literal["converged", "budget", "seconds", "interrupt", "drift"]
+    """Where it stopped: at the tolerance, at one of the budgets, at Ctrl-C, or refused for its drift. What is left
+    undone is part of the state, so that the next sleep goes on from there."""
     seconds: float
     """Wall-clock time."""
     observed: int

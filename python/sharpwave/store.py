@@ -149,6 +149,7 @@ class ValueStore(View[_core.Store]):
         consolidate: bool = False,
         max_drift: float | None = None,
         *,
+        seconds: float | None = None,
         num_threads: int | None = None,
     ) -> ReplayReport:
         """Sleep: back values up along the associations until none is further than `tol` from the fixed point.
@@ -156,14 +157,18 @@ class ValueStore(View[_core.Store]):
         Args:
             budget: how many backups at most; None for as many as it takes.
             tol: the distance to the fixed point at which sleep ends.
-            order: "prioritized" (need times gain), "reverse" (newest memory first) or "full" (sweeps).
+            order: "prioritized" (need times gain; sweeps once much of the graph is active), "reverse" (newest memory
+                first) or "full" (sweeps).
             need: "frequency", "uniform", or the ids of the memories that episodes start from.
             consolidate: first observe what was proposed.
             max_drift: refuse a consolidation that moves mean |Φ| on the calibration sample by more.
+            seconds: begin no further slice of some hundred backups after this time. How far a sleep gets in it depends
+                on the machine; what was done is recorded as a budget, so that a veto repeats it exactly.
         """
         return ReplayReport(
             **self._core.replay(
                 None if budget is None else coerce.count("budget", budget),
+                None if seconds is None else coerce.number("seconds", seconds),
                 coerce.number("tol", tol),
                 coerce.string("order", order),
                 need if isinstance(need, str) else coerce.integers("need", need).ravel(),

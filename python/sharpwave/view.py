@@ -119,18 +119,87 @@ class View(Generic[Core]):
             )
         ]
 
-    def recall(self, query: Array, depth: int = 8, beams: int = 4, weights: Weights | None = None) -> list[Path]:
+    def recall(
+        self,
+        query: Array,
+        depth: int = 8,
+        beams: int = 4,
+        weights: Weights | None = None,
+        *,
+        cleanup: int = 0,
+        distinct: bool = False,
+    ) -> list[Path]:
         """Paths from `query` (d,) along associations toward value, best first: a beam search of `beams` beams.
 
         A path ends where stopping is at least as good as going on, and at `depth` memories at most.
+
+        Args:
+            weights: (Q,) w_q, or a dict by channel name; equal weights 1/Q by default.
+            cleanup: how often the query is first drawn to the memories that answer to it, x ← normalise(Σ_i φ_i k_i):
+                a noisy cue becomes what it is a cue for.
+            distinct: only the best path to each end.
         """
-        paths = self._core.recall(
-            coerce.vector("query", query, self.dim),
+        row = coerce.vector("query", query, self.dim).reshape(1, self.dim)
+        return self._recall(row, depth, beams, weights, cleanup, distinct, None)[0]
+
+    def recall_many(
+        self,
+        queries: Array,
+        depth: int = 8,
+        beams: int = 4,
+        weights: Weights | None = None,
+        *,
+        cleanup: int = 0,
+        distinct: bool = False,
+        num_threads: int | None = None,
+    ) -> list[list[Path]]:
+        """`recall` for each of `queries` (B, d)."""
+        rows = coerce.batch("queries", queries, self.dim)
+        return self._recall(rows, depth, beams, weights, cleanup, distinct, num_threads)
+
+    def _recall(
+        self,
+        queries: NDArray[np.float32],
+        depth: int,
+        beams: int,
+        weights: Weights | None,
+        cleanup: int,
+        distinct: bool,
+        num_threads: int | None,
+    ) -> list[list[Path]]:
+        found = self._core.recall(
+            queries,
             coerce.count("depth", depth),
             coerce.count("beams", beams),
             None if weights is None else coerce.weights(weights, self.channels),
+            coerce.count("cleanup", cleanup),
+            coerce.flag("distinct", distinct),
+            coerce.threads(num_threads),
         )
-        return [Path(*path) for path in paths]
+        return [[Path(*path) for path in paths] for paths in found]
+
+    def associate(
+        self,
+        queries: Array,
+        steps: int = 8,
+        damping: float = 0.85,
+        k: int = 16,
+        *,
+        num_threads: int | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """What each query (B, d) brings to mind, near and far: ids and activations, both (B, k), the most active first.
+
+        Activation starts at the memories that answer to the query, φ, and flows `steps` times: `damping` of it along
+        the associations, the rest back to the start. That is personalised PageRank, a ← (1 − damping)·φ + damping·aP.
+        It never exceeds 1 in all; ties go to the lower id; where fewer than k memories are active, -1 and 0.
+        """
+        return self._core.associate(
+            coerce.batch("queries", queries, self.dim),
+            coerce.count("steps", steps),
+            coerce.number("damping", damping),
+            coerce.count("k", k),
+            coerce.threads(num_threads),
+        )
 
     def _score_arguments(
         self,

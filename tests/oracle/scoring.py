@@ -310,11 +310,20 @@ class View:
             for t in range(len(s.step))
         ]
 
-    def recall(self, query: Any, depth: int = 8, beams: int = 4, weights: Any = None) -> list[Path]:
+    def recall(
+        self,
+        query: Any,
+        depth: int = 8,
+        beams: int = 4,
+        weights: Any = None,
+        cleanup: int = 0,
+        distinct: bool = False,
+    ) -> list[Path]:
         """Iterative retrieval: beam search for the paths with the largest φ(start)·Π(γP)·(w·v of the end).
 
         A path is complete when stopping is at least as good as going on (w·r ≥ γ·Σ_j P_ij w·v_j), when its end has no
-        successor off the path, or at `depth` memories.
+        successor off the path, or at `depth` memories. Before, x ← normalise(Σ_i φ_i k_i) `cleanup` times, by falling s
+        in float32. With `distinct`, of the complete paths the best to each end.
         """
         state, gamma = self.state, self.state.settings.gamma
         Q = len(state.channels)
@@ -326,7 +335,13 @@ class View:
         def best(paths: list[tuple[list[int], float]]) -> list[tuple[list[int], float]]:
             return sorted(paths, key=lambda path: (-path[1] * worth(path[0][-1]), path[0]))[:beams]
 
-        going = best([([i], phi) for i, phi in state.activation(normalise(query)).phi.items()])
+        x = normalise(query)
+        for _ in range(cleanup):
+            total = np.zeros(state.settings.dim, np.float32)
+            for i, phi in state.activation(x).phi.items():
+                total = total + np.float32(phi) * state.memories[i].key
+            x = normalise(total) if np.any(total) else x
+        going = best([([i], phi) for i, phi in state.activation(x).phi.items()])
         complete: list[tuple[list[int], float]] = []
         for _ in range(depth):
             following = []
@@ -339,7 +354,27 @@ class View:
                 else:
                     following += [([*ids, j], reach * gamma * p) for j, p in on]
             going = best(following)
+        if distinct:
+            ranked = sorted(complete, key=lambda path: (-path[1] * worth(path[0][-1]), path[0]))
+            complete = list({path[0][-1]: path for path in reversed(ranked)}.values())
         return [Path(ids, reach * worth(ids[-1]), [worth(i) for i in ids]) for ids, reach in best(complete)]
+
+    def associate(self, query: Any, steps: int = 8, damping: float = 0.85, k: int = 16) -> dict[int, float]:
+        """Spreading activation: a ← φ(x), then `steps` times a_j ← (1 − damping)·φ_j(x) + damping·Σ_i a_i P_ij.
+
+        By falling a, then id; at most k. The sum runs from φ_j on by ascending i.
+        """
+        state = self.state
+        phi = state.activation(normalise(query)).phi
+        a = dict(sorted(phi.items()))
+        for _ in range(steps):
+            following = {i: (1.0 - damping) * p for i, p in sorted(phi.items()) if (1.0 - damping) * p > 0}
+            for i in sorted(a):
+                for j, p in state.P(i):
+                    if damping * a[i] * p > 0:
+                        following[j] = following.get(j, 0.0) + damping * a[i] * p
+            a = following
+        return dict(sorted(a.items(), key=lambda item: (-item[1], item[0]))[:k])
 
     # ------------------------------------------------------------------ learned quantities, or their ablations
 

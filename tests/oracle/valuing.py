@@ -8,6 +8,7 @@ from oracle.arithmetic import F32, median
 from oracle.memory import State
 
 BLOCK = 1024
+LEAST, SHARE = 4096, 32  # associations of queued memories from which sweeps are cheaper than pushes
 
 
 def backup(state: State, i: int) -> F32:
@@ -78,13 +79,19 @@ def sleep(state: State, budget: int | None, tol: float, order: str, how: str | l
 
 
 def prioritized(state: State, limit: float, tol: float, needs: dict[int, float]) -> int:
-    """The largest need·delta first, ties by lower id, among those with delta > tol·(1 − γ)."""
+    """The largest need·delta first, ties by lower id, among those with delta > tol·(1 − γ).
+
+    Once the queued memories have more associations than LEAST, and than one in SHARE of all: sweeps from there on.
+    """
     backups = 0
+    many = max(LEAST, sum(len(row) for row in state.C.values()) // SHARE)
     while backups < limit:
         deltas = {i: delta(state, i) for i in state.memories}
         queue = [i for i in deltas if deltas[i] > tol * (1.0 - state.settings.gamma)]
         if not queue:
             break
+        if sum(len(state.C.get(i, {})) for i in queue) > many:
+            return backups + full(state, limit - backups, tol, needs)
         first = min(queue, key=lambda i: (-needs[i] * deltas[i], i))
         state.set_value(first, backup(state, first))
         backups += 1

@@ -123,6 +123,12 @@ impl Store {
         (sources, targets, weights)
     }
 
+    /// How many associations there are, and the bytes they take, both ways.
+    #[must_use]
+    pub fn associations(&self) -> (usize, usize) {
+        (self.graph.edges(), self.graph.bytes())
+    }
+
     /// The text of a memory.
     #[must_use]
     pub fn text(&self, id: i64) -> Option<&str> {

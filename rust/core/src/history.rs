@@ -147,6 +147,7 @@ impl Operation {
             } => {
                 let request = ReplayRequest {
                     budget,
+                    seconds: None,
                     tol,
                     order: match order.as_str() {
                         "reverse" => Order::Reverse,

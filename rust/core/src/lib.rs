@@ -50,6 +50,7 @@
 #![deny(missing_docs)]
 
 mod activation;
+mod associate;
 mod calibrate;
 mod channel;
 mod columns;
@@ -89,8 +90,8 @@ pub use gate::Outcome;
 pub use interrupt::interruptible;
 pub use observe::{Drives, Observation, ObserveReport, Pending};
 pub use parallel::{num_threads, set_num_threads};
-pub use recall::Path;
-pub use replay::{Need, Order, ReplayReport, ReplayRequest};
+pub use recall::{Path, RecallRequest};
+pub use replay::{Need, Order, ReplayReport, ReplayRequest, Stopped};
 pub use score::{Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals};
 pub use search::SearchReport;
 /// What benchmarks reach of the passes of a search; no part of the interface.

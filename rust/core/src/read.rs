@@ -1,13 +1,14 @@
-//! Reading: search, value, score, explain, recall. Nothing here changes state.
+//! Reading: search, value, score, explain, recall, associate. Nothing here changes state.
 
 use crate::activation::{Activation, activate};
+use crate::associate;
 use crate::episodes::{Batch, Episodes, normalised_rows};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory::Memories;
 use crate::predict::EdgeRange;
-use crate::recall::{self, Path};
-use crate::replay::backup::Values;
+use crate::recall::{self, Path, RecallRequest};
+use crate::replay::values::Values;
 use crate::score::{self, Explanation, ScoreRequest, Scores};
 use crate::search::{self, SearchReport};
 use crate::store::Store;
@@ -148,25 +149,35 @@ impl Store {
         score::explain::explain(self, &episodes.checked(self.config.dim)?, request)
     }
 
-    /// Iterative retrieval: up to `beams` paths of up to `depth` memories from what answers to `query`
-    /// along associations toward value.
+    /// Iterative retrieval: paths from what answers to each query along associations toward value.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the argument.
-    pub fn recall(
+    pub fn recall(&self, queries: &[f32], request: &RecallRequest<'_>) -> Result<Vec<Vec<Path>>> {
+        let queries = normalised_rows("query", queries, self.config.dim)?;
+        recall::recall(self, queries, request)
+    }
+
+    /// Spreading activation: the `k` memories that each query brings to mind, `(B, k)` ids and
+    /// activations, padded with −1 and 0. It starts at what answers to the query, and flows `steps` times:
+    /// `damping` of it along the associations, the rest back to the start.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument.
+    pub fn associate(
         &self,
-        query: &[f32],
-        depth: usize,
-        beams: usize,
-        weights: Option<&[f64]>,
-    ) -> Result<Vec<Path>> {
-        if query.len() != self.config.dim {
-            return Err(Error::invalid(
-                "query",
-                format!("{} numbers, not {}", query.len(), self.config.dim),
-            ));
-        }
-        let query = normalised_rows("query", query, self.config.dim)?;
-        recall::recall(self, &query, depth, beams, weights)
+        queries: &[f32],
+        steps: usize,
+        damping: f64,
+        k: usize,
+        threads: Option<usize>,
+    ) -> Result<(Vec<i64>, Vec<f64>)> {
+        let queries = normalised_rows("queries", queries, self.config.dim)?;
+        let found = associate::associate(self, &queries, steps, damping, k, threads)?;
+        let padded = found.iter().flat_map(|found| {
+            let padding = std::iter::repeat_n((-1, 0.0), k - found.len());
+            found.iter().copied().chain(padding)
+        });
+        Ok(padded.unzip())
     }
 }

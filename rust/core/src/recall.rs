@@ -1,9 +1,15 @@
 //! Iterative retrieval: paths along associations toward value.
 
+use std::collections::BTreeSet;
+
+use crate::activation::Activation;
+use crate::episodes::normalise;
 use crate::error::{Error, Result};
 use crate::memory::Slot;
+use crate::parallel;
 use crate::replay::backup::Model;
 use crate::score::worth::checked_weights;
+use crate::simd;
 use crate::store::Store;
 
 /// One path through the value graph.
@@ -24,24 +30,82 @@ struct Beam {
     score: f64,
 }
 
-/// The best `beams` paths from what answers to `query`, by falling score.
+/// How to look for paths.
+#[derive(Clone, Copy, Debug)]
+pub struct RecallRequest<'a> {
+    /// Most memories of a path.
+    pub depth: usize,
+    /// Paths followed at a time, and paths returned.
+    pub beams: usize,
+    /// `w_q`; 1/Q each if absent.
+    pub weights: Option<&'a [f64]>,
+    /// How often a query is first drawn to what the store knows, `x ← normalise(Σ_i φ_i k_i)`
+    /// (Hopfield 1982; Ramsauer et al. 2021).
+    pub cleanup: usize,
+    /// Only the best path to each end.
+    pub distinct: bool,
+    /// Threads for a batch; the default number if absent.
+    pub threads: Option<usize>,
+}
+
+/// The paths of each query, by falling score.
 ///
 /// A path is complete when stopping is at least as good as going on, when nothing follows that it has
 /// not visited, or when it holds `depth` memories.
 pub(crate) fn recall(
     store: &Store,
-    query: &[f32],
-    depth: usize,
-    beams: usize,
-    weights: Option<&[f64]>,
-) -> Result<Vec<Path>> {
-    if depth == 0 {
+    queries: Vec<f32>,
+    request: &RecallRequest<'_>,
+) -> Result<Vec<Vec<Path>>> {
+    if request.depth == 0 {
         return Err(Error::invalid("depth", "0 is not in [1, …]"));
     }
-    if beams == 0 {
+    if request.beams == 0 {
         return Err(Error::invalid("beams", "0 is not in [1, …]"));
     }
-    let weights = checked_weights(store, weights)?;
+    let weights = checked_weights(store, request.weights)?;
+    let mut queries = queries;
+    for _ in 0..request.cleanup {
+        if !clean_up(store, &mut queries, request.threads)? {
+            break;
+        }
+    }
+    let activations = store.activate_rows(&queries, request.threads)?;
+    parallel::map(activations.len(), request.threads, |at| {
+        paths(store, &activations[at], &weights, request)
+    })
+}
+
+/// Draws every query to the memories that answer to it; one that none answers to stays. Returns whether
+/// any moved.
+fn clean_up(store: &Store, queries: &mut [f32], threads: Option<usize>) -> Result<bool> {
+    let dim = store.config().dim;
+    let activations = store.activate_rows(queries, threads)?;
+    let mut moved = false;
+    for (query, activation) in queries.chunks_exact_mut(dim).zip(&activations) {
+        let mut sum = vec![0.0f32; dim];
+        for answer in &activation.answers {
+            simd::axpy(
+                answer.phi as f32,
+                store.memories().key(answer.slot),
+                &mut sum,
+            );
+        }
+        let before = query.to_vec();
+        if normalise(&sum, query).is_some() && before != query {
+            moved = true;
+        }
+    }
+    Ok(moved)
+}
+
+fn paths(
+    store: &Store,
+    activation: &Activation,
+    weights: &[f64],
+    request: &RecallRequest<'_>,
+) -> Vec<Path> {
+    let (depth, beams) = (request.depth, request.beams);
     let worth = |slot: Slot, of: &[f32]| {
         debug_assert!(store.memories().id(slot) >= 0);
         weights
@@ -51,8 +115,7 @@ pub(crate) fn recall(
     };
     let value = |slot: Slot| worth(slot, store.values_of().of(slot));
     let model: Model<'_> = store.model();
-    let activations = store.activate_rows(query, Some(1))?;
-    let mut open: Vec<Beam> = activations[0]
+    let mut open: Vec<Beam> = activation
         .answers
         .iter()
         .map(|answer| Beam {
@@ -94,15 +157,20 @@ pub(crate) fn recall(
         }
         open = longer;
     }
+    if request.distinct {
+        keep_best(&mut complete, usize::MAX, store);
+        let mut ends = BTreeSet::new();
+        complete.retain(|beam| ends.insert(beam.slots.last().copied()));
+    }
     keep_best(&mut complete, beams, store);
-    Ok(complete
+    complete
         .into_iter()
         .map(|beam| Path {
             ids: beam.slots.iter().map(|&s| store.memories().id(s)).collect(),
             score: beam.score,
             values: beam.slots.iter().map(|&s| value(s) as f32).collect(),
         })
-        .collect())
+        .collect()
 }
 
 /// By falling score, ties by the ids along the path. A score of −0 ties with one of 0.

@@ -3,9 +3,10 @@
 use crate::error::{Error, Result};
 use crate::history::Operation;
 use crate::observe::ObserveReport;
-use crate::replay::backup::Values;
+use crate::replay::priority::Switch;
 use crate::replay::sleep::{self, Interrupt};
-use crate::replay::{Need, ReplayReport, ReplayRequest};
+use crate::replay::values::Values;
+use crate::replay::{Need, ReplayReport, ReplayRequest, Stopped};
 use crate::store::Store;
 
 /// What a sleep came to, for [`Store::wake`] to take over.
@@ -35,8 +36,8 @@ impl Store {
         request: &ReplayRequest,
         interrupt: Interrupt<'_>,
     ) -> Result<ReplayReport> {
-        let dream = self.dream(request, interrupt)?;
-        Ok(self.wake(dream))
+        let mut dream = self.dream(request, interrupt)?;
+        Ok(self.wake(&mut dream))
     }
 
     /// The long part of [`Store::replay`], beside readers.
@@ -45,15 +46,21 @@ impl Store {
     /// As [`Store::replay`].
     pub fn dream(&self, request: &ReplayRequest, interrupt: Interrupt<'_>) -> Result<Dream> {
         request.validate()?;
-        request.need.of_slots(self.model())?;
+        request.need.check(self.model())?;
         let (report, change) = if request.consolidate && !self.proposals.is_empty() {
             self.consolidate(request, interrupt)?
         } else {
             let mut values = self.values.clone();
-            let report = sleep::sleep(&mut values, self.model(), request, interrupt)?;
+            let report = sleep::sleep(
+                &mut values,
+                self.model(),
+                request,
+                Switch::MEASURED,
+                interrupt,
+            )?;
             (report, Change::Values(values))
         };
-        let made = report.interrupted.then_some(report.backups);
+        let made = report.cut_short().then_some(report.backups);
         Ok(Dream {
             operation: Operation::replay(request, made),
             report,
@@ -64,17 +71,19 @@ impl Store {
     /// The short part of [`Store::replay`]: takes a dream over.
     ///
     /// Nothing else may have written to the store since [`Store::dream`].
-    pub fn wake(&mut self, dream: Dream) -> ReplayReport {
-        self.record(|| dream.operation);
-        match dream.change {
+    /// What the store was before is left in the dream: letting go of much memory takes its time, which
+    /// readers need not wait for.
+    pub fn wake(&mut self, dream: &mut Dream) -> ReplayReport {
+        self.record(|| dream.operation.clone());
+        match &mut dream.change {
             Change::None => {}
-            Change::Values(values) => self.values = values,
-            Change::Whole(mut store) => {
+            Change::Values(values) => std::mem::swap(&mut self.values, values),
+            Change::Whole(store) => {
                 store.history = self.history.take();
-                *self = *store;
+                std::mem::swap(self, store);
             }
         }
-        dream.report
+        dream.report.clone()
     }
 
     fn consolidate(
@@ -96,7 +105,13 @@ impl Store {
             request.need = after.surviving_starts(starts);
         }
         let mut values = std::mem::take(&mut after.values);
-        let mut report = sleep::sleep(&mut values, after.model(), &request, interrupt)?;
+        let mut report = sleep::sleep(
+            &mut values,
+            after.model(),
+            &request,
+            Switch::MEASURED,
+            interrupt,
+        )?;
         after.values = values;
         let moved = after.mean_values(&probe)?;
         let n = before.len().max(1) as f64;
@@ -112,6 +127,7 @@ impl Store {
                 residual,
                 converged: residual <= request.tol,
                 refused,
+                stopped: Stopped::Drift,
                 ..ReplayReport::default()
             };
         } else {

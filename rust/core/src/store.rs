@@ -14,7 +14,8 @@ use crate::graph::{Graph, hebbian};
 use crate::history::Entry;
 use crate::memory::{Birth, Memories, Slot};
 use crate::predict::EdgeStatistics;
-use crate::replay::backup::{Model, Values};
+use crate::replay::backup::Model;
+use crate::replay::values::Values;
 
 /// A value memory.
 ///
@@ -152,9 +153,10 @@ impl Store {
 
     /// Removes a memory with its row and column; the rows of what led to it changed.
     pub(crate) fn forget(&mut self, slot: Slot) {
-        for predecessor in hebbian::forget(&mut self.graph, slot) {
+        for predecessor in hebbian::forget(&mut self.graph, &self.memories, slot) {
             self.changed(predecessor);
         }
+        self.values.clean(slot);
         self.memories.remove(slot);
     }
 

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sharpwave_core as core;
 use sharpwave_core::{
-    Drives, Episodes, Need, Observation, ObserveReport, Order, Outcome, ReplayRequest,
+    Drives, Episodes, Need, Observation, ObserveReport, Order, Outcome, ReplayRequest, Stopped,
 };
 
 use crate::convert::{borrowed, borrowed_if, config, config_json, vector};
@@ -196,6 +196,7 @@ impl Store {
     fn replay<'py>(
         slf: &Bound<'py, Self>,
         budget: Option<u64>,
+        seconds: Option<f64>,
         tol: f64,
         order: &str,
         need: Bound<'py, PyAny>,
@@ -205,6 +206,7 @@ impl Store {
     ) -> PyResult<Bound<'py, PyDict>> {
         let request = ReplayRequest {
             budget,
+            seconds,
             tol,
             order: self::order(order)?,
             need: self::need(&need)?,
@@ -214,11 +216,14 @@ impl Store {
         };
         let begin = Instant::now();
         let did = writing(slf, |writer, signals| {
-            let dream = writer.read(|store| Ok(store.dream(&request, &|| signals.pending())?))?;
-            writer.write(|store| Ok(store.wake(dream)))
+            let mut dream =
+                writer.read(|store| Ok(store.dream(&request, &|| signals.pending())?))?;
+            writer.write(|store| Ok(store.wake(&mut dream)))
         })?;
         let report = PyDict::new(slf.py());
         report.set_item("backups", did.backups)?;
+        report.set_item("swept", did.swept)?;
+        report.set_item("stopped", stopped(did.stopped))?;
         report.set_item("residual", did.residual)?;
         report.set_item("converged", did.converged)?;
         report.set_item("seconds", begin.elapsed().as_secs_f64())?;
@@ -283,6 +288,16 @@ fn code(outcome: Outcome) -> u8 {
         Outcome::Merged => 1,
         Outcome::Dropped => 2,
         Outcome::Proposed => 3,
+    }
+}
+
+fn stopped(stopped: Stopped) -> &'static str {
+    match stopped {
+        Stopped::Converged => "converged",
+        Stopped::Budget => "budget",
+        Stopped::Seconds => "seconds",
+        Stopped::Interrupt => "interrupt",
+        Stopped::Drift => "drift",
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use sharpwave_core::{Channel, Episodes, Habituation, Kind, Result, ScoreRequest, Store};
+use sharpwave_core::{
+    Channel, Episodes, Habituation, Kind, Path, RecallRequest, Result, ScoreRequest, Store,
+};
 
 use crate::convert::{borrowed, borrowed_if, config_json, counts, matrix, vector};
 use crate::detach::Detach;
@@ -362,28 +364,57 @@ impl View {
         })
     }
 
-    /// Ids, score, values and texts of every path.
+    /// Ids, score, values and texts of every path of every query.
     fn recall<'py>(
         &self,
         py: Python<'py>,
-        query: PyReadonlyArray1<'py, f32>,
+        queries: PyReadonlyArray2<'py, f32>,
         depth: usize,
         beams: usize,
         weights: Option<PyReadonlyArray1<'py, f64>>,
-    ) -> PyResult<Vec<PathParts<'py>>> {
-        let query = borrowed("query", &query)?;
-        let weights = borrowed_if("weights", weights.as_ref())?;
-        let paths = self.ask(py, |store| {
-            let paths = store.recall(query, depth, beams, weights)?;
-            Ok(paths
-                .into_iter()
-                .map(|path| (texts(&path, store), path))
+        cleanup: usize,
+        distinct: bool,
+        num_threads: Option<usize>,
+    ) -> PyResult<Vec<Vec<PathParts<'py>>>> {
+        let queries = borrowed("queries", &queries)?;
+        let request = RecallRequest {
+            depth,
+            beams,
+            weights: borrowed_if("weights", weights.as_ref())?,
+            cleanup,
+            distinct,
+            threads: num_threads,
+        };
+        let found = self.ask(py, |store| {
+            let said = |path: Path| (texts(&path, store), path);
+            let found = store.recall(queries, &request)?.into_iter();
+            Ok(found
+                .map(|paths| paths.into_iter().map(said).collect::<Vec<_>>())
                 .collect::<Vec<_>>())
         })?;
-        Ok(paths
+        let parts = |(texts, path)| recalled(py, path, texts);
+        Ok(found
             .into_iter()
-            .map(|(texts, path)| recalled(py, path, texts))
+            .map(|paths| paths.into_iter().map(parts).collect())
             .collect())
+    }
+
+    /// Ids and activations, (B, k).
+    fn associate<'py>(
+        &self,
+        py: Python<'py>,
+        queries: PyReadonlyArray2<'py, f32>,
+        steps: usize,
+        damping: f64,
+        k: usize,
+        num_threads: Option<usize>,
+    ) -> PyResult<(Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f64>>)> {
+        let rows = queries.shape()[0];
+        let queries = borrowed("queries", &queries)?;
+        let (ids, activations) = self.ask(py, |store| {
+            store.associate(queries, steps, damping, k, num_threads)
+        })?;
+        Ok((matrix(py, ids, rows, k)?, matrix(py, activations, rows, k)?))
     }
 }
 

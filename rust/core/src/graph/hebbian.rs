@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::activation::Activation;
 use crate::config::Config;
-use crate::graph::{Edge, Graph, insert_source};
+use crate::graph::{Edge, Graph};
 use crate::memory::{Memories, Slot};
 use crate::trace::Trace;
 
@@ -45,29 +45,37 @@ pub(crate) fn associate(
 }
 
 fn strengthen(graph: &mut Graph, memories: &Memories, from: Slot, to: Slot, amount: f64) {
-    let row = &mut graph.rows[from as usize];
-    match row.binary_search_by_key(&memories.id(to), |edge| memories.id(edge.target)) {
-        Ok(at) => row[at].sum += amount,
+    match place(graph.rows.names(from), to, memories) {
+        Ok(at) => graph.rows.weights_mut(from)[at] += amount,
         Err(at) => {
-            row.insert(
-                at,
-                Edge {
-                    target: to,
-                    sum: amount,
-                },
-            );
-            insert_source(&mut graph.sources[to as usize], from, memories);
+            graph.rows.insert(from, at, to, amount);
+            if let Err(at) = place(graph.sources.names(to), from, memories) {
+                graph.sources.insert(to, at, from, ());
+            }
         }
     }
 }
 
+/// Where a memory is, or belongs, among others by rising id.
+fn place(among: &[Slot], slot: Slot, memories: &Memories) -> Result<usize, usize> {
+    let id = memories.id(slot);
+    among.binary_search_by_key(&id, |&other| memories.id(other))
+}
+
 /// Keeps the `max_out` largest sums of a row; a pruned successor starts again from 0.
 fn prune(graph: &mut Graph, memories: &Memories, slot: Slot, max_out: usize) {
-    let mut row = std::mem::take(&mut graph.rows[slot as usize]);
-    for gone in keep_largest(&mut row, max_out, memories) {
-        graph.sources[gone as usize].retain(|&source| source != slot);
+    if graph.row(slot).len() <= max_out {
+        return;
     }
-    graph.rows[slot as usize] = row;
+    let mut row: Vec<Edge> = graph.row(slot).into_iter().collect();
+    for gone in keep_largest(&mut row, max_out, memories) {
+        if let Ok(at) = place(graph.rows.names(slot), gone, memories) {
+            graph.rows.remove(slot, at);
+        }
+        if let Ok(at) = place(graph.sources.names(gone), slot, memories) {
+            graph.sources.remove(gone, at);
+        }
+    }
 }
 
 /// Cuts a row to its `most` largest sums, ties by lower id, and returns the targets cut off.
@@ -87,14 +95,20 @@ pub(crate) fn keep_largest(row: &mut Vec<Edge>, most: usize, memories: &Memories
 /// Forgets the row and the column of a memory; nothing is renormalised.
 ///
 /// Returns the former predecessors, whose values may now be wrong.
-pub(crate) fn forget(graph: &mut Graph, slot: Slot) -> Vec<Slot> {
-    for edge in std::mem::take(&mut graph.rows[slot as usize]) {
-        graph.sources[edge.target as usize].retain(|&source| source != slot);
+pub(crate) fn forget(graph: &mut Graph, memories: &Memories, slot: Slot) -> Vec<Slot> {
+    for target in graph.rows.names(slot).to_vec() {
+        if let Ok(at) = place(graph.sources.names(target), slot, memories) {
+            graph.sources.remove(target, at);
+        }
     }
+    graph.rows.clear(slot);
     graph.mass[slot as usize] = 0.0;
-    let sources = std::mem::take(&mut graph.sources[slot as usize]);
+    let sources = graph.sources.names(slot).to_vec();
+    graph.sources.clear(slot);
     for &source in &sources {
-        graph.rows[source as usize].retain(|edge| edge.target != slot);
+        if let Ok(at) = place(graph.rows.names(source), slot, memories) {
+            graph.rows.remove(source, at);
+        }
     }
     sources
 }

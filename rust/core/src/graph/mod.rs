@@ -1,10 +1,18 @@
 //! Which memory leads to which: forward and reverse adjacency.
 //!
 //! Sums and masses are stored, `P_ij = C_ij / n_i` is derived. [`hebbian`] is the only writer of weights.
+//!
+//! An association takes 12 bytes forward (target and sum) and 4 in reverse, a memory 32 for its two rows and
+//! its mass. What changes leave room for adds at most two fifths of that, and 9 KB for every 1024 memories.
 
 pub(crate) mod hebbian;
+mod rows;
+
+use std::iter::{Map, Zip};
+use std::slice;
 
 use crate::memory::{Memories, Slot};
+use rows::Rows;
 
 /// One association `i → target`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,19 +22,58 @@ pub(crate) struct Edge {
     pub(crate) sum: f64,
 }
 
-/// Rows by slot; within a row edges by rising id of the target, so that sums have one order.
+/// The successors of one memory, by rising id, so that sums have one order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    pub(crate) targets: &'a [Slot],
+    /// `C_ij`, beside the targets.
+    pub(crate) sums: &'a [f64],
+}
+
+impl<'a> Row<'a> {
+    pub(crate) fn len(self) -> usize {
+        self.targets.len()
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.targets.is_empty()
+    }
+
+    fn edges(self) -> Edges<'a> {
+        fn edge((&target, &sum): (&Slot, &f64)) -> Edge {
+            Edge { target, sum }
+        }
+        self.targets.iter().zip(self.sums).map(edge)
+    }
+}
+
+type Edges<'a> = Map<Zip<slice::Iter<'a, Slot>, slice::Iter<'a, f64>>, fn((&Slot, &f64)) -> Edge>;
+
+impl<'a> IntoIterator for Row<'a> {
+    type Item = Edge;
+    type IntoIter = Edges<'a>;
+
+    fn into_iter(self) -> Edges<'a> {
+        self.edges()
+    }
+}
+
+/// Rows by slot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Graph {
-    rows: Vec<Vec<Edge>>,
+    rows: Rows<f64>,
     /// `n_i`: association mass.
     mass: Vec<f64>,
     /// The sources of the edges into a slot, by rising id.
-    sources: Vec<Vec<Slot>>,
+    sources: Rows<()>,
 }
 
 impl Graph {
-    pub(crate) fn row(&self, slot: Slot) -> &[Edge] {
-        &self.rows[slot as usize]
+    pub(crate) fn row(&self, slot: Slot) -> Row<'_> {
+        Row {
+            targets: self.rows.names(slot),
+            sums: self.rows.weights(slot),
+        }
     }
 
     pub(crate) fn mass(&self, slot: Slot) -> f64 {
@@ -37,42 +84,58 @@ impl Graph {
     pub(crate) fn successors(&self, slot: Slot) -> impl Iterator<Item = (Slot, f64)> + '_ {
         let mass = self.mass(slot);
         self.row(slot)
-            .iter()
+            .edges()
             .map(move |edge| (edge.target, edge.sum / mass))
     }
 
     pub(crate) fn predecessors(&self, slot: Slot) -> &[Slot] {
-        &self.sources[slot as usize]
+        self.sources.names(slot)
+    }
+
+    /// How many associations there are.
+    pub(crate) fn edges(&self) -> usize {
+        self.rows.entries()
+    }
+
+    /// Bytes held for associations, both ways.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.bytes() + self.sources.bytes() + self.mass.capacity() * size_of::<f64>()
     }
 
     /// Makes room for a memory in `slot`.
     pub(crate) fn ensure(&mut self, slot: Slot) {
         let n = slot as usize + 1;
-        if self.rows.len() < n {
-            self.rows.resize(n, Vec::new());
+        self.rows.ensure(slot);
+        self.sources.ensure(slot);
+        if self.mass.len() < n {
             self.mass.resize(n, 0.0);
-            self.sources.resize(n, Vec::new());
         }
     }
 
-    /// Writes a whole row, as a snapshot holds it: edges by rising id of their targets.
-    pub(crate) fn restore_row(
-        &mut self,
-        slot: Slot,
-        row: Vec<Edge>,
-        mass: f64,
-        memories: &Memories,
-    ) {
-        for edge in &row {
-            insert_source(&mut self.sources[edge.target as usize], slot, memories);
+    /// The graph of whole rows by slot, as a snapshot holds them: edges by rising id of their targets.
+    pub(crate) fn restored(rows: &[(Vec<Edge>, f64)], memories: &Memories) -> Self {
+        let lengths: Vec<u32> = rows.iter().map(|(row, _)| row.len() as u32).collect();
+        let mut indegrees = vec![0u32; rows.len()];
+        for edge in rows.iter().flat_map(|(row, _)| row) {
+            indegrees[edge.target as usize] += 1;
         }
-        self.rows[slot as usize] = row;
-        self.mass[slot as usize] = mass;
+        let mut graph = Self {
+            rows: Rows::with_room(&lengths, (0, 0.0)),
+            mass: rows.iter().map(|&(_, mass)| mass).collect(),
+            sources: Rows::with_room(&indegrees, (0, ())),
+        };
+        for &slot in memories.in_order() {
+            for edge in &rows[slot as usize].0 {
+                graph.rows.push(slot, edge.target, edge.sum);
+                graph.sources.push(edge.target, slot, ());
+            }
+        }
+        graph
     }
 
     /// Every row replaced by one and the same, with unit mass: the "constant P" ablation.
     pub(crate) fn with_constant_rows(&self, memories: &Memories, max_out: usize) -> Self {
-        let mut column = vec![0.0f64; self.rows.len()];
+        let mut column = vec![0.0f64; self.mass.len()];
         let mut total = 0.0;
         for &slot in memories.in_order() {
             total += self.mass(slot);
@@ -90,21 +153,87 @@ impl Graph {
             })
             .collect();
         hebbian::keep_largest(&mut row, max_out, memories);
-        let mut constant = Self::default();
-        for &slot in memories.in_order() {
-            constant.ensure(slot);
-        }
+        let mut rows = vec![(Vec::new(), 0.0); self.mass.len()];
         for &slot in memories.in_order() {
             let own = row.iter().copied().filter(|e| e.target != slot).collect();
-            constant.restore_row(slot, own, 1.0, memories);
+            rows[slot as usize] = (own, 1.0);
         }
-        constant
+        Self::restored(&rows, memories)
     }
 }
 
-fn insert_source(sources: &mut Vec<Slot>, source: Slot, memories: &Memories) {
-    let id = memories.id(source);
-    if let Err(at) = sources.binary_search_by_key(&id, |&s| memories.id(s)) {
-        sources.insert(at, source);
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::episodes::Episodes;
+    use crate::observe::Observation;
+    use crate::store::Store;
+
+    /// What the module's page says of memory, on a store that lives, prunes and evicts.
+    #[test]
+    fn an_association_takes_the_bytes_that_are_stated() {
+        let dim = 16;
+        let mut store = Store::new(Config {
+            keep_episodes: false,
+            novelty: 0.05,
+            tau: -0.5,
+            max_out: 12,
+            capacity: Some(3000),
+            ..Config::new(dim)
+        })
+        .unwrap();
+        let mut state = 1u64;
+        let mut most = 0.0f64;
+        for round in 0..40 {
+            let steps: Vec<f32> = (0..100 * dim)
+                .map(|_| {
+                    state = crate::rng::splitmix64(state);
+                    (state >> 40) as f32 / 8_388_608.0 - 1.0
+                })
+                .collect();
+            let observation = Observation {
+                episodes: Episodes {
+                    steps: &steps,
+                    offsets: &[0, 50, 100],
+                },
+                drives: None,
+                texts: None,
+                ids: None,
+                source: None,
+                propose: false,
+            };
+            store.observe(&observation, &|| false).unwrap();
+            let graph = &store.graph;
+            let (slots, edges) = (graph.mass.len(), graph.edges());
+            let blocks = slots.div_ceil(1024);
+            let stated = 1.4 * (16 * edges) as f64 + (32 * 2 * slots + 9216 * blocks) as f64;
+            assert!(
+                graph.bytes() as f64 <= stated,
+                "round {round}: {} bytes, stated {stated}",
+                graph.bytes()
+            );
+            most = most.max(graph.bytes() as f64 / edges as f64);
+            // Forward and reverse say the same.
+            let forward: usize = store
+                .memories
+                .in_order()
+                .iter()
+                .map(|&s| graph.row(s).len())
+                .sum();
+            let reverse: usize = store
+                .memories
+                .in_order()
+                .iter()
+                .map(|&s| graph.predecessors(s).len())
+                .sum();
+            assert_eq!((forward, reverse), (edges, edges));
+            for &slot in store.memories.in_order() {
+                assert!(graph.row(slot).len() <= 12);
+                for edge in graph.row(slot) {
+                    assert!(graph.predecessors(edge.target).contains(&slot));
+                }
+            }
+        }
+        assert!(store.graph.edges() > 10_000 && most > 16.0);
     }
 }

@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 use crate::channel::{Channel, Kind};
 use crate::episodes::Episode;
 use crate::error::{Error, Result};
-use crate::graph::Edge;
+use crate::graph::{Edge, Graph};
 use crate::history::Operation;
 use crate::memory::{Birth, Provenance, Slot};
 use crate::persist::sections::Element;
@@ -191,6 +191,7 @@ impl Reader<'_> {
         let mass = self.f64s("mass", &[n])?;
         let bad = |message: &str| Error::format("edge_targets", message);
         let mut at = 0usize;
+        let mut rows = Vec::with_capacity(n);
         for (rank, &length) in lengths.iter().enumerate() {
             let end = usize::try_from(length)
                 .ok()
@@ -217,10 +218,9 @@ impl Reader<'_> {
             if !sound || !mass[rank].is_finite() || mass[rank] < 0.0 || total > mass[rank] * 1.001 {
                 return Err(Error::format("edge_sums", "a row is not sub-stochastic"));
             }
-            store
-                .graph
-                .restore_row(rank as Slot, row, mass[rank], &store.memories);
+            rows.push((row, mass[rank]));
         }
+        store.graph = Graph::restored(&rows, &store.memories);
         if at == edges {
             Ok(())
         } else {

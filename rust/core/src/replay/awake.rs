@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::activation::Activation;
 use crate::memory::Slot;
-use crate::replay::backup::{Model, Values};
+use crate::replay::backup::Model;
+use crate::replay::values::Values;
 
 /// Backs up the memories of an episode, last step first, within a step by falling φ, each once.
 ///

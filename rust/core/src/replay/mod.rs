@@ -3,10 +3,13 @@
 pub(crate) mod awake;
 pub(crate) mod backup;
 pub(crate) mod baseline;
+mod huge;
+mod kernel;
 pub(crate) mod need;
 pub(crate) mod priority;
 pub(crate) mod sleep;
 pub(crate) mod sweep;
+pub(crate) mod values;
 
 pub use need::Need;
-pub use sleep::{Order, ReplayReport, ReplayRequest};
+pub use sleep::{Order, ReplayReport, ReplayRequest, Stopped};

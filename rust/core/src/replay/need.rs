@@ -15,68 +15,98 @@ pub enum Need {
     From(Vec<i64>),
 }
 
+/// The need of every slot, worked out where it is asked for.
+pub(crate) enum Needs {
+    Uniform,
+    /// `Σ(1 + n)`.
+    Frequency(f64),
+    Row(Vec<f64>),
+}
+
 impl Need {
-    /// The need of every slot.
-    pub(crate) fn of_slots(&self, model: Model<'_>) -> Result<Vec<f64>> {
-        let slots = model.memories.slots();
-        let order = model.memories.in_order();
+    /// Checks that the starts are there.
+    pub(crate) fn check(&self, model: Model<'_>) -> Result<()> {
         match self {
-            Self::Uniform => Ok(vec![1.0; slots]),
+            Self::From(starts) => slots(starts, model).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn of_slots(&self, model: Model<'_>) -> Result<Needs> {
+        Ok(match self {
+            Self::Uniform => Needs::Uniform,
             Self::Frequency => {
-                let mut need = vec![0.0; slots];
-                let mut total = 0.0;
-                for &slot in order {
-                    need[slot as usize] = 1.0 + model.graph.mass(slot);
-                    total += need[slot as usize];
-                }
-                for need in &mut need {
-                    *need /= total;
-                }
-                Ok(need)
+                let order = model.memories.in_order().iter();
+                Needs::Frequency(order.fold(0.0, |sum, &slot| sum + frequency(slot, model)))
             }
-            Self::From(starts) => successor_row(starts, model),
+            Self::From(starts) => Needs::Row(successor_row(&slots(starts, model)?, model)),
+        })
+    }
+}
+
+impl Needs {
+    pub(crate) fn of(&self, slot: Slot, model: Model<'_>) -> f64 {
+        match self {
+            Self::Uniform => 1.0,
+            Self::Frequency(total) => frequency(slot, model) / total,
+            Self::Row(need) => need[slot as usize],
         }
     }
 }
 
-/// `Σ_t (γPᵀ)^t start`, until a term adds less than 1e-9.
-fn successor_row(starts: &[i64], model: Model<'_>) -> Result<Vec<f64>> {
+fn frequency(slot: Slot, model: Model<'_>) -> f64 {
+    1.0 + model.graph.mass(slot)
+}
+
+fn slots(starts: &[i64], model: Model<'_>) -> Result<Vec<Slot>> {
     if starts.is_empty() {
         return Err(Error::invalid("need", "no start memories"));
     }
-    let slots = starts
-        .iter()
-        .map(|&id| {
-            model
-                .memories
-                .slot(id)
-                .ok_or_else(|| Error::unknown("memory", id))
-        })
-        .collect::<Result<Vec<Slot>>>()?;
+    let slot = |&id| {
+        let slot = model.memories.slot(id);
+        slot.ok_or_else(|| Error::unknown("memory", id))
+    };
+    starts.iter().map(slot).collect()
+}
+
+/// `Σ_t (γPᵀ)^t start`, until a term adds less than 1e-9. Only what a start leads to is touched.
+fn successor_row(starts: &[Slot], model: Model<'_>) -> Vec<f64> {
+    let by_id = |slots: &mut Vec<Slot>| slots.sort_unstable_by_key(|&slot| model.memories.id(slot));
     let mut now = vec![0.0; model.memories.slots()];
-    for &slot in &slots {
-        now[slot as usize] += 1.0 / slots.len() as f64;
+    let mut reached = Vec::new();
+    for &slot in starts {
+        if now[slot as usize] == 0.0 {
+            reached.push(slot);
+        }
+        now[slot as usize] += 1.0 / starts.len() as f64;
     }
     let mut need = now.clone();
+    let mut next = vec![0.0; now.len()];
+    by_id(&mut reached);
     for _ in 0..1000 {
-        let mut next = vec![0.0; now.len()];
-        for &slot in model.memories.in_order() {
-            let here = now[slot as usize];
-            if here > 0.0 {
-                for (successor, p) in model.graph.successors(slot) {
-                    next[successor as usize] += model.config.gamma * here * p;
+        let mut ahead = Vec::new();
+        for &slot in &reached {
+            let here = std::mem::take(&mut now[slot as usize]);
+            for (successor, p) in model.graph.successors(slot) {
+                let flow = model.config.gamma * here * p;
+                let next = &mut next[successor as usize];
+                if *next == 0.0 && flow > 0.0 {
+                    ahead.push(successor);
                 }
+                *next += flow;
             }
         }
+        by_id(&mut ahead);
         let mut added = 0.0;
-        for (need, next) in need.iter_mut().zip(&next) {
-            *need += next;
-            added += next;
+        for &slot in &ahead {
+            need[slot as usize] += next[slot as usize];
+            added += next[slot as usize];
         }
         if added < 1e-9 {
             break;
         }
-        now = next;
+        std::mem::swap(&mut now, &mut next);
+        reached = ahead;
     }
-    Ok(need)
+    need
 }

@@ -1,8 +1,12 @@
 //! Sleep: replay over the whole graph under a budget.
 
+use std::time::{Duration, Instant};
+
 use crate::error::{Error, Result};
-use crate::replay::backup::{Model, Values};
+use crate::replay::backup::Model;
 use crate::replay::need::Need;
+use crate::replay::priority::{Pushed, Switch};
+use crate::replay::values::Values;
 use crate::replay::{baseline, priority, sweep};
 
 /// In which order memories are backed up. Every fair order reaches the same fixed point.
@@ -21,6 +25,9 @@ pub enum Order {
 pub struct ReplayRequest {
     /// Most backups; `None` is no limit. Counted in backups, so that results never depend on time.
     pub budget: Option<u64>,
+    /// Seconds after which no further slice of some hundred backups begins. What was done by then is
+    /// recorded as a budget, so that the history has the same result however long it takes.
+    pub seconds: Option<f64>,
     /// Distance to the fixed point at which the sleep may end.
     pub tol: f64,
     /// The order of the backups.
@@ -39,6 +46,7 @@ impl Default for ReplayRequest {
     fn default() -> Self {
         Self {
             budget: None,
+            seconds: None,
             tol: 1e-4,
             order: Order::Prioritized,
             need: Need::Frequency,
@@ -54,6 +62,14 @@ impl ReplayRequest {
         if !(self.tol.is_finite() && self.tol >= 0.0) {
             return Err(Error::invalid("tol", format!("{} is not ≥ 0", self.tol)));
         }
+        if let Some(seconds) = self.seconds
+            && !(seconds.is_finite() && (0.0..=1e9).contains(&seconds))
+        {
+            return Err(Error::invalid(
+                "seconds",
+                format!("{seconds} is not in [0, 1e9]"),
+            ));
+        }
         match self.max_drift {
             Some(drift) if drift.is_nan() || drift < 0.0 => {
                 Err(Error::invalid("max_drift", format!("{drift} is not ≥ 0")))
@@ -63,51 +79,95 @@ impl ReplayRequest {
     }
 }
 
+/// Where a sleep stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stopped {
+    /// At the tolerance.
+    #[default]
+    Converged,
+    /// At the budget of backups.
+    Budget,
+    /// At the end of its time.
+    Seconds,
+    /// At the caller's interrupt.
+    Interrupt,
+    /// Before it began: the consolidation would have drifted too far.
+    Drift,
+}
+
 /// What a sleep did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplayReport {
     /// Backups made.
     pub backups: u64,
+    /// Of them, those made in sweeps over the whole graph.
+    pub swept: u64,
     /// A bound on the sup distance of the values to the fixed point.
     pub residual: f64,
     /// Whether the bound is within the tolerance.
     pub converged: bool,
+    /// Where it stopped.
+    pub stopped: Stopped,
     /// Proposed episodes that were written.
     pub observed: usize,
     /// Whether a consolidation was refused because it would have drifted too far.
     pub refused: bool,
     /// How far the consolidation moves (or would have moved) the values of the calibration sample.
     pub drift: Option<f64>,
-    /// Whether the caller's interrupt ended the sleep early.
-    pub interrupted: bool,
+}
+
+impl ReplayReport {
+    /// Whether it was cut short by what no other run would repeat: time, or the caller.
+    pub(crate) fn cut_short(&self) -> bool {
+        matches!(self.stopped, Stopped::Seconds | Stopped::Interrupt)
+    }
 }
 
 /// Asked now and then by long calls: `true` means stop soon, in a good state.
 pub type Interrupt<'a> = &'a dyn Fn() -> bool;
 
-/// Backups left, and whether somebody wants us to stop.
+/// Backups left, time left, and whether somebody wants us to stop.
 pub(crate) struct Budget<'a> {
     limit: u64,
     pub(crate) made: u64,
+    /// When no further slice begins.
+    end: Option<Instant>,
     interrupt: Interrupt<'a>,
-    pub(crate) interrupted: bool,
+    /// Why no more is granted, other than the limit.
+    cut: Option<Stopped>,
 }
 
 impl<'a> Budget<'a> {
-    /// How many backups pass between two looks at the interrupt: well under a millisecond's worth.
+    /// How many backups pass between two looks at the clock and the interrupt: well under a
+    /// millisecond's worth.
     const SLICE: u64 = 256;
 
-    pub(crate) fn new(limit: Option<u64>, interrupt: Interrupt<'a>) -> Self {
-        Self {
-            limit: limit.unwrap_or(u64::MAX),
+    pub(crate) fn new(request: &ReplayRequest, interrupt: Interrupt<'a>) -> Self {
+        let end = request
+            .seconds
+            .map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
+        let mut budget = Self {
+            limit: request.budget.unwrap_or(u64::MAX),
             made: 0,
+            end,
             interrupt,
-            interrupted: false,
+            cut: None,
+        };
+        budget.look();
+        budget
+    }
+
+    /// Looks at the clock and the interrupt.
+    fn look(&mut self) {
+        if (self.interrupt)() {
+            self.cut = Some(Stopped::Interrupt);
+        } else if self.end.is_some_and(|end| Instant::now() >= end) {
+            self.cut = Some(Stopped::Seconds);
         }
     }
 
     pub(crate) fn spent(&self) -> bool {
-        self.interrupted || self.made >= self.limit
+        self.cut.is_some() || self.made >= self.limit
     }
 
     /// Takes one backup from the budget, if there is one.
@@ -123,8 +183,8 @@ impl<'a> Budget<'a> {
         let granted = (n as u64).min(self.limit - self.made);
         let before = self.made / Self::SLICE;
         self.made += granted;
-        if self.made / Self::SLICE != before && (self.interrupt)() {
-            self.interrupted = true;
+        if self.made / Self::SLICE != before {
+            self.look();
         }
         granted as usize
     }
@@ -135,26 +195,46 @@ pub(crate) fn sleep(
     values: &mut Values,
     model: Model<'_>,
     request: &ReplayRequest,
+    switch: Switch,
     interrupt: Interrupt<'_>,
 ) -> Result<ReplayReport> {
-    let need = request.need.of_slots(model)?;
-    let mut budget = Budget::new(request.budget, interrupt);
-    match request.order {
+    let tol = request.tol;
+    let mut budget = Budget::new(request, interrupt);
+    let mut pushed = 0;
+    let residual = match request.order {
         Order::Prioritized => {
-            let threshold = request.tol * (1.0 - model.config.gamma);
-            priority::replay(values, model, &need, threshold, &mut budget);
+            let needs = request.need.of_slots(model)?;
+            let threshold = tol * (1.0 - model.config.gamma);
+            let why = priority::replay(values, model, &needs, threshold, switch, &mut budget);
+            pushed = budget.made;
+            if why == Pushed::TooMuch {
+                sweep::full(values, model, tol, request.threads, &mut budget)?
+            } else {
+                values.residual(model)
+            }
         }
-        Order::Reverse => sweep::reverse(values, model, request.tol, &mut budget),
-        Order::Full => sweep::full(values, model, request.tol, request.threads, &mut budget)?,
-    }
-    values.baseline = baseline::median_values(values, model.memories, values.baseline.len());
-    let residual = values.residual(model);
+        Order::Reverse => {
+            sweep::reverse(values, model, tol, &mut budget);
+            values.residual(model)
+        }
+        Order::Full => sweep::full(values, model, tol, request.threads, &mut budget)?,
+    };
+    baseline::set_medians(values, model.memories);
+    // The threshold on gains was tol·(1 − γ): allow for the rounding of going there and back.
+    let converged = residual <= tol * (1.0 + 1e-12);
     Ok(ReplayReport {
         backups: budget.made,
+        swept: match request.order {
+            Order::Reverse => 0,
+            _ => budget.made - pushed,
+        },
         residual,
-        // The threshold on gains was tol·(1 − γ): allow for the rounding of going there and back.
-        converged: residual <= request.tol * (1.0 + 1e-12),
-        interrupted: budget.interrupted,
+        converged,
+        stopped: match budget.cut {
+            _ if converged => Stopped::Converged,
+            Some(cut) => cut,
+            None => Stopped::Budget,
+        },
         ..ReplayReport::default()
     })
 }

@@ -1,0 +1,167 @@
+//! One pass over rows of P for several channels at once: an association is loaded once for all of them.
+//!
+//! What bounds a sweep is the way to the successors' values, not arithmetic. So the values of a memory lie
+//! side by side, and the row after next is fetched while this one is summed up. The body is compiled once per
+//! instruction set; multiply and add stay apart, so every copy computes the same bits.
+
+use crate::graph::{Graph, Row};
+use crate::memory::Slot;
+use crate::replay::huge;
+#[cfg(target_arch = "x86_64")]
+use crate::simd;
+
+/// How many rows ahead the successors' values are asked for.
+const AHEAD: usize = 4;
+
+/// Numbers of a cache line.
+const LINE: usize = 16;
+
+/// `v_iq` by slot without gaps, channels filled up to a multiple of the lanes.
+#[derive(Debug)]
+pub(crate) struct Flat {
+    memory: Vec<f32>,
+    /// Where the first slot lies: at the beginning of a cache line, so that no memory lies across two.
+    first: usize,
+    /// 1, 2, 4 or 8 channels that one pass serves.
+    lanes: usize,
+    pub(crate) stride: usize,
+}
+
+impl Flat {
+    pub(crate) fn new(slots: usize, channels: usize) -> Self {
+        let lanes = channels.next_power_of_two().clamp(1, 8);
+        let stride = channels.div_ceil(lanes).max(1) * lanes;
+        let memory = huge::zeros(slots * stride + LINE);
+        Self {
+            first: memory
+                .as_ptr()
+                .align_offset(size_of::<f32>() * LINE)
+                .min(LINE),
+            memory,
+            lanes,
+            stride,
+        }
+    }
+
+    pub(crate) fn of(&self, slot: Slot) -> &[f32] {
+        let at = self.first + slot as usize * self.stride;
+        &self.memory[at..at + self.stride]
+    }
+
+    pub(crate) fn of_mut(&mut self, slot: Slot) -> &mut [f32] {
+        let at = self.first + slot as usize * self.stride;
+        &mut self.memory[at..at + self.stride]
+    }
+
+    /// `Σ_j P_ij v_jq` of every row, `(rows, stride)`, by rising id of j.
+    pub(crate) fn ahead(&self, rows: &[Slot], graph: &Graph, out: &mut [f64]) {
+        debug_assert_eq!(out.len(), rows.len() * self.stride);
+        match (self.lanes, self.stride) {
+            (1, _) => self.dispatch::<1, 1>(rows, graph, out),
+            (2, _) => self.dispatch::<2, 2>(rows, graph, out),
+            (4, _) => self.dispatch::<4, 4>(rows, graph, out),
+            (_, 8) => self.dispatch::<8, 8>(rows, graph, out),
+            _ => self.dispatch::<8, 0>(rows, graph, out),
+        }
+    }
+
+    /// `STRIDE` is the stride, or 0 if it is not known when this is compiled.
+    fn dispatch<const LANES: usize, const STRIDE: usize>(
+        &self,
+        rows: &[Slot],
+        graph: &Graph,
+        out: &mut [f64],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        match simd::instruction_set() {
+            // SAFETY: `simd` chooses an instruction set only if this processor has it.
+            "avx512" => return unsafe { x86::avx512::<LANES, STRIDE>(self, rows, graph, out) },
+            // SAFETY: as above.
+            "avx2" => return unsafe { x86::avx2::<LANES, STRIDE>(self, rows, graph, out) },
+            _ => {}
+        }
+        self.body::<LANES, STRIDE>(rows, graph, out);
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // The body must be compiled again inside each instruction set.
+    fn body<const LANES: usize, const STRIDE: usize>(
+        &self,
+        rows: &[Slot],
+        graph: &Graph,
+        out: &mut [f64],
+    ) {
+        let stride = if STRIDE == 0 { self.stride } else { STRIDE };
+        let v = &self.memory[self.first..];
+        let mut soon = rows.iter();
+        for &slot in soon.by_ref().take(AHEAD) {
+            prefetch(v, graph.row(slot), stride);
+        }
+        for (&slot, out) in rows.iter().zip(out.chunks_exact_mut(stride)) {
+            if let Some(&slot) = soon.next() {
+                prefetch(v, graph.row(slot), stride);
+            }
+            let (row, mass) = (graph.row(slot), graph.mass(slot));
+            for (pass, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let mut ahead = [0.0f64; LANES];
+                for (&target, &sum) in row.targets.iter().zip(row.sums) {
+                    let p = sum / mass;
+                    let at = target as usize * stride + pass * LANES;
+                    let v = v[at..].first_chunk::<LANES>().expect("of that stride");
+                    for lane in 0..LANES {
+                        ahead[lane] += p * f64::from(v[lane]);
+                    }
+                }
+                *out = ahead;
+            }
+        }
+    }
+}
+
+/// Asks for the sums of a row and for the values of its successors.
+#[inline(always)]
+#[allow(clippy::inline_always)] // As above.
+fn prefetch(v: &[f32], row: Row<'_>, stride: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        for sums in row.sums.chunks(LINE / 2) {
+            // SAFETY: a prefetch is a hint that may name any address; it reads nothing into the program.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(sums.as_ptr().cast()) };
+        }
+        for &target in row.targets {
+            let at = v.as_ptr().wrapping_add(target as usize * stride);
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (v, row, stride);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Flat;
+    use crate::graph::Graph;
+    use crate::memory::Slot;
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn avx2<const LANES: usize, const STRIDE: usize>(
+        flat: &Flat,
+        rows: &[Slot],
+        graph: &Graph,
+        out: &mut [f64],
+    ) {
+        flat.body::<LANES, STRIDE>(rows, graph, out);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn avx512<const LANES: usize, const STRIDE: usize>(
+        flat: &Flat,
+        rows: &[Slot],
+        graph: &Graph,
+        out: &mut [f64],
+    ) {
+        flat.body::<LANES, STRIDE>(rows, graph, out);
+    }
+}
