@@ -204,6 +204,42 @@ def test_max_drift_refuses_a_consolidation_that_moves_the_store() -> None:
     assert accepted.observed == len(IDLE)
 
 
+@pytest.mark.parametrize("bound", [1e-4, 1e-3, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("reward", [1.0, 100.0])
+def test_spam_with_a_high_reward_moves_no_value_beyond_the_bound(bound: float, reward: float) -> None:
+    """Spam woven into the known ways and paid by a fooled verifier: what is known moves no further than the bound.
+
+    The bound is on mean |Φ| over the calibration sample, so it binds what the sample knows. Spam of a kind that the
+    sample has not is bound by the support gate and by the view that scores (the tests above), not by the drift.
+    """
+    store = sw.ValueStore(sw.Config(dim=DIM, k=8, novelty=0.3))
+    sample = np.concatenate([tale(path) for path in WAYS + IDLE])
+    store.calibrate(sample)
+    store.add_channel("verifier", high=reward)
+    for path in WAYS:
+        store.observe(tale(path), drives=np.array([[np.nan]] * 4 + [[1.0]]))
+    store.replay()
+    before, digest = store.value(sample)[0], store.digest()
+    for path in WAYS:
+        spam = np.concatenate([tale(path)[:2], one_hot([22, 23], DIM)])
+        store.observe(spam, drives=np.array([[np.nan]] * 3 + [[reward]]), propose=True)
+    proposed = store.digest()
+    report = store.replay(consolidate=True, max_drift=bound)
+    moved = np.abs(store.value(sample)[0].astype(np.float64) - before).mean()
+    assert moved <= bound
+    assert report.refused == (report.drift > bound)
+    assert report.stopped == ("drift" if report.refused else "converged")
+    if report.refused:
+        assert store.digest() == proposed != digest
+        assert moved == 0
+    else:
+        assert moved == pytest.approx(report.drift, rel=1e-4)
+    if bound == 1e-4:
+        assert report.refused
+    if bound == reward == 1.0:
+        assert not report.refused
+
+
 def test_veto_undoes_a_hack(store: sw.ValueStore) -> None:
     before = store.digest()
     (episode,) = store.observe(HACKED).episode_ids.tolist()
