@@ -9,7 +9,6 @@ use crate::memory::Slot;
 use crate::parallel;
 use crate::replay::backup::Model;
 use crate::score::worth::checked_weights;
-use crate::simd;
 use crate::store::Store;
 
 /// One path through the value graph.
@@ -85,11 +84,10 @@ fn clean_up(store: &Store, queries: &mut [f32], threads: Option<usize>) -> Resul
     for (query, activation) in queries.chunks_exact_mut(dim).zip(&activations) {
         let mut sum = vec![0.0f32; dim];
         for answer in &activation.answers {
-            simd::axpy(
-                answer.phi as f32,
-                store.memories().key(answer.slot),
-                &mut sum,
-            );
+            let phi = answer.phi as f32;
+            for (sum, key) in sum.iter_mut().zip(store.memories().key(answer.slot)) {
+                *sum += phi * key;
+            }
         }
         let before = query.to_vec();
         if normalise(&sum, query).is_some() && before != query {
