@@ -19,10 +19,17 @@ RESULTS = Path("study/results")
 WORK = Path("runs/study")
 
 # The order of `make study`: what the claims stand on first, three seeds each; the rest once.
-HEADLINE = ("judge", "instrumental", "instrumental-habituation", "judge-kl", "instrumental-judge", "cosine")
-OTHERS = (
+HEADLINE = (
+    "judge",
+    "instrumental",
+    "instrumental-habituation",
     "instrumental-sharing",
     "instrumental-sharing-kl",
+    "judge-kl",
+    "instrumental-judge",
+    "cosine",
+)
+OTHERS = (
     "instrumental-full",
     "instrumental-kl",
     "instrumental-meaning",

@@ -110,7 +110,8 @@ class Habituation:
         self._recent, self.eta, self.sharing = restored._recent, restored.eta, restored.sharing
 
     def __repr__(self) -> str:
-        return f"Habituation(episodes={self.episodes}, eta={self.eta:g}, sharing={self.sharing}, recorded={len(self)})"
+        sharing = ", sharing" if self.sharing else ""
+        return f"Habituation(episodes={self.episodes}, eta={self.eta:g}{sharing}, recorded={len(self)})"
 
 
 def shared(view: View, steps: NDArray[np.float32], scores: Scores, table: Habituation, **options: Any) -> Scores:
