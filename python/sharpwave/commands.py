@@ -1,4 +1,4 @@
-"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | report``.
+"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | report | blend``.
 
 What they do is in `sharpwave.demo` and `sharpwave.jobs`; this file parses and prints.
 """
@@ -248,6 +248,37 @@ def report(
     data = reporting.load(run)
     page = reporting.write(data, run if run.is_dir() else run.parent)
     print(page)
+
+
+@commands.command()
+def blend(
+    base: Annotated[Path, typer.Argument(help="what was there before training: a model, or an adapter")],
+    tuned: Annotated[Path, typer.Argument(help="what training made of it: a model, or an adapter")],
+    out: Annotated[Path, typer.Option(help="directory of the blend; it must not exist yet")],
+    weight: Annotated[float, typer.Option(help="how much of TUNED, from 0 (all BASE) to 1 (all TUNED)")] = 0.5,
+    method: Annotated[str, typer.Option(help="linear, or spherical: each tensor turned, its length kept")] = "linear",
+) -> None:
+    """Write a checkpoint between two others: tuned, but nearer to the base.
+
+    A policy that was trained too far against its reward often keeps most of what it learned, and gets back most of what
+    it lost, a part of the way towards the base. Both are directories with safetensors files; at most a few megabytes of
+    each are in memory.
+
+    Adapters (LoRA, as peft writes them) are recognised: with a model as BASE the adapter is weakened, two adapters are
+    blended exactly.
+
+    Which weight? Try a few, and measure each on prompts that were not trained on, by something else than the reward:
+    sharpwave.remedies.search does it, docs/remedies.md shows how.
+
+    Example: sharpwave blend SmolLM2-135M runs/tuned --out runs/blend --weight 0.6
+    """
+    from sharpwave.remedies.adapters import is_adapter
+    from sharpwave.remedies.blend_search import any_blend
+
+    with stages() as progress:
+        any_blend(base, tuned, out, weight, method, lambda done, total: progress("blending", done, total))  # pyright: ignore[reportArgumentType]
+    kind = "adapter" if is_adapter(out) else "checkpoint"
+    print(f"{out}: {kind}, {method}, {1 - weight:.4g} of {base} and {weight:.4g} of {tuned}")
 
 
 def print_report(report: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,10 @@ class BaseSamples:
         prompts: E of them.
         vectors: (E, d), each episode as one vector (`Scorable.vectors`); rows of NaN are left out.
         bandwidth: of `divergence.mmd`; None: the median distance between the base samples of the group.
+
+    Attributes:
+        draw: prompts that have no samples to prompts and vectors (E, d) of such, or None; see
+            `sharpwave.remedies.draw_base`.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class BaseSamples:
             raise ValueError("base has no completion that can be scored")
         kept = [prompt for prompt, use in zip(prompts, usable, strict=True) if use]
         rows = vectors[usable]
+        self.draw: Callable[[list[Text | None]], tuple[Sequence[Text | None], NDArray[np.float32]]] | None = None
+        self.bandwidth = bandwidth
         self.everything = Reference(rows, bandwidth)
         self.by_prompt = {
             key: Reference(rows[members], bandwidth)
@@ -60,11 +66,23 @@ class BaseSamples:
         """The base samples that a prompt's completions are compared with."""
         return self.by_prompt.get(key, self.everything)
 
+    def add(self, prompts: Sequence[Text | None], vectors: NDArray[np.float32]) -> None:
+        """Samples (E, d) of prompts that had none; what all others are compared with stays."""
+        for key, members in groups(prompts).items():
+            rows = vectors[members]
+            rows = rows[np.isfinite(rows).all(axis=1)]
+            enough = len(rows) >= MIN_GROUP
+            self.by_prompt[key] = Reference(rows, self.bandwidth) if enough else self.everything
+
     def divergence(self, name: str, prompts: Sequence[Text | None], vectors: NDArray[np.float32]) -> Floats:
         """(E,) divergence, one number a completion; a group's mean is its estimate.
 
         NaN for a completion without a vector, and where a group is too small for the estimator.
         """
+        new = {key: prompts[members[0]] for key, members in groups(prompts).items() if key not in self.by_prompt}
+        if self.draw is not None and new:
+            self.add(*self.draw(list(new.values())))
+            self.by_prompt.update({key: self.everything for key in new if key not in self.by_prompt})
         out = np.full(len(vectors), np.nan)
         usable: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         for key, members in groups(prompts).items():

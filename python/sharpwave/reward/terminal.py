@@ -67,7 +67,7 @@ class FunctionTerminal:
             TypeError: a value that is no number.
         """
         offered = {**request.columns, "prompts": request.prompts, "completions": request.completions}
-        values = _finished(self.function(**_accepted(self.function, offered)))
+        values = finished(self.function(**_accepted(self.function, offered)))
         if hasattr(values, "tolist"):
             values = values.tolist()
         values = list(values)
@@ -169,7 +169,7 @@ def _accepted(function: Any, offered: dict[str, Any]) -> dict[str, Any]:
     return {parameter.name: offered[parameter.name] for parameter in parameters if parameter.name in offered}
 
 
-def _finished(result: Any) -> Any:
+def finished(result: Any) -> Any:
     """A coroutine's result; also where an event loop already runs in this thread."""
     if not inspect.iscoroutine(result):
         return result
