@@ -36,17 +36,19 @@ def test_a_reward_round_trips_through_json(store: sw.ValueStore) -> None:
         sleep={"budget": 100},
         name="mine",
     )
-    store.flush()
+    expected = reward.score_texts(PROMPTS, NEW).reward
+    store.close()  # one object at a time writes to a directory
     config = json.loads(json.dumps(reward.to_config()))
     again = sw.InstrumentalReward.from_config(config)
     assert again.to_config() == config
     assert again.terminal is not None
     assert again.terminal.name == "length"
-    np.testing.assert_array_equal(again.score_texts(PROMPTS, NEW).reward, reward.score_texts(PROMPTS, NEW).reward)
+    np.testing.assert_array_equal(again.score_texts(PROMPTS, NEW).reward, expected)
 
 
 def test_yaml_files_and_targets(store: sw.ValueStore, tmp_path: Path) -> None:
     pytest.importorskip("yaml")
+    store.close()
     base = tmp_path / "base.jsonl"
     base.write_text("".join(json.dumps({"prompt": tiny.PROMPT, "completion": text}) + "\n" for text in tiny.STORIES))
     path = tmp_path / "reward.yaml"
@@ -67,6 +69,7 @@ learn: propose
     assert reward.weights == sw.Weights(0.5, 1.0, 0.1)
     assert reward.chunker == sw.episodes.Sentences(max_words=8)
     assert reward.store.channel_ranges["length"] == (0.0, 2.0)
+    reward.store.close()
     assert sw.InstrumentalReward.from_config(str(path), learn="off", terminal="wedding").terminal.name == "wedding"
 
 

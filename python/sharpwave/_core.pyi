@@ -20,6 +20,7 @@ __all__ = [
     "cpu_features",
     "functionals",
     "get_num_threads",
+    "repair",
     "set_num_threads",
 ]
 
@@ -33,6 +34,9 @@ class EmbedderError(ValueError):
 
 def check_config(config: str) -> str:
     """The numbers, JSON to JSON, as the core holds them; or an error naming the one out of range."""
+
+def repair(directory: str) -> dict[str, Any]:
+    """Save what is intact in a damaged directory; the fields of `sharpwave.Repair` by name."""
 
 def set_num_threads(n: int) -> None:
     """How many threads a call uses unless it says otherwise."""
@@ -53,6 +57,9 @@ class View:
     """A store to read: a live one, or one moment of it."""
 
     def __len__(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+
     def dim(self) -> int:
         """The length d of a step's embedding."""
 
@@ -197,6 +204,12 @@ class Store(View):
         """From a snapshot file."""
 
     @staticmethod
+    def open(
+        directory: str, config: str | None, durability: str, readonly: bool
+    ) -> tuple[Store, tuple[int, int, int | None]]:
+        """From a directory; what was found there: operations done again, bytes cut off, and where."""
+
+    @staticmethod
     def from_bytes(snapshot: bytes) -> Store:
         """From the bytes of a snapshot."""
 
@@ -254,11 +267,20 @@ class Store(View):
     def bind_embedder(self, fingerprint: str) -> None:
         """Record it, or refuse another."""
 
-    def writes(self) -> int:
-        """How often it was written to since it was made."""
+    def become(self, other: Store) -> None:
+        """Take over the content of another, in the directory too."""
 
-    def close(self, path: str | None, writes: int) -> None:
-        """Let go of the data, after a snapshot to `path` if it was written to since `writes` counted so many."""
+    def flush(self) -> None:
+        """A new snapshot in its directory, if there is anything new."""
+
+    def close(self) -> None:
+        """Let go of the data, after a snapshot in its directory if there is anything new."""
+
+    def readonly(self) -> bool:
+        """Whether it can only be read."""
+
+    def _panic(self) -> None:
+        """Panic in the middle of a write, as a bug would: for tests."""
 
     def closed(self) -> bool:
         """Whether it was let go of."""

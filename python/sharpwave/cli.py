@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator
 
 from sharpwave._lazy import require
+from sharpwave._show import shown
 
 
 def app(arguments: list[str] | None = None) -> None:
@@ -39,7 +40,7 @@ def one_line() -> Generator[None]:
         else:
             message = str(error) or type(error).__name__
         kind = "damaged file" if isinstance(error, FormatError) else "error"
-        print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+        print(shown(f"{kind}: {' '.join(message.split())}"), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -51,11 +52,11 @@ def one_line() -> Generator[None]:
                 print("stopped; the same command goes on from here", file=sys.stderr)
                 raise SystemExit(130) from None
             raise
-        shown = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+        said = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(shown)
+            print(said)
             raise SystemExit(0) from None
-        print(f"error: {' '.join(shown.split())}", file=sys.stderr)
+        print(shown(f"error: {' '.join(said.split())}"), file=sys.stderr)
         raise SystemExit(2) from None
 
 

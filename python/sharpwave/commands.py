@@ -1,4 +1,4 @@
-"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | report | blend``.
+"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | repair | report | blend``.
 
 What they do is in `sharpwave.demo` and `sharpwave.jobs`; this file parses and prints.
 """
@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from sharpwave._show import shown
 
 commands = typer.Typer(
     name="sharpwave",
@@ -184,7 +186,7 @@ def score(
             f"{row['support']:.2f}",
             f"{row['edge']:.2f}",
             str(row["steps"]),
-            row["text"][:60],
+            shown(row["text"][:60]),
         )
     Console().print(table, markup=False)
 
@@ -202,20 +204,38 @@ def explain(
     from sharpwave import jobs
 
     for line in jobs.explain(store, file, episode, functional, weight or [], embedder):
-        print(line)
+        print(shown(line))
 
 
 @commands.command()
-def inspect(store: _Store, as_json: _Json = False) -> None:
+def inspect(
+    store: _Store,
+    as_json: _Json = False,
+    verify: Annotated[bool, typer.Option("--verify", help="only check every byte of its files")] = False,
+) -> None:
     """Show what a store holds: channels, its most valuable memories, its strongest ways."""
     from sharpwave import jobs
 
+    if verify:
+        print(shown(jobs.verify(store)))
+        return
     facts = jobs.inspect(store)
     if as_json:
         print(json.dumps(facts, ensure_ascii=False, indent=1))
         return
     for line in jobs.inspect_lines(facts):
-        print(line)
+        print(shown(line))
+
+
+@commands.command()
+def repair(store: Annotated[Path, typer.Argument(help="a store's directory")]) -> None:
+    """Save what is intact in a damaged store, and say what is not; exit code 1 if anything was lost."""
+    from sharpwave.store import ValueStore
+
+    done = ValueStore.repair(store)
+    print(shown(str(done)))
+    if not done.complete:
+        raise typer.Exit(1)
 
 
 @commands.command()

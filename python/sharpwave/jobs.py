@@ -70,7 +70,7 @@ def open_store(path: Path) -> tuple[ValueStore, dict[str, Any]]:
             data = json.loads(notes.read_text("utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{notes} is not JSON: {error}") from None
-    return ValueStore.load(snapshot), data
+    return ValueStore.load(path), data
 
 
 def _checked(store: ValueStore, embedder: Embedder) -> Embedder:
@@ -286,6 +286,15 @@ def inspect(path: Path, most: int = 8) -> dict[str, Any]:
         "channels": channels,
         "ways": ways,
     }
+
+
+def verify(path: Path) -> str:
+    """What checking every checksum of a store, and doing its journal again, came to. Damage is a FormatError."""
+    if not path.exists():
+        raise ValueError(f"{path}: there is no store")
+    store = ValueStore.open(path, readonly=True) if path.is_dir() else ValueStore.load(path)
+    found = store.recovery
+    return f"{path}: intact, digest {store.digest()}" + (f"; {found}" if found else "")
 
 
 def inspect_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -181,3 +181,56 @@ class Path:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What opening a directory found."""
+
+    operations: int
+    """Done again from the journal, after the snapshot."""
+    cut: int = 0
+    """Bytes of an operation that was never finished (and never acknowledged), cut off the journal's end."""
+    cut_at: int | None = None
+    """The byte of the journal where they began."""
+
+    def __str__(self) -> str:
+        done = f"{self.operations} operations done again from the journal"
+        if not self.cut:
+            return done
+        return f"{done}; {self.cut} bytes of one that was never finished were cut off at byte {self.cut_at}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair saved of a damaged directory, and what it could not."""
+
+    complete: bool
+    """Whether nothing was lost that was ever acknowledged."""
+    rebuilt: list[str]
+    """Damaged sections of the snapshot that were made again from the archive of episodes, exactly."""
+    archive_lost: bool
+    """The archive was damaged: the store is exact, but `veto` is no longer possible."""
+    proposals_lost: int
+    """Proposed episodes that went with the archive."""
+    operations: int
+    """Of the journal, done again."""
+    damaged: int
+    """Operations whose records are damaged; those behind them were done as if these had never been."""
+    refused: list[str]
+    """Operations that could not be done without the damaged ones, and why."""
+    cut: int
+    """Bytes of an operation that was never finished."""
+
+    def __str__(self) -> str:
+        said = [f"{self.operations} operations done again from the journal"]
+        if self.rebuilt:
+            said.append(f"made again from the archive: {', '.join(self.rebuilt)}")
+        if self.archive_lost:
+            said.append(f"the archive is lost ({self.proposals_lost} proposals with it): veto is no longer possible")
+        if self.damaged:
+            said.append(f"{self.damaged} operations are damaged and lost")
+        said += [f"not done without them: {refused}" for refused in self.refused]
+        if self.cut:
+            said.append(f"{self.cut} bytes of an operation that was never finished were cut off")
+        return "\n".join([*said, "nothing was lost" if self.complete else "the rest is saved"])

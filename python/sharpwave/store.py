@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path as FilePath
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from sharpwave import _core, coerce
 from sharpwave.config import Config
-from sharpwave.reports import OUTCOMES, ObserveReport, ReplayReport
+from sharpwave.reports import OUTCOMES, ObserveReport, Recovery, Repair, ReplayReport
 from sharpwave.view import View
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from sharpwave.coerce import Array
 
 Order = Literal["prioritized", "reverse", "full"]
+Durability = Literal["process", "power"]
+
+_log = logging.getLogger("sharpwave")
 
 SNAPSHOT = "snapshot.safetensors"
 
@@ -41,16 +45,16 @@ class ValueStore(View[_core.Store]):
     episodes or two slices of a sleep; what was done by then stays.
     """
 
-    __slots__ = ("_path", "_saved")
+    __slots__ = ("_path", "_recovery")
     _path: FilePath | None
-    _saved: int
+    _recovery: Recovery | None
 
     def __init__(self, config: Config) -> None:
         """An empty store in memory."""
         self._hold(_core.Store(_checked(config).to_json()))
 
     def _hold(self, core: _core.Store, path: FilePath | None = None) -> Self:
-        self._core, self._dim, self._path, self._saved = core, core.dim(), path, 0
+        self._core, self._dim, self._path, self._recovery = core, core.dim(), path, None
         return self
 
     # Terminal values
@@ -194,43 +198,95 @@ class ValueStore(View[_core.Store]):
     # Files
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str], config: Config | None = None) -> Self:
-        """A store that lives in a directory: loaded if it exists, created if not, saved by `close`.
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        config: Config | None = None,
+        *,
+        readonly: bool = False,
+        durability: Durability = "process",
+    ) -> Self:
+        """A store that lives in a directory, created if it is not there.
 
-        `config` may be left out when it exists; given, it must be the one that the store was made with.
+        Every operation is in the directory's journal before its call returns. Opening loads the last snapshot and does
+        what the journal says; what was never finished is cut off, and `recovery` tells. One process writes at a time.
+
+        Args:
+            directory: where it lives.
+            config: may be left out when it exists; given, it must be the one that the store was made with.
+            readonly: look at it as it is now, also beside a writer. It cannot be written to, and does not follow.
+            durability: what an operation survives once its call returned: the end of the "process", however it comes,
+                or of the "power" too. The latter waits for the disk; threads that write at once wait together.
+
+        Raises:
+            BlockingIOError: another process, or another object of this one, writes to it.
+            sharpwave.FormatError: it is damaged; the message says where. `sharpwave repair` saves what is intact.
+            FileNotFoundError: it is not there, and there is no config to make it with.
         """
         path = FilePath(directory)
-        snapshot = path / SNAPSHOT
-        if snapshot.exists():
-            core = _core.Store.load(os.fspath(snapshot))
-            if config is not None:
-                _same_config(path, Config.from_json(core.original_config()), _checked(config))
-            return cls.__new__(cls)._hold(core, path)
-        if config is None:
-            raise FileNotFoundError(errno.ENOENT, "no store: pass a config to create one", str(path))
-        core = _core.Store(_checked(config).to_json())
-        path.mkdir(parents=True, exist_ok=True)
-        core.save(os.fspath(snapshot))
-        return cls.__new__(cls)._hold(core, path)
+        try:
+            core, found = _core.Store.open(
+                os.fspath(path),
+                None if config is None else _checked(config).to_json(),
+                coerce.string("durability", durability),
+                coerce.flag("readonly", readonly),
+            )
+        except FileNotFoundError as error:
+            if config is not None and not readonly:
+                raise
+            hint = "no store" if readonly else "no store: pass a config to create one"
+            raise FileNotFoundError(errno.ENOENT, hint, str(path)) from error
+        if config is not None:
+            _same_config(path, Config.from_json(core.original_config()), config)
+        self = cls.__new__(cls)._hold(core, path)
+        self._recovery = Recovery(*found)
+        if self._recovery.cut:
+            _log.warning("%s: %s", path, self._recovery)
+        return self
+
+    @staticmethod
+    def repair(directory: str | os.PathLike[str]) -> Repair:
+        """Save what is intact in a damaged directory, in place; the damaged files are kept beside as ``….damaged``."""
+        return Repair(**_core.repair(os.fspath(directory)))
 
     @property
     def path(self) -> FilePath | None:
         """The directory it lives in; None for a store in memory."""
         return self._path
 
+    @property
+    def readonly(self) -> bool:
+        """Whether it was opened to be read only."""
+        return self._core.readonly()
+
+    @property
+    def recovery(self) -> Recovery | None:
+        """What opening the directory found; None for a store in memory."""
+        return self._recovery
+
     def flush(self) -> None:
-        """Save a store that lives in a directory, if it was written to since it was last saved."""
+        """Write a snapshot of a store that lives in a directory, and begin a new journal, if there is anything new.
+
+        Nothing needs it to be durable: it makes the next opening faster. Scoring goes on meanwhile.
+        """
         if self.closed:
             raise ValueError("store is closed")
-        writes = self._core.writes()
-        if self._path is not None and writes != self._saved:
-            self.save(self._path / SNAPSHOT)
-            self._saved = writes
+        if self._path is not None and not self.readonly:
+            self._core.flush()
 
     def close(self) -> None:
-        """Save a store that lives in a directory, and let go of it. Closing twice is fine, any other call is not."""
-        if not self.closed:
-            self._core.close(None if self._path is None else os.fspath(self._path / SNAPSHOT), self._saved)
+        """Let go of the store; one that lives in a directory writes a snapshot if there is anything new.
+
+        If none can be written, the journal has it all and is kept. Closing twice is fine, any other call is not.
+        """
+        self._core.close()
+
+    def become(self, other: ValueStore) -> None:
+        """Take over the content of another store, at once, and in the directory too if it lives in one."""
+        if not isinstance(other, ValueStore):
+            raise TypeError(f"other must be a ValueStore, got {type(other).__name__}")
+        self._core.become(other._core)
+        self._dim = other._dim
 
     @property
     def closed(self) -> bool:
@@ -254,7 +310,7 @@ class ValueStore(View[_core.Store]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """A store in memory from a snapshot. A damaged one is a FormatError that says which section."""
+        """A store in memory, from a snapshot or from a store's directory. Damage is a FormatError that says where."""
         return cls.__new__(cls)._hold(_core.Store.load(os.fspath(path)))
 
     @classmethod

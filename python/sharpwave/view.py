@@ -237,6 +237,11 @@ class View(Generic[Core]):
         return self._dim
 
     @property
+    def nbytes(self) -> int:
+        """The bytes of memory that it holds; of a view, those that it may share with its store."""
+        return self._core.nbytes()
+
+    @property
     def config(self) -> Config:
         """The numbers in force; after `calibrate`, the fitted ones."""
         return Config.from_json(self._core.config())

@@ -51,7 +51,7 @@ def restore(reward: InstrumentalReward, directory: str | os.PathLike[str]) -> No
     loaded.bind_embedder(fingerprint(reward.embedder))
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     reward.load_state_dict(state["state"])
-    reward.store._hold(loaded._core, reward.store.path)  # pyright: ignore[reportPrivateUsage]
+    reward.store.become(loaded)
 
 
 def _plain(value: Any) -> Any:

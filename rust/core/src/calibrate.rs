@@ -2,6 +2,8 @@
 
 use crate::config::Config;
 use crate::episodes::Batch;
+use crate::error::Result;
+use crate::interrupt;
 use crate::simd;
 
 /// Most steps the sample keeps.
@@ -34,10 +36,11 @@ pub(crate) fn sample(batch: &Batch, dim: usize) -> Vec<f32> {
 }
 
 /// Sets τ and, where episodes of several steps were given, the redundancy range.
-pub(crate) fn calibrate(config: &mut Config, batch: &Batch, sample: &[f32]) -> Calibration {
+pub(crate) fn calibrate(config: &mut Config, batch: &Batch, sample: &[f32]) -> Result<Calibration> {
     let rows: Vec<&[f32]> = sample.chunks_exact(config.dim).collect();
     let mut pairs = Vec::with_capacity(rows.len() * rows.len().saturating_sub(1) / 2);
     for (i, a) in rows.iter().enumerate() {
+        interrupt::check()?;
         pairs.extend(rows[i + 1..].iter().map(|b| simd::dot(a, b)));
     }
     if !pairs.is_empty() {
@@ -48,6 +51,7 @@ pub(crate) fn calibrate(config: &mut Config, batch: &Batch, sample: &[f32]) -> C
     for e in 0..batch.episodes() {
         let range = batch.range(e);
         for t in range.clone().skip(1) {
+            interrupt::check()?;
             let highest = (range.start..t)
                 .map(|u| simd::dot(batch.step(u), batch.step(t)))
                 .fold(f32::NEG_INFINITY, f32::max);
@@ -61,12 +65,12 @@ pub(crate) fn calibrate(config: &mut Config, batch: &Batch, sample: &[f32]) -> C
             config.d_hi = hi;
         }
     }
-    Calibration {
+    Ok(Calibration {
         tau: config.tau,
         d_lo: config.d_lo,
         d_hi: config.d_hi,
         sample: rows.len(),
-    }
+    })
 }
 
 /// The range of a terminal: median and maximum of its cosine to the sample, or 0 and 1.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// `x / ‖x‖`, the norm in f64 over the elements in order, each quotient rounded once to f32.
 ///
@@ -25,7 +26,7 @@ pub(crate) fn normalise(x: &[f32], out: &mut [f32]) -> Option<()> {
 /// Checks that `rows` is `(n, dim)` and returns every row normalised.
 ///
 /// # Errors
-/// [`Error::Invalid`] naming `argument` and the row that is zero, NaN or infinite.
+/// [`Error::Invalid`] naming `argument` and the row that is zero, NaN or infinite; [`Error::Interrupted`].
 pub(crate) fn normalised_rows(
     argument: &'static str,
     rows: &[f32],
@@ -43,6 +44,9 @@ pub(crate) fn normalised_rows(
         .zip(out.chunks_exact_mut(dim))
         .enumerate()
     {
+        if row % 256 == 0 {
+            interrupt::check()?;
+        }
         if normalise(x, out).is_none() {
             let what = if x.iter().any(|x| x.is_nan()) {
                 "contains NaN"

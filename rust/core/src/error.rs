@@ -39,6 +39,13 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// Another writer holds the store's directory.
+    Locked {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// The process of the writer, if it is known.
+        process: Option<u32>,
+    },
     /// The caller wanted it to stop.
     Interrupted,
     /// The operating system refused.
@@ -79,6 +86,17 @@ impl fmt::Display for Error {
                 "the store was filled by embedder {recorded:?}; {offered:?} would mix two spaces"
             ),
             Self::Format { section, message } => write!(f, "{section}: {message}"),
+            Self::Locked { path, process } => {
+                write!(f, "{}: open for writing ", path.display())?;
+                match process {
+                    Some(process) if *process == std::process::id() => {
+                        f.write_str("in this process already")?;
+                    }
+                    Some(process) => write!(f, "in process {process}")?,
+                    None => f.write_str("elsewhere")?,
+                }
+                f.write_str("; it can be opened read-only meanwhile")
+            }
             Self::Interrupted => f.write_str("interrupted"),
             Self::Io(error) => write!(f, "{error}"),
         }

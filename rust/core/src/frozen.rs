@@ -1,6 +1,7 @@
 //! Read-only views of one moment, and what ablations change in them.
 
 use crate::error::{Error, Result};
+use crate::persist::segment::Plug;
 use crate::store::Store;
 
 /// A store at one moment, which nothing can change any more.
@@ -92,6 +93,7 @@ impl Store {
             next_episode: self.next_episode,
             proposals: Vec::new(),
             history: None,
+            journal: Plug::default(),
         }
     }
 }

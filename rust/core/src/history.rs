@@ -1,5 +1,7 @@
 //! The archive: every operation that made the store, so that history can be replayed without a part.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -8,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::Provenance;
 use crate::observe::ObserveReport;
+use crate::persist::record::Record;
 use crate::replay::{Need, Order, ReplayRequest};
 use crate::store::Store;
 
@@ -66,7 +69,31 @@ pub(crate) struct Entry {
 
 impl Operation {
     /// Every array of the operation, in a fixed order: what a snapshot pools.
-    pub(crate) fn arrays(&mut self) -> Vec<&mut Vec<f32>> {
+    pub(crate) fn arrays(&self) -> Vec<&Vec<f32>> {
+        match self {
+            Self::Calibrate { steps, .. } => vec![steps],
+            Self::AddTerminal { key, .. } => vec![key],
+            Self::Observe(episode) | Self::Propose(episode) => {
+                vec![&episode.steps, &episode.drives]
+            }
+            Self::Insert { keys, drives, .. } => vec![keys, drives],
+            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The texts that it came with.
+    pub(crate) fn texts(&self) -> &[String] {
+        match self {
+            Self::Observe(episode) | Self::Propose(episode) => &episode.texts,
+            Self::Insert { texts, .. } => texts,
+            _ => &[],
+        }
+    }
+
+    /// [`Operation::arrays`], to be filled.
+    pub(crate) fn arrays_mut(&mut self) -> Vec<&mut Vec<f32>> {
         match self {
             Self::Calibrate { steps, .. } => vec![steps],
             Self::AddTerminal { key, .. } => vec![key],
@@ -103,7 +130,7 @@ impl Operation {
         }
     }
 
-    fn apply(self, store: &mut Store) -> Result<()> {
+    pub(crate) fn apply(self, store: &mut Store) -> Result<()> {
         match self {
             Self::Calibrate { steps, offsets } => {
                 let episodes = Episodes {
@@ -127,14 +154,14 @@ impl Operation {
             Self::Observe(episode) => {
                 store.observe_episode(&episode, &mut ObserveReport::default())?;
             }
-            Self::Propose(episode) => store.propose(episode),
+            Self::Propose(episode) => store.propose(episode)?,
             Self::Insert {
                 keys,
                 drives,
                 texts,
                 rows,
             } => {
-                store.insert_rows(keys, drives, texts, rows)?;
+                store.insert_rows(&keys, &drives, &texts, &rows)?;
             }
             Self::Replay {
                 budget,
@@ -171,13 +198,31 @@ impl Operation {
 }
 
 impl Store {
-    /// Records an operation before it changes anything, if episodes are kept.
-    pub(crate) fn record(&mut self, operation: impl FnOnce() -> Operation) {
+    /// Records an operation before it changes anything: in the journal, and in the archive if episodes are kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the journal cannot be written to: the operation must not be done then.
+    pub(crate) fn record(&mut self, operation: impl FnOnce() -> Operation) -> Result<()> {
+        if self.history.is_none() && self.journal.0.is_none() {
+            return Ok(());
+        }
+        let operation = operation();
+        let record = Record::Operation(Cow::Borrowed(&operation));
+        self.journal.append(&record)?;
         if let Some(history) = &mut self.history {
             history.push(Entry {
                 next_memory: self.next_memory,
-                operation: operation(),
+                operation,
             });
+        }
+        Ok(())
+    }
+
+    /// Takes the last record back, whose operation was given up.
+    pub(crate) fn unrecord(&mut self) {
+        self.journal.retract();
+        if let Some(history) = &mut self.history {
+            history.pop();
         }
     }
 
@@ -207,7 +252,7 @@ impl Store {
         if !proposed && !self.ordinals.contains_key(&id) {
             return Err(Error::unknown("episode", id));
         }
-        self.rewrite(|operation, _| match operation {
+        self.rewrite(&Record::VetoEpisode(id), |operation, _| match operation {
             Operation::Observe(episode) | Operation::Propose(episode) if episode.id == id => {
                 Rewrite::Drop
             }
@@ -246,45 +291,68 @@ impl Store {
             .filter(|p| p.origin >= 0)
             .map(|p| (ids[p.origin as usize], steps_of(p.origin)))
             .collect();
-        self.rewrite(|operation, insert| match operation {
-            Operation::Observe(episode) | Operation::Propose(episode) => {
-                match vetoed.iter().find(|(id, _)| *id == episode.id) {
-                    Some((_, steps)) => {
-                        let scalars = episode.drives.len() / episode.len().max(1);
-                        let kept = episode.without(steps, dim, scalars);
-                        Rewrite::Replace(match operation {
-                            Operation::Observe(_) => Operation::Observe(kept),
-                            _ => Operation::Propose(kept),
-                        })
+        self.rewrite(
+            &Record::VetoMemory(id),
+            |operation, insert| match operation {
+                Operation::Observe(episode) | Operation::Propose(episode) => {
+                    match vetoed.iter().find(|(id, _)| *id == episode.id) {
+                        Some((_, steps)) => {
+                            let scalars = episode.drives.len() / episode.len().max(1);
+                            let kept = episode.without(steps, dim, scalars);
+                            Rewrite::Replace(match operation {
+                                Operation::Observe(_) => Operation::Observe(kept),
+                                _ => Operation::Propose(kept),
+                            })
+                        }
+                        None => Rewrite::Keep,
                     }
-                    None => Rewrite::Keep,
                 }
-            }
-            Operation::Insert {
-                keys,
-                drives,
-                texts,
-                rows,
-            } => {
-                let gone = steps_of(-1 - insert);
-                if gone.is_empty() {
-                    return Rewrite::Keep;
+                Operation::Insert {
+                    keys,
+                    drives,
+                    texts,
+                    rows,
+                } => {
+                    let gone = steps_of(-1 - insert);
+                    if gone.is_empty() {
+                        return Rewrite::Keep;
+                    }
+                    let scalars = drives.len() / rows.len().max(1);
+                    let kept = |at: usize| !gone.contains(&rows[at]);
+                    Rewrite::Replace(Operation::Insert {
+                        keys: keep_rows(keys, dim, kept),
+                        drives: keep_rows(drives, scalars, kept),
+                        texts: keep_rows(texts, 1, kept),
+                        rows: keep_rows(rows, 1, kept),
+                    })
                 }
-                let scalars = drives.len() / rows.len().max(1);
-                let kept = |at: usize| !gone.contains(&rows[at]);
-                Rewrite::Replace(Operation::Insert {
-                    keys: keep_rows(keys, dim, kept),
-                    drives: keep_rows(drives, scalars, kept),
-                    texts: keep_rows(texts, 1, kept),
-                    rows: keep_rows(rows, 1, kept),
-                })
-            }
-            _ => Rewrite::Keep,
-        })
+                _ => Rewrite::Keep,
+            },
+        )
     }
 
     /// Replays history with some operations dropped or replaced, and becomes the result.
-    fn rewrite(&mut self, mut edit: impl FnMut(&Operation, i64) -> Rewrite) -> Result<()> {
+    fn rewrite(
+        &mut self,
+        record: &Record<'_>,
+        edit: impl FnMut(&Operation, i64) -> Rewrite,
+    ) -> Result<()> {
+        let mut rebuilt = self.rebuilt(edit)?;
+        self.journal.append(record)?;
+        rebuilt.journal = std::mem::take(&mut self.journal);
+        *self = rebuilt;
+        Ok(())
+    }
+
+    /// What the whole history makes: the store itself.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the store does not keep its episodes, [`Error::Format`] if they do not fit.
+    pub(crate) fn made_again(&self) -> Result<Self> {
+        self.rebuilt(|_, _| Rewrite::Keep)
+    }
+
+    fn rebuilt(&self, mut edit: impl FnMut(&Operation, i64) -> Rewrite) -> Result<Self> {
         let Some(history) = &self.history else {
             return Err(Error::State(
                 "veto replays history: it needs keep_episodes = true".into(),
@@ -314,12 +382,12 @@ impl Store {
             } else {
                 entry.next_memory
             });
+            operation.check(&rebuilt)?;
             operation.apply(&mut rebuilt)?;
         }
         rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);
         rebuilt.next_episode = self.next_episode;
-        *self = rebuilt;
-        Ok(())
+        Ok(rebuilt)
     }
 
     /// The configuration as given, before calibration.

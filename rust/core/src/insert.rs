@@ -3,15 +3,17 @@
 use crate::config::Equation;
 use crate::episodes::normalised_rows;
 use crate::error::{Error, Result};
-use crate::history::{Entry, Operation};
-use crate::memory::{Birth, Provenance};
+use crate::history::Operation;
+use crate::interrupt;
+use crate::memory::{Birth, Provenance, Slot};
 use crate::store::Store;
 
 impl Store {
     /// Appends memories as they are: no gate, no merging, no associations. Returns their ids.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for bad keys, drives or texts, or if the capacity would be exceeded.
+    /// [`Error::Invalid`] for bad keys, drives or texts, or if the capacity would be exceeded;
+    /// [`Error::Interrupted`] within [`crate::interruptible`]. All stays as it was then.
     pub fn insert(
         &mut self,
         keys: &[f32],
@@ -20,7 +22,9 @@ impl Store {
     ) -> Result<Vec<i64>> {
         let n = keys.len() / self.config.dim;
         let scalars = self.scalar_count();
-        let drives = drives.map_or_else(|| vec![f32::NAN; n * scalars], <[f32]>::to_vec);
+        let unobserved = if drives.is_none() { n * scalars } else { 0 };
+        let unobserved = vec![f32::NAN; unobserved];
+        let drives = drives.unwrap_or(&unobserved);
         if drives.len() != n * scalars {
             return Err(Error::invalid(
                 "drives",
@@ -30,8 +34,8 @@ impl Store {
                 ),
             ));
         }
-        self.check_drives(&drives)?;
-        let texts = texts.map_or_else(Vec::new, <[String]>::to_vec);
+        self.check_drives(drives)?;
+        let texts = texts.unwrap_or_default();
         if !texts.is_empty() && texts.len() != n {
             return Err(Error::invalid(
                 "texts",
@@ -46,21 +50,32 @@ impl Store {
                 format!("{n} more memories would exceed the capacity of {capacity}"),
             ));
         }
-        self.insert_rows(keys.to_vec(), drives, texts, (0..n as u32).collect())
+        let rows: Vec<u32> = (0..n as u32).collect();
+        self.insert_rows(keys, drives, texts, &rows)
     }
 
     /// [`Store::insert`] once drives and texts are checked; `rows` are the rows' original places.
     pub(crate) fn insert_rows(
         &mut self,
-        keys: Vec<f32>,
-        drives: Vec<f32>,
-        texts: Vec<String>,
-        rows: Vec<u32>,
+        keys: &[f32],
+        drives: &[f32],
+        texts: &[String],
+        rows: &[u32],
     ) -> Result<Vec<i64>> {
-        let units = normalised_rows("keys", &keys, self.config.dim)?;
+        let units = normalised_rows("keys", keys, self.config.dim)?;
         let scalars = self.scalar_count();
         let first = self.next_memory;
+        self.record(|| Operation::Insert {
+            keys: keys.to_vec(),
+            drives: drives.to_vec(),
+            texts: texts.to_vec(),
+            rows: rows.to_vec(),
+        })?;
         for (at, key) in units.chunks_exact(self.config.dim).enumerate() {
+            if interrupt::check().is_err() {
+                self.take_back(first);
+                return Err(Error::Interrupted);
+            }
             let (_, slot) = self.create(&Birth {
                 key,
                 terminal: false,
@@ -81,20 +96,20 @@ impl Store {
             self.memories.refresh_drives(slot, &self.channels);
             self.values.start(slot, self.memories.drives(slot));
         }
-        let ids = (first..self.next_memory).collect();
         self.inserts += 1;
-        if let Some(history) = &mut self.history {
-            history.push(Entry {
-                next_memory: first,
-                operation: Operation::Insert {
-                    keys,
-                    drives,
-                    texts,
-                    rows,
-                },
-            });
+        Ok((first..self.next_memory).collect())
+    }
+
+    /// Undoes an insertion that was given up: memories from `first` on were not there, nor was its record.
+    fn take_back(&mut self, first: i64) {
+        let order = self.memories.in_order();
+        let since = order.partition_point(|&slot| self.memories.id(slot) < first);
+        let added: Vec<Slot> = order[since..].iter().rev().copied().collect();
+        for slot in added {
+            self.forget(slot);
         }
-        Ok(ids)
+        self.next_memory = first;
+        self.unrecord();
     }
 
     /// Any finite drive for `return`, none below 0 for `stopping`; NaN is "not observed".

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::channel::{Channels, Kind};
 use crate::episodes::normalise;
+use crate::nbytes::reserved;
 use crate::search::codes::Codes;
 use crate::search::uses_codes;
 use crate::simd;
@@ -105,6 +106,27 @@ impl Memories {
 
     pub(crate) fn len(&self) -> usize {
         self.order.len()
+    }
+
+    /// Bytes held.
+    pub(crate) fn nbytes(&self) -> usize {
+        let texts: usize = self.texts.iter().flatten().map(|text| text.len()).sum();
+        reserved(&self.ids)
+            + reserved(&self.keys)
+            + reserved(&self.terminal)
+            + reserved(&self.merged)
+            + reserved(&self.written)
+            + reserved(&self.texts)
+            + texts
+            + reserved(&self.provenance)
+            + self.provenance.iter().map(reserved).sum::<usize>()
+            + reserved(&self.drive_sums)
+            + reserved(&self.drive_counts)
+            + reserved(&self.drives)
+            + reserved(&self.order)
+            + reserved(&self.terminals)
+            + self.by_id.capacity() * (size_of::<(i64, Slot)>() + 1)
+            + self.codes.as_ref().map_or(0, Codes::nbytes)
     }
 
     /// Slots in use or free.

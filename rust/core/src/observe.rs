@@ -102,7 +102,7 @@ impl Store {
     /// Nothing else may have written to the store since [`Store::check`].
     ///
     /// # Errors
-    /// [`Error::Io`] if threads cannot be started.
+    /// [`Error::Io`] if the journal of its directory cannot be written to: nothing is written then.
     pub fn observe_next(
         &mut self,
         pending: &mut Pending,
@@ -117,7 +117,7 @@ impl Store {
             report
                 .outcomes
                 .extend(vec![Outcome::Proposed; episode.len()]);
-            self.propose(episode);
+            self.propose(episode)?;
         } else {
             self.observe_episode(&episode, report)?;
         }
@@ -193,6 +193,12 @@ impl Store {
 
     fn episode_ids(&self, given: Option<&[i64]>, episodes: usize) -> Result<Vec<i64>> {
         let Some(given) = given else {
+            if self.next_episode.checked_add(episodes as i64).is_none() {
+                return Err(Error::invalid(
+                    "episode_ids",
+                    "no fresh ones are left: give them",
+                ));
+            }
             return Ok((0..episodes as i64)
                 .map(|e| self.next_episode + e)
                 .collect());
@@ -220,10 +226,11 @@ impl Store {
         Ok(given.to_vec())
     }
 
-    pub(crate) fn propose(&mut self, episode: Episode) {
+    pub(crate) fn propose(&mut self, episode: Episode) -> Result<()> {
+        self.record(|| Operation::Propose(episode.clone()))?;
         self.next_episode = self.next_episode.max(episode.id + 1);
-        self.record(|| Operation::Propose(episode.clone()));
         self.proposals.push(episode);
+        Ok(())
     }
 
     /// The four phases of writing one episode, which has been checked.
@@ -232,7 +239,7 @@ impl Store {
         episode: &Episode,
         report: &mut ObserveReport,
     ) -> Result<()> {
-        self.record(|| Operation::Observe(episode.clone()));
+        self.record(|| Operation::Observe(episode.clone()))?;
         self.write_episode(episode, report)?;
         self.next_episode = self.next_episode.max(episode.id + 1);
         self.ordinals.insert(episode.id, self.clock);

@@ -76,8 +76,7 @@ pub(crate) fn worth_waking(threads: Option<usize>, work: usize) -> Option<usize>
 /// `f(0) … f(n − 1)` in order, computed on `threads` threads (the default number if `None`).
 ///
 /// # Errors
-/// [`Error::Invalid`] for a bad number of threads, [`Error::Io`] if threads cannot be started,
-/// [`Error::Interrupted`] if the caller had enough ([`crate::interruptible`]).
+/// [`Error::Invalid`] for a bad number of threads, [`Error::Interrupted`] if the caller had enough ([`crate::interruptible`]).
 pub(crate) fn map<T: Send>(
     n: usize,
     threads: Option<usize>,
@@ -87,10 +86,11 @@ pub(crate) fn map<T: Send>(
         check(threads)?;
     }
     let threads = threads.unwrap_or_else(num_threads).min(n.max(1));
-    if threads == 1 {
+    let pool = (threads > 1).then(|| pool(threads));
+    // Where the system gives no threads, this one does it all: a write must not fail halfway for that.
+    let Some(Ok(pool)) = pool else {
         return (0..n).map(|i| interrupt::check().map(|()| f(i))).collect();
-    }
-    let pool = pool(threads)?;
+    };
     if !interrupt::possible() {
         return Ok(pool.install(|| (0..n).into_par_iter().map(f).collect()));
     }

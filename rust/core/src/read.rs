@@ -6,6 +6,7 @@ use crate::episodes::{Batch, Episodes, normalised_rows};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory::Memories;
+use crate::nbytes::afford;
 use crate::predict::EdgeRange;
 use crate::recall::{self, Path, RecallRequest};
 use crate::replay::values::Values;
@@ -99,6 +100,8 @@ impl Store {
                 format!("{k} is not in [1, {}]", 1 << 20),
             ));
         }
+        // An id, a cosine, and room to sort them.
+        afford("k", (queries.len() / self.config.dim).saturating_mul(k), 24)?;
         let queries = normalised_rows("queries", queries, self.config.dim)?;
         let (found, report) = search::search(&self.memories, &queries, k, threads)?;
         let mut ids = Vec::with_capacity(found.len() * k);

@@ -6,6 +6,7 @@ use crate::activation::Activation;
 use crate::episodes::normalise;
 use crate::error::{Error, Result};
 use crate::memory::Slot;
+use crate::nbytes::afford;
 use crate::parallel;
 use crate::replay::backup::Model;
 use crate::score::worth::checked_weights;
@@ -62,6 +63,12 @@ pub(crate) fn recall(
     if request.beams == 0 {
         return Err(Error::invalid("beams", "0 is not in [1, …]"));
     }
+    let longest = request.depth.min(store.len());
+    afford(
+        "beams",
+        request.beams.saturating_mul(longest),
+        size_of::<Slot>(),
+    )?;
     let weights = checked_weights(store, request.weights)?;
     let mut queries = queries;
     for _ in 0..request.cleanup {

@@ -12,7 +12,8 @@ impl Store {
     /// Measures τ, the redundancy range and the sample on base episodes (`docs/model.md`, Activation).
     ///
     /// # Errors
-    /// [`Error::State`] if the store holds a memory already, [`Error::Invalid`] for bad or no steps.
+    /// [`Error::State`] if the store holds a memory already, [`Error::Invalid`] for bad or no steps,
+    /// [`Error::Interrupted`] within [`crate::interruptible`]: nothing is set then.
     pub fn calibrate(&mut self, episodes: &Episodes<'_>) -> Result<Calibration> {
         if !self.is_empty() {
             return Err(Error::State(
@@ -26,12 +27,16 @@ impl Store {
                 "calibration needs two steps or more",
             ));
         }
+        let sample = calibrate::sample(&batch, self.config.dim);
+        let mut config = self.config.clone();
+        let set = calibrate::calibrate(&mut config, &batch, &sample)?;
         self.record(|| Operation::Calibrate {
             steps: episodes.steps.to_vec(),
             offsets: episodes.offsets.to_vec(),
-        });
-        self.sample = calibrate::sample(&batch, self.config.dim);
-        Ok(calibrate::calibrate(&mut self.config, &batch, &self.sample))
+        })?;
+        self.sample = sample;
+        self.config = config;
+        Ok(set)
     }
 
     /// Adds an embedding channel and the terminal memory that holds its key. Returns its column.
@@ -60,7 +65,7 @@ impl Store {
             key: key.to_vec(),
             low,
             high,
-        });
+        })?;
         let (id, _) = self.create(&Birth {
             key: &unit,
             terminal: true,
@@ -87,7 +92,7 @@ impl Store {
             name: name.to_owned(),
             low,
             high,
-        });
+        })?;
         for proposal in &mut self.proposals {
             let (steps, scalars) = (proposal.len(), self.channels.scalars());
             if scalars == 0 {
@@ -119,7 +124,7 @@ impl Store {
         let q = self.channels.position(name)?;
         self.record(|| Operation::RemoveChannel {
             name: name.to_owned(),
-        });
+        })?;
         let scalar = self.channels.scalar_column(q);
         if let Some(scalar) = scalar {
             let scalars = self.channels.scalars();

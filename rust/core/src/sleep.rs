@@ -37,7 +37,7 @@ impl Store {
         interrupt: Interrupt<'_>,
     ) -> Result<ReplayReport> {
         let mut dream = self.dream(request, interrupt)?;
-        Ok(self.wake(&mut dream))
+        self.wake(&mut dream)
     }
 
     /// The long part of [`Store::replay`], beside readers.
@@ -73,17 +73,21 @@ impl Store {
     /// Nothing else may have written to the store since [`Store::dream`].
     /// What the store was before is left in the dream: letting go of much memory takes its time, which
     /// readers need not wait for.
-    pub fn wake(&mut self, dream: &mut Dream) -> ReplayReport {
-        self.record(|| dream.operation.clone());
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a journal cannot be written to: nothing is taken over then.
+    pub fn wake(&mut self, dream: &mut Dream) -> Result<ReplayReport> {
+        self.record(|| dream.operation.clone())?;
         match &mut dream.change {
             Change::None => {}
             Change::Values(values) => std::mem::swap(&mut self.values, values),
             Change::Whole(store) => {
                 store.history = self.history.take();
+                store.journal = std::mem::take(&mut self.journal);
                 std::mem::swap(self, store);
             }
         }
-        dream.report.clone()
+        Ok(dream.report.clone())
     }
 
     fn consolidate(

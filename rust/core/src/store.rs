@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, hebbian};
 use crate::history::Entry;
 use crate::memory::{Birth, Memories, Slot};
+use crate::persist::record::Record;
+use crate::persist::segment::Plug;
 use crate::predict::EdgeStatistics;
 use crate::replay::backup::Model;
 use crate::replay::values::Values;
@@ -43,6 +45,8 @@ pub struct Store {
     pub(crate) next_episode: i64,
     pub(crate) proposals: Vec<Episode>,
     pub(crate) history: Option<Vec<Entry>>,
+    /// Where what is being done is recorded, while it is, if the store lives in a directory.
+    pub(crate) journal: Plug,
 }
 
 impl Store {
@@ -69,6 +73,7 @@ impl Store {
             next_episode: 0,
             proposals: Vec::new(),
             history: config.keep_episodes.then(Vec::new),
+            journal: Plug::default(),
             config,
         })
     }
@@ -134,7 +139,10 @@ impl Store {
                 recorded: recorded.clone(),
                 offered: fingerprint.to_owned(),
             }),
-            _ => {
+            Some(_) => Ok(()),
+            None => {
+                self.journal
+                    .append(&Record::BindEmbedder(fingerprint.into()))?;
                 self.embedder = Some(fingerprint.to_owned());
                 Ok(())
             }

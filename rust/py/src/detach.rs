@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use sharpwave_core::Error;
 
 use crate::errors::Failure;
 
@@ -62,11 +63,29 @@ impl Signals {
         self: &Rc<Self>,
         work: impl FnOnce() -> sharpwave_core::Result<T>,
     ) -> Result<T, Failure> {
+        Ok(self.to_be_worded(work)??)
+    }
+
+    /// [`Signals::interruptible`], whose errors are the caller's to word.
+    pub fn to_be_worded<T>(
+        self: &Rc<Self>,
+        work: impl FnOnce() -> sharpwave_core::Result<T>,
+    ) -> Result<sharpwave_core::Result<T>, Failure> {
         let signals = Rc::clone(self);
-        Ok(sharpwave_core::interruptible(
-            move || signals.pending(),
-            work,
-        )?)
+        match sharpwave_core::interruptible(move || signals.pending(), work) {
+            Err(Error::Interrupted) => Err(Error::Interrupted.into()),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// [`Signals::interruptible`], for work that knows [`Failure`]s.
+    pub fn interruptible_too<T>(
+        self: &Rc<Self>,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let signals = Rc::clone(self);
+        let done = sharpwave_core::interruptible(move || signals.pending(), || Ok(work()));
+        done?
     }
 
     /// Whether a signal handler raised, so that work should stop soon, in a good state.

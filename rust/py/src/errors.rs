@@ -3,9 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use pyo3::exceptions::{PyKeyError, PyKeyboardInterrupt, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{
+    PyBlockingIOError, PyKeyError, PyKeyboardInterrupt, PyOSError, PyRuntimeError, PyValueError,
+};
 use pyo3::prelude::*;
 use sharpwave_core::Error;
+
+/// "Try again later", as Linux numbers it.
+const EAGAIN: i32 = 11;
 
 pyo3::create_exception!(
     sharpwave,
@@ -26,6 +31,10 @@ pub enum Failure {
     Core(Error),
     /// The store was closed.
     Closed,
+    /// It was opened to be read only.
+    ReadOnly,
+    /// A write panicked, so there is no store any more.
+    Poisoned,
     /// Another thread held the store when this process was forked from its parent.
     Forked,
     /// A signal handler raised, usually `KeyboardInterrupt`.
@@ -45,12 +54,16 @@ impl From<Failure> for PyErr {
         match failure {
             Failure::Core(error) => to_python(error),
             Failure::Closed => PyValueError::new_err("store is closed"),
+            Failure::ReadOnly => PyValueError::new_err("store was opened read-only"),
+            Failure::Poisoned => PyRuntimeError::new_err(
+                "an internal error broke this store off in the middle of a write: open or load it again",
+            ),
             Failure::Forked => PyRuntimeError::new_err(
                 "another thread was working on this store when the process was forked: load or unpickle it in the child",
             ),
             Failure::Interrupted(error) => error,
             Failure::Panic(message) => {
-                PyRuntimeError::new_err(format!("internal error: {message}"))
+                PyRuntimeError::new_err(format!("internal error, a bug in sharpwave: {message}"))
             }
         }
     }
@@ -63,6 +76,14 @@ pub fn to_python(error: Error) -> PyErr {
         Error::Embedder { .. } => EmbedderError::new_err(error.to_string()),
         Error::Format { .. } => FormatError::new_err(error.to_string()),
         Error::Io(error) => os_error(error, None),
+        Error::Locked { ref path, .. } => {
+            let path = path.display().to_string();
+            let message = error.to_string();
+            let reason = message
+                .strip_prefix(&format!("{path}: "))
+                .unwrap_or(&message);
+            PyBlockingIOError::new_err((EAGAIN, reason.to_owned(), path))
+        }
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         _ => PyValueError::new_err(error.to_string()),
     }

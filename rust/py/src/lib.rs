@@ -23,9 +23,14 @@ use pyo3::prelude::*;
 /// The compiled core: flat arrays in, flat arrays out. `sharpwave.ValueStore` is the face of it.
 #[pymodule]
 mod _core {
+    use std::path::PathBuf;
+
     use pyo3::prelude::*;
     use pyo3::types::PyDict;
     use sharpwave_core as core;
+
+    use crate::detach::Detach;
+    use crate::errors::with_path;
 
     #[pymodule_export]
     use crate::errors::{EmbedderError, FormatError};
@@ -42,6 +47,23 @@ mod _core {
     #[pyfunction]
     fn check_config(config: &str) -> PyResult<String> {
         crate::convert::config_json(&crate::convert::config(config)?)
+    }
+
+    /// Save what is intact in a damaged directory; the fields of `sharpwave.Repair` by name.
+    #[pyfunction]
+    fn repair(py: Python<'_>, directory: PathBuf) -> PyResult<Bound<'_, PyDict>> {
+        let done = py.without_gil(|signals| signals.to_be_worded(|| core::repair(&directory)))?;
+        let done = done.map_err(|error| with_path(error, &directory))?;
+        let report = PyDict::new(py);
+        report.set_item("complete", done.is_complete())?;
+        report.set_item("rebuilt", done.rebuilt)?;
+        report.set_item("archive_lost", done.archive_lost)?;
+        report.set_item("proposals_lost", done.proposals_lost)?;
+        report.set_item("operations", done.operations)?;
+        report.set_item("damaged", done.damaged)?;
+        report.set_item("refused", done.refused)?;
+        report.set_item("cut", done.cut)?;
+        Ok(report)
     }
 
     /// How many threads a call uses unless it says otherwise.

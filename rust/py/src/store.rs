@@ -11,13 +11,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use sharpwave_core as core;
 use sharpwave_core::{
-    Drives, Episodes, Need, Observation, ObserveReport, Order, Outcome, ReplayRequest, Stopped,
+    Drives, Durability, Episodes, Journal, Need, Observation, ObserveReport, Order, Outcome,
+    ReplayRequest, Stopped,
 };
 
 use crate::convert::{borrowed, borrowed_if, config, config_json, vector};
 use crate::detach::{Detach, Signals};
 use crate::errors::{Failure, to_python, with_path};
-use crate::handle::Writer;
+use crate::handle::{Handle, Writer};
 use crate::view::View;
 
 /// A live store: many readers, one writer at a time.
@@ -33,12 +34,19 @@ impl Store {
 /// Becomes the writer, without the GIL.
 fn writing<T: Send>(
     store: &Bound<'_, Store>,
-    work: impl FnOnce(&Writer<'_>, &Rc<Signals>) -> Result<T, Failure> + Send,
+    work: impl FnOnce(&mut Writer<'_>, &Rc<Signals>) -> Result<T, Failure> + Send,
 ) -> PyResult<T> {
     let handle = store.as_super().get().handle();
-    store
-        .py()
-        .without_gil(|signals| work(&handle.writer()?, signals))
+    store.py().without_gil(|signals| {
+        handle.writing(|writer| {
+            let done = work(writer, signals)?;
+            match signals.interruptible_too(|| writer.compact(true)) {
+                // What was done is in the journal: the snapshot can wait.
+                Err(Failure::Core(core::Error::Io(_))) => Ok(done),
+                compacted => compacted.map(|()| done),
+            }
+        })
+    })
 }
 
 /// Changes the store in one go, without the GIL.
@@ -61,16 +69,56 @@ impl Store {
     /// From a snapshot file.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, Self>> {
-        let outcome = py.without_gil(|_| Ok(core::Store::load(&path)))?;
+        let outcome =
+            py.without_gil(|signals| signals.to_be_worded(|| core::Store::load(&path)))?;
         let store = outcome.map_err(|error| with_path(error, &path))?;
         Bound::new(py, Self::around(store))
+    }
+
+    /// From a directory; what was found there: operations done again, bytes cut off, and where.
+    #[staticmethod]
+    fn open<'py>(
+        py: Python<'py>,
+        directory: PathBuf,
+        config: Option<&str>,
+        durability: &str,
+        readonly: bool,
+    ) -> PyResult<(Bound<'py, Self>, (u64, u64, Option<u64>))> {
+        let config = config.map(self::config).transpose()?;
+        let durability = match durability {
+            "process" => Durability::Process,
+            "power" => Durability::Power,
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "durability: {durability:?} is not one of process, power"
+                )));
+            }
+        };
+        let opened = py.without_gil(|signals| {
+            signals.to_be_worded(|| {
+                if readonly {
+                    Journal::read(&directory).map(|(store, found)| (store, None, found))
+                } else {
+                    Journal::open(&directory, config.as_ref(), durability)
+                        .map(|(store, journal, found)| (store, Some(journal), found))
+                }
+            })
+        })?;
+        let (store, journal, found) = opened.map_err(|error| with_path(error, &directory))?;
+        let handle = Handle::opened(store, journal);
+        let store = PyClassInitializer::from(View::on(handle)).add_subclass(Self);
+        Ok((
+            Bound::new(py, store)?,
+            (found.operations, found.cut, found.cut_at),
+        ))
     }
 
     /// From the bytes of a snapshot.
     #[staticmethod]
     fn from_bytes<'py>(snapshot: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, Self>> {
         let (py, bytes) = (snapshot.py(), snapshot.as_bytes());
-        let store = py.without_gil(|_| Ok(core::Store::from_bytes(bytes)?))?;
+        let store =
+            py.without_gil(|signals| signals.interruptible(|| core::Store::from_bytes(bytes)))?;
         Bound::new(py, Self::around(store))
     }
 
@@ -93,7 +141,9 @@ impl Store {
             steps: borrowed("steps", &steps)?,
             offsets: borrowed("offsets", &offsets)?,
         };
-        let set = write(slf, |store| store.calibrate(&episodes))?;
+        let set = writing(slf, |writer, signals| {
+            writer.write(|store| signals.interruptible(|| store.calibrate(&episodes)))
+        })?;
         let report = PyDict::new(slf.py());
         report.set_item("tau", set.tau)?;
         report.set_item("d_lo", set.d_lo)?;
@@ -188,7 +238,11 @@ impl Store {
         let texts = texts.map(plain);
         let keys = borrowed("keys", &keys)?;
         let drives = borrowed_if("drives", drives.as_ref())?;
-        let ids = write(slf, |store| store.insert(keys, drives, texts.as_deref()))?;
+        let ids = writing(slf, |writer, signals| {
+            writer.write(|store| {
+                signals.interruptible(|| store.insert(keys, drives, texts.as_deref()))
+            })
+        })?;
         Ok(vector(slf.py(), ids))
     }
 
@@ -218,7 +272,7 @@ impl Store {
         let did = writing(slf, |writer, signals| {
             let mut dream =
                 writer.read(|store| Ok(store.dream(&request, &|| signals.pending())?))?;
-            writer.write(|store| Ok(store.wake(&mut dream)))
+            writer.write(|store| Ok(store.wake(&mut dream)?))
         })?;
         let report = PyDict::new(slf.py());
         report.set_item("backups", did.backups)?;
@@ -250,24 +304,39 @@ impl Store {
         write(slf, |store| store.bind_embedder(fingerprint))
     }
 
-    /// How often it was written to since it was made.
-    fn writes(slf: &Bound<'_, Self>) -> u64 {
-        slf.as_super().get().handle().writes()
+    /// Take over the content of another, in the directory too.
+    #[pyo3(name = "become")]
+    fn become_other(slf: &Bound<'_, Self>, other: &Bound<'_, Self>) -> PyResult<()> {
+        let other = other.as_super().get().handle();
+        let store = slf.py().without_gil(|_| other.freeze())?;
+        writing(slf, |writer, _| writer.become_other(store))
     }
 
-    /// Let go of the data, after a snapshot to `path` if it was written to since `writes` counted so many.
-    fn close(slf: &Bound<'_, Self>, path: Option<PathBuf>, writes: u64) -> PyResult<()> {
-        let outcome = writing(slf, |writer, _| {
-            if let Some(path) = &path
-                && writer.writes() != writes
-                && let Err(error) = writer.read(|store| Ok(store.save(path)))?
-            {
-                return Ok(Err(error));
-            }
-            writer.close();
-            Ok(Ok(()))
-        })?;
-        outcome.map_err(|error| with_path(error, &path.unwrap_or_default()))
+    /// A new snapshot in its directory, if there is anything new.
+    fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let handle = slf.as_super().get().handle();
+        slf.py().without_gil(|signals| {
+            handle.writing(|writer| signals.interruptible_too(|| writer.compact(false)))
+        })
+    }
+
+    /// Let go of the data, after a snapshot in its directory if there is anything new.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let handle = slf.as_super().get().handle();
+        slf.py().without_gil(|_| handle.close())
+    }
+
+    /// Panic in the middle of a write, as a bug would: for tests.
+    fn _panic(slf: &Bound<'_, Self>) -> PyResult<()> {
+        write(slf, |store| {
+            store.add_channel("half a write", 0.0, 1.0)?;
+            panic!("asked to")
+        })
+    }
+
+    /// Whether it can only be read.
+    fn readonly(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().handle().is_readonly()
     }
 
     /// Whether it was let go of.

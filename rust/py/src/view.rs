@@ -32,6 +32,12 @@ impl View {
         }
     }
 
+    pub fn on(handle: Handle) -> Self {
+        Self {
+            handle: Arc::new(handle),
+        }
+    }
+
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -58,6 +64,11 @@ impl View {
 impl View {
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
         self.read(py, Store::len)
+    }
+
+    /// Bytes of memory held.
+    fn nbytes(&self, py: Python<'_>) -> PyResult<usize> {
+        self.read(py, Store::nbytes)
     }
 
     /// The length d of a step's embedding.
@@ -191,7 +202,7 @@ impl View {
 
     /// Of the whole state.
     fn digest(&self, py: Python<'_>) -> PyResult<String> {
-        self.read(py, Store::digest)
+        self.ask(py, Store::checked_digest)
     }
 
     /// A snapshot.
@@ -202,7 +213,10 @@ impl View {
 
     /// A snapshot, written beside and renamed.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        let outcome = self.read(py, |store| store.save(&path))?;
+        let outcome = py.without_gil(|signals| {
+            self.handle
+                .read(|store| signals.to_be_worded(|| store.save(&path)))
+        })?;
         outcome.map_err(|error| with_path(error, &path))
     }
 

@@ -6,13 +6,25 @@
 use sha2::{Digest, Sha256};
 
 use crate::channel::Kind;
-use crate::persist::sections::{Role, visit};
+use crate::error::Result;
+use crate::persist::sections::{Role, sections};
 use crate::store::Store;
 
 impl Store {
     /// SHA-256 of the logical state, in hex.
+    ///
+    /// # Panics
+    /// Within [`crate::interruptible`]: there, [`Store::checked_digest`] gives up when it is asked to.
     #[must_use]
     pub fn digest(&self) -> String {
+        self.checked_digest().expect("nobody may interrupt it")
+    }
+
+    /// [`Store::digest`], within [`crate::interruptible`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`] if it gave up.
+    pub fn checked_digest(&self) -> Result<String> {
         let mut hash = Sha256::new();
         let mut text = |name: &str, value: &str| {
             hash.update((name.len() as u64).to_le_bytes());
@@ -38,17 +50,21 @@ impl Store {
             text("texts", &proposal.texts.join("\0"));
             text("positions", &format!("{:?}", proposal.positions));
         }
-        visit(self, |role, section| {
-            if role == Role::State {
-                hash.update((section.name.len() as u64).to_le_bytes());
-                hash.update(section.name);
-                for length in &section.shape {
-                    hash.update((*length as u64).to_le_bytes());
-                }
-                hash.update(&section.bytes);
+        for (role, section) in sections(self) {
+            if role == Role::Names {
+                continue;
             }
-        });
-        hex(&hash.finalize())
+            hash.update((section.name.len() as u64).to_le_bytes());
+            hash.update(section.name);
+            for length in &section.shape {
+                hash.update((*length as u64).to_le_bytes());
+            }
+            section.pour(&mut |piece| {
+                hash.update(piece);
+                Ok(())
+            })?;
+        }
+        Ok(hex(&hash.finalize()))
     }
 }
 

@@ -1,6 +1,13 @@
-//! The store as bytes: snapshots, and the digest that proves two states equal.
+//! The store as bytes: snapshots, the digest that proves two states equal, and the journal of a directory.
 
+mod check;
 pub(crate) mod digest;
+pub(crate) mod directory;
+mod frame;
+mod lock;
+pub(crate) mod record;
+pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod sections;
+pub(crate) mod segment;
 pub(crate) mod snapshot;

@@ -5,19 +5,22 @@ use std::collections::BTreeMap;
 use safetensors::tensor::TensorView;
 
 use crate::channel::{Channel, Kind};
-use crate::episodes::Episode;
 use crate::error::{Error, Result};
 use crate::graph::{Edge, Graph};
-use crate::history::Operation;
+use crate::interrupt;
 use crate::memory::{Birth, Provenance, Slot};
+use crate::persist::check::check_episodes;
 use crate::persist::sections::Element;
 use crate::persist::snapshot::{State, dtype};
 use crate::predict::EdgeStatistics;
 use crate::store::Store;
 
+/// What no counter reaches by counting, so that none overflows.
+const COUNTER: i64 = 1 << 53;
+
 /// Reads sections by name, checking type and shape.
 pub(crate) struct Reader<'a> {
-    pub(crate) tensors: BTreeMap<String, TensorView<'a>>,
+    tensors: &'a BTreeMap<String, TensorView<'a>>,
 }
 
 macro_rules! reads {
@@ -30,7 +33,11 @@ macro_rules! reads {
     };
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(crate) fn of(tensors: &'a BTreeMap<String, TensorView<'a>>) -> Self {
+        Self { tensors }
+    }
+
     reads!(f32s, f32, F32);
     reads!(f64s, f64, F64);
     reads!(u32s, u32, U32);
@@ -78,16 +85,36 @@ impl Reader<'_> {
             .collect()
     }
 
-    pub(crate) fn store(&self, mut state: State) -> Result<Store> {
+    /// The archive's numbers, to be given to [`State::unpool`].
+    pub(crate) fn archive(&self) -> Result<Vec<f32>> {
+        self.f32s("archive", &[self.rows("archive")?])
+    }
+
+    pub(crate) fn store(&self, state: State) -> Result<Store> {
         for config in [&state.config, &state.given] {
             config
                 .validate()
                 .map_err(|error| Error::format("config", error.to_string()))?;
         }
+        let counters = [state.next_memory, state.inserts as i64, state.clock as i64];
+        if !counters.iter().all(|n| (0..=COUNTER).contains(n)) || state.next_episode < 0 {
+            return Err(Error::format("state", "a counter is out of range"));
+        }
+        if state.config.dim != state.given.dim {
+            return Err(Error::format("config", "it is of two dimensions"));
+        }
+        let entries = state.history.iter().flatten();
+        if !entries
+            .map(|entry| entry.next_memory)
+            .all(|id| (0..=state.next_memory).contains(&id))
+        {
+            return Err(Error::format(
+                "state",
+                "an id in the history is out of range",
+            ));
+        }
         let d = state.config.dim;
         let n = self.rows("ids")?;
-        let pool = self.f32s("archive", &[self.rows("archive")?])?;
-        state.unpool(&pool)?;
         let mut store = Store::new(state.given.clone())?;
         store.config = state.config;
         store.embedder = state.embedder;
@@ -105,6 +132,15 @@ impl Reader<'_> {
             followed: self.u64s("edges_followed", &[self.rows("edges_followed")?])?,
             unrelated: self.u64s("edges_unrelated", &[self.rows("edges_unrelated")?])?,
         };
+        let counted = |histogram: &[u64]| {
+            histogram
+                .iter()
+                .try_fold(0u64, |sum, &n| sum.checked_add(n))
+                .is_some_and(|sum| sum <= COUNTER as u64)
+        };
+        if !(counted(&store.edges.followed) && counted(&store.edges.unrelated)) {
+            return Err(Error::format("edges_followed", "a count is out of range"));
+        }
         if !store.edges.is_sound() {
             return Err(Error::format(
                 "edges_followed",
@@ -141,6 +177,9 @@ impl Reader<'_> {
         let keys = finite("keys", self.f32s("keys", &[n, d])?)?;
         let values = finite("values", self.f32s("values", &[n, q])?)?;
         let merged = self.u64s("merged", &[n])?;
+        if merged.iter().any(|&m| m > COUNTER as u64) {
+            return Err(Error::format("merged", "a count is out of range"));
+        }
         let written = self.u64s("written", &[n])?;
         if written.iter().any(|&at| at > store.clock) {
             return Err(Error::format("written", "lies after the clock"));
@@ -150,6 +189,7 @@ impl Reader<'_> {
         let texts = self.texts(n)?;
         let provenance = self.provenance(n, store)?;
         for rank in 0..n {
+            interrupt::check()?;
             let birth = Birth {
                 key: &keys[rank * d..(rank + 1) * d],
                 terminal: terminal[rank],
@@ -310,52 +350,6 @@ fn restore_channels(store: &mut Store, channels: &[Channel], terminal: &[bool]) 
     }
     if terminals != terminal.iter().filter(|&&t| t).count() {
         return Err(Error::format("terminal", "a terminal has no channel"));
-    }
-    Ok(())
-}
-
-/// Proposals and archived episodes must fit the dimension and the scalar channels.
-fn check_episodes(store: &Store, proposals: &[Episode]) -> Result<()> {
-    let (d, scalars) = (store.config.dim, store.scalar_count());
-    let fits = |episode: &Episode| {
-        episode.steps.len() == episode.len() * d
-            && (episode.texts.is_empty() || episode.texts.len() == episode.len())
-            && episode.steps.iter().all(|x| x.is_finite())
-            && episode.positions.windows(2).all(|pair| pair[0] < pair[1])
-    };
-    let rows = |n: usize, numbers: usize| numbers.checked_rem(n).unwrap_or(numbers) == 0;
-    let archived = |operation: &Operation| match operation {
-        Operation::Calibrate { steps, .. } => steps.len() % d == 0,
-        Operation::AddTerminal { key, .. } => key.len() == d,
-        Operation::Observe(episode) | Operation::Propose(episode) => {
-            fits(episode) && rows(episode.len(), episode.drives.len())
-        }
-        Operation::Insert {
-            keys,
-            drives,
-            texts,
-            rows: places,
-        } => {
-            keys.len() == places.len() * d
-                && rows(places.len(), drives.len())
-                && (texts.is_empty() || texts.len() == places.len())
-        }
-        _ => true,
-    };
-    let proposed =
-        |episode: &Episode| fits(episode) && episode.drives.len() == episode.len() * scalars;
-    if !proposals.iter().all(proposed) {
-        return Err(Error::format(
-            "proposals",
-            "an episode does not fit the store",
-        ));
-    }
-    let history = store.history.iter().flatten();
-    if !history.map(|entry| &entry.operation).all(archived) {
-        return Err(Error::format(
-            "archive",
-            "an operation does not fit the store",
-        ));
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
-//! Snapshots: the whole store as one safetensors file that anyone can read.
+//! Snapshots: the whole store as one safetensors file that anyone can read. `docs/format.md` has its bytes.
 //!
 //! The arrays are tensors; what is not an array is JSON in the metadata, under `state`; the archive's
-//! arrays are pooled in `archive`. `checksum` covers the state, the archive's JSON and every tensor.
+//! arrays are pooled in `archive`. `checksum` covers the state and every tensor.
 //! A file is untrusted input: every length, id and number is checked before it is used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -18,16 +18,18 @@ use crate::config::Config;
 use crate::episodes::Episode;
 use crate::error::{Error, Result};
 use crate::history::Entry;
+use crate::interrupt;
 use crate::persist::digest::hex;
+use crate::persist::directory::{Journal, SNAPSHOT};
 use crate::persist::restore::Reader;
-use crate::persist::sections::{Element, Section, visit};
+use crate::persist::sections::{Element, Section, archive, arrays, sections};
 use crate::store::Store;
 
 const FORMAT: &str = "sharpwave-snapshot";
 const VERSION: &str = "1";
 
-/// What is not an array.
-#[derive(Serialize, Deserialize)]
+/// What is not an array, to be read.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct State {
     pub(crate) config: Config,
@@ -42,43 +44,194 @@ pub(crate) struct State {
     pub(crate) history: Option<Vec<Entry>>,
     /// Lengths of the pooled arrays: proposals first, then history.
     pub(crate) pooled: Vec<usize>,
+    /// The number of the journal that goes on from here, in a store's directory.
+    #[serde(default)]
+    pub(crate) journal: Option<u64>,
+}
+
+/// [`State`], to be written.
+#[derive(Serialize)]
+struct StateOf<'a> {
+    config: &'a Config,
+    given: &'a Config,
+    embedder: Option<&'a str>,
+    channels: &'a [Channel],
+    clock: u64,
+    inserts: u64,
+    next_memory: i64,
+    next_episode: i64,
+    proposals: &'a [Episode],
+    history: Option<&'a [Entry]>,
+    pooled: Vec<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<u64>,
+}
+
+/// A tensor in the header.
+#[derive(Serialize)]
+struct Place<'a> {
+    dtype: String,
+    shape: &'a [usize],
+    data_offsets: [usize; 2],
+}
+
+/// What a header holds by name.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entered<'a> {
+    Metadata(BTreeMap<&'static str, String>),
+    Tensor(Place<'a>),
+}
+
+/// A snapshot about to be written: the header is known, the tensors are poured out.
+pub(crate) struct Snapshot<'a> {
+    header: Vec<u8>,
+    sections: Vec<Section<'a>>,
+    /// As in the metadata.
+    pub(crate) checksum: String,
+}
+
+/// A store that was read, and what its file says about itself.
+pub(crate) struct Loaded {
+    pub(crate) store: Store,
+    pub(crate) checksum: String,
+    pub(crate) journal: Option<u64>,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(crate) fn of(store: &'a Store, journal: Option<u64>) -> Result<Self> {
+        let mut all: Vec<Section<'_>> = sections(store)
+            .into_iter()
+            .map(|(_, section)| section)
+            .collect();
+        all.push(archive(store));
+        let state = StateOf {
+            config: store.config(),
+            given: store.given_config(),
+            embedder: store.embedder(),
+            channels: store.channels(),
+            clock: store.clock,
+            inserts: store.inserts,
+            next_memory: store.next_memory,
+            next_episode: store.next_episode,
+            proposals: &store.proposals,
+            history: store.history.as_deref(),
+            pooled: arrays(store).map(<[f32]>::len).collect(),
+            journal,
+        };
+        let state = serde_json::to_string(&state)
+            .map_err(|error| Error::format("state", error.to_string()))?;
+
+        all.sort_by_key(|section| section.name);
+        let mut sum = Checksum::new(&state);
+        for section in &all {
+            let kind = dtype(section.element);
+            sum.tensor(section.name, kind, &section.shape, section.size());
+            section.pour(&mut |piece| {
+                sum.bytes(piece);
+                Ok(())
+            })?;
+        }
+        let (checksum, sums) = sum.finish();
+        // Wide elements first, so that every tensor is aligned.
+        all.sort_by_key(|section| (std::cmp::Reverse(section.element.size()), section.name));
+        let metadata = BTreeMap::from([
+            ("format", FORMAT.to_owned()),
+            ("version", VERSION.to_owned()),
+            ("checksum", checksum.clone()),
+            ("state", state),
+            ("sums", sums),
+        ]);
+        Ok(Self {
+            header: header(metadata, &all)?,
+            sections: all,
+            checksum,
+        })
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.header.len() + self.sections.iter().map(Section::size).sum::<usize>()
+    }
+
+    pub(crate) fn write(&self, out: &mut impl Write) -> Result<()> {
+        out.write_all(&self.header)?;
+        for section in &self.sections {
+            section.pour(&mut |piece| Ok(out.write_all(piece)?))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file beside `path` and renames it into place, so that a crash leaves the old one.
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}.tmp", std::process::id()));
+        let beside = PathBuf::from(beside);
+        let written = (|| {
+            let mut out = BufWriter::with_capacity(1 << 20, fs::File::create(&beside)?);
+            self.write(&mut out)?;
+            let file = out
+                .into_inner()
+                .map_err(std::io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            Ok(fs::rename(&beside, path)?)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+}
+
+/// Makes sure that what was renamed or created at `path` is there after a power cut.
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    #[cfg(unix)]
+    fs::File::open(parent)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = parent;
+    Ok(())
+}
+
+/// Length, JSON and padding, as safetensors has them; `sections` in the order of their bytes.
+fn header(metadata: BTreeMap<&'static str, String>, sections: &[Section<'_>]) -> Result<Vec<u8>> {
+    let mut entries = BTreeMap::from([("__metadata__", Entered::Metadata(metadata))]);
+    let mut at = 0usize;
+    for section in sections {
+        let end = at + section.size();
+        entries.insert(
+            section.name,
+            Entered::Tensor(Place {
+                dtype: format!("{:?}", dtype(section.element)),
+                shape: &section.shape,
+                data_offsets: [at, end],
+            }),
+        );
+        at = end;
+    }
+    let mut json =
+        serde_json::to_vec(&entries).map_err(|error| Error::format("header", error.to_string()))?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut json);
+    Ok(header)
 }
 
 impl Store {
-    /// The store as the bytes of a safetensors file.
+    /// The store as the bytes of a safetensors file; the same store has the same bytes.
     ///
     /// # Errors
-    /// [`Error::Format`] if the bytes cannot be laid out (a section beyond the format's limits).
+    /// [`Error::Interrupted`] within [`crate::interruptible`].
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut sections = Vec::new();
-        visit(self, |_, section| sections.push(section));
-        let (state, pool) = self.state();
-        sections.push(Section {
-            name: "archive",
-            element: Element::F32,
-            shape: vec![pool.len()],
-            bytes: pool.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        });
-        let state = serde_json::to_string(&state)
-            .map_err(|error| Error::format("state", error.to_string()))?;
-        let mut tensors = BTreeMap::new();
-        for section in &sections {
-            let view = TensorView::new(
-                dtype(section.element),
-                section.shape.clone(),
-                &section.bytes,
-            )
-            .map_err(|error| Error::format(section.name, error.to_string()))?;
-            tensors.insert(section.name.to_owned(), view);
-        }
-        let metadata = HashMap::from([
-            ("format".to_owned(), FORMAT.to_owned()),
-            ("version".to_owned(), VERSION.to_owned()),
-            ("checksum".to_owned(), checksum(&state, &tensors)),
-            ("state".to_owned(), state),
-        ]);
-        safetensors::serialize(tensors, Some(metadata))
-            .map_err(|error| Error::format("file", error.to_string()))
+        let snapshot = Snapshot::of(self, None)?;
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(snapshot.size())
+            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        snapshot.write(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// The store that [`Store::to_bytes`] wrote.
@@ -86,6 +239,43 @@ impl Store {
     /// # Errors
     /// [`Error::Format`] naming the section that is damaged or foreign.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Ok(read(bytes)?.store)
+    }
+
+    /// Writes a snapshot beside `path` and renames it into place, so that a crash leaves the old one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the operating system gives it, [`Error::Interrupted`] within
+    /// [`crate::interruptible`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        Snapshot::of(self, None)?.save(path)?;
+        sync_directory(path)
+    }
+
+    /// Reads a snapshot, or the store of a directory as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is damaged.
+    pub fn load(path: &Path) -> Result<Self> {
+        if path.join(SNAPSHOT).is_file() {
+            return Ok(Journal::read(path)?.0);
+        }
+        Self::from_bytes(&read_file(path)?)
+    }
+}
+
+/// A snapshot file taken apart, nothing of it believed yet.
+pub(crate) struct File<'a> {
+    state: String,
+    tensors: BTreeMap<String, TensorView<'a>>,
+    /// What is true of the bytes…
+    found: (String, String),
+    /// …and what the file says: checksum and sums.
+    pub(crate) said: (String, String),
+}
+
+impl<'a> File<'a> {
+    pub(crate) fn open(bytes: &'a [u8]) -> Result<Self> {
         let foreign = |error: safetensors::SafeTensorError| {
             Error::format("header", format!("not a safetensors file: {error}"))
         };
@@ -98,7 +288,7 @@ impl Store {
         let entry = |name: &str| {
             metadata
                 .get(name)
-                .map(String::as_str)
+                .cloned()
                 .ok_or_else(|| Error::format(name, "missing: not a sharpwave snapshot"))
         };
         if entry("format")? != FORMAT {
@@ -113,70 +303,90 @@ impl Store {
         }
         let state = entry("state")?;
         let tensors: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
-        if checksum(state, &tensors) != entry("checksum")? {
-            return Err(Error::format("checksum", "the file is damaged"));
+        let mut sum = Checksum::new(&state);
+        for (name, tensor) in &tensors {
+            sum.tensor(name, tensor.dtype(), tensor.shape(), tensor.data().len());
+            for piece in tensor.data().chunks(1 << 20) {
+                interrupt::check()?;
+                sum.bytes(piece);
+            }
         }
-        let state: State = serde_json::from_str(state)
-            .map_err(|error| Error::format("state", error.to_string()))?;
-        Reader { tensors }.store(state)
+        Ok(Self {
+            state,
+            tensors,
+            found: sum.finish(),
+            said: (entry("checksum")?, entry("sums")?),
+        })
     }
 
-    /// Writes a snapshot beside `path` and renames it into place, so that a crash leaves the old one.
-    ///
-    /// # Errors
-    /// [`Error::Io`] as the operating system gives it.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let bytes = self.to_bytes()?;
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.tmp", std::process::id()));
-        let beside = Path::new(&beside);
-        let written = (|| {
-            let mut file = fs::File::create(beside)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(beside, path)
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(beside);
-        }
-        Ok(written?)
+    pub(crate) fn is_sound(&self) -> bool {
+        // A fuzzer would never guess a checksum, and find nothing behind it.
+        cfg!(fuzzing) || self.found == self.said
     }
 
-    /// Reads a snapshot.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is damaged.
-    pub fn load(path: &Path) -> Result<Self> {
-        Self::from_bytes(&fs::read(path)?)
+    /// The names of the damaged parts: `state`, and sections.
+    pub(crate) fn damaged(&self) -> Vec<String> {
+        let sums = |json: &str| serde_json::from_str(json).unwrap_or_default();
+        let found: BTreeMap<String, u32> = sums(&self.found.1);
+        let said: BTreeMap<String, u32> = sums(&self.said.1);
+        let wrong = |(name, sum): &(String, u32)| said.get(name) != Some(sum);
+        found
+            .into_iter()
+            .filter(wrong)
+            .map(|(name, _)| name)
+            .collect()
     }
 
-    fn state(&self) -> (State, Vec<f32>) {
-        let mut state = State {
-            config: self.config.clone(),
-            given: self.given_config().clone(),
-            embedder: self.embedder.clone(),
-            channels: self.channels().to_vec(),
-            clock: self.clock,
-            inserts: self.inserts,
-            next_memory: self.next_memory,
-            next_episode: self.next_episode,
-            proposals: self.proposals.clone(),
-            history: self.history.clone(),
-            pooled: Vec::new(),
-        };
-        let mut pool = Vec::new();
-        let mut lengths = Vec::new();
-        for array in state.arrays() {
-            lengths.push(array.len());
-            pool.append(array);
-        }
-        state.pooled = lengths;
-        (state, pool)
+    pub(crate) fn state(&self) -> Result<State> {
+        serde_json::from_str(&self.state).map_err(|error| Error::format("state", error.to_string()))
+    }
+
+    /// The archive's numbers.
+    pub(crate) fn archive(&self) -> Result<Vec<f32>> {
+        Reader::of(&self.tensors).archive()
+    }
+
+    /// The store, its arrays checked.
+    pub(crate) fn store(&self, state: State) -> Result<Store> {
+        Reader::of(&self.tensors).store(state)
     }
 }
 
+/// A whole file, in pieces, so that it can be given up.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    bytes
+        .try_reserve_exact(length)
+        .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+    while (&mut file).take(1 << 22).read_to_end(&mut bytes)? > 0 {
+        interrupt::check()?;
+    }
+    Ok(bytes)
+}
+
+/// Reads a snapshot, with what a directory needs to know of it.
+pub(crate) fn read(bytes: &[u8]) -> Result<Loaded> {
+    let file = File::open(bytes)?;
+    if !file.is_sound() {
+        return Err(Error::format("checksum", "the file is damaged"));
+    }
+    let mut state = file.state()?;
+    let journal = state.journal;
+    state.unpool(&file.archive()?)?;
+    let store = file.store(state)?;
+    Ok(Loaded {
+        store,
+        checksum: file.said.0,
+        journal,
+    })
+}
+
 impl State {
-    fn arrays(&mut self) -> Vec<&mut Vec<f32>> {
+    /// Gives every array its part of the pool back.
+    pub(crate) fn unpool(&mut self, mut pool: &[f32]) -> Result<()> {
+        let lengths = std::mem::take(&mut self.pooled);
         let proposals = self
             .proposals
             .iter_mut()
@@ -185,14 +395,8 @@ impl State {
             .history
             .iter_mut()
             .flatten()
-            .flat_map(|entry| entry.operation.arrays());
-        proposals.chain(history).collect()
-    }
-
-    /// Gives every array its part of the pool back.
-    pub(crate) fn unpool(&mut self, mut pool: &[f32]) -> Result<()> {
-        let lengths = std::mem::take(&mut self.pooled);
-        let arrays = self.arrays();
+            .flat_map(|entry| entry.operation.arrays_mut());
+        let arrays: Vec<_> = proposals.chain(history).collect();
         if arrays.len() != lengths.len() {
             return Err(Error::format("archive", "arrays are missing"));
         }
@@ -222,19 +426,57 @@ pub(crate) fn dtype(element: Element) -> Dtype {
     }
 }
 
-/// SHA-256 over version, state and every tensor by name.
-fn checksum(state: &str, tensors: &BTreeMap<String, TensorView<'_>>) -> String {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    part(VERSION.as_bytes());
-    part(state.as_bytes());
-    for (name, tensor) in tensors {
-        part(name.as_bytes());
-        part(format!("{:?} {:?}", tensor.dtype(), tensor.shape()).as_bytes());
-        part(tensor.data());
+/// SHA-256 over version, state and every tensor by name, each part with its length before it; and a CRC-32 of the
+/// state and of each tensor, so that a repair knows which of them is damaged.
+struct Checksum {
+    all: Sha256,
+    part: crc32fast::Hasher,
+    name: String,
+    sums: BTreeMap<String, u32>,
+}
+
+impl Checksum {
+    fn new(state: &str) -> Self {
+        let mut sum = Self {
+            all: Sha256::new(),
+            part: crc32fast::Hasher::new(),
+            name: "state".into(),
+            sums: BTreeMap::new(),
+        };
+        sum.framed(VERSION.as_bytes());
+        sum.all.update((state.len() as u64).to_le_bytes());
+        sum.bytes(state.as_bytes());
+        sum
     }
-    hex(&hash.finalize())
+
+    /// What comes before the `size` bytes of a tensor.
+    fn tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize], size: usize) {
+        self.framed(name.as_bytes());
+        self.framed(format!("{dtype:?} {shape:?}").as_bytes());
+        self.all.update((size as u64).to_le_bytes());
+        self.end_part(name);
+    }
+
+    fn end_part(&mut self, next: &str) {
+        let part = std::mem::take(&mut self.part).finalize();
+        let name = std::mem::replace(&mut self.name, next.to_owned());
+        self.sums.insert(name, part);
+    }
+
+    fn framed(&mut self, bytes: &[u8]) {
+        self.all.update((bytes.len() as u64).to_le_bytes());
+        self.all.update(bytes);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.all.update(bytes);
+        self.part.update(bytes);
+    }
+
+    /// The metadata `checksum` and `sums`.
+    fn finish(mut self) -> (String, String) {
+        self.end_part("");
+        let sums = serde_json::to_string(&self.sums).expect("names and numbers have a JSON form");
+        (hex(&self.all.finalize()), sums)
+    }
 }

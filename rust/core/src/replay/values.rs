@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::graph::Graph;
 use crate::memory::{Memories, Slot, narrow, widen};
+use crate::nbytes::reserved;
 use crate::replay::baseline::Middles;
 
 /// Slots a page: as many as a word of marks has bits.
@@ -29,6 +30,16 @@ pub(crate) struct Values {
 }
 
 impl Values {
+    /// Bytes held.
+    pub(crate) fn nbytes(&self) -> usize {
+        let pages: usize = self.pages.iter().map(|page| size_of_val(&**page)).sum();
+        pages
+            + reserved(&self.pages)
+            + reserved(&self.dirty)
+            + reserved(&self.owed)
+            + reserved(&self.baseline)
+    }
+
     pub(crate) fn channels(&self) -> usize {
         self.channels
     }

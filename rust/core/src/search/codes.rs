@@ -12,6 +12,7 @@
 //! `128·Σq`, which the scan subtracts beforehand. A freed slot has slack −∞ and is never a candidate.
 
 use crate::memory::Slot;
+use crate::nbytes::reserved;
 
 /// Keys a panel holds.
 pub(crate) const PANEL: usize = 32;
@@ -39,6 +40,11 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
+    /// Bytes held.
+    pub(crate) fn nbytes(&self) -> usize {
+        reserved(&self.lines) + reserved(&self.scale) + reserved(&self.slack)
+    }
+
     pub(crate) fn new(dim: usize) -> Self {
         Self {
             groups: dim.div_ceil(GROUP),

@@ -1,0 +1,308 @@
+//! A journal file that is written: records appended, taken back, and brought to the disk together.
+//!
+//! The file begins with 64 bytes that say which snapshot it goes on from:
+//!
+//! | offset | size | |
+//! |---|---|---|
+//! | 0 | 8 | `swjournl` |
+//! | 8 | 4 | version, 1 |
+//! | 12 | 4 | 0 |
+//! | 16 | 8 | the number of the journal |
+//! | 24 | 32 | the checksum of the snapshot (SHA-256) |
+//! | 56 | 4 | 0 |
+//! | 60 | 4 | CRC-32 of the 60 bytes before |
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::persist::frame::framed;
+use crate::persist::record::Record;
+
+/// Bytes before the first record.
+pub(crate) const PREAMBLE: usize = 64;
+const MAGIC: &[u8; 8] = b"swjournl";
+const VERSION: u32 = 1;
+
+/// The first bytes of the journal of a number that goes on from a snapshot of that checksum.
+pub(crate) fn preamble(number: u64, checksum: &str) -> [u8; PREAMBLE] {
+    let mut bytes = [0; PREAMBLE];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..24].copy_from_slice(&number.to_le_bytes());
+    for (byte, digits) in bytes[24..56].iter_mut().zip(checksum.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).unwrap_or_default();
+        *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+    }
+    let sum = crc32fast::hash(&bytes[..60]);
+    bytes[60..].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// Checks the first bytes of a journal.
+///
+/// # Errors
+/// [`Error::Format`] saying what is wrong with them.
+pub(crate) fn check_preamble(file: &mut impl Read, number: u64, checksum: &str) -> Result<()> {
+    let bad = |message: String| Err(Error::format("journal", message));
+    let mut bytes = [0; PREAMBLE];
+    if file.read_exact(&mut bytes).is_err() {
+        return bad("the file is shorter than its first 64 bytes".into());
+    }
+    let expected = preamble(number, checksum);
+    if bytes == expected {
+        return Ok(());
+    }
+    if &bytes[..8] != MAGIC {
+        return bad("not a journal of sharpwave".into());
+    }
+    if bytes[60..] != crc32fast::hash(&bytes[..60]).to_le_bytes() {
+        return bad("its first 64 bytes are damaged".into());
+    }
+    if bytes[8..12] != expected[8..12] {
+        let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+        return bad(format!(
+            "version {version} is not known to this version of sharpwave"
+        ));
+    }
+    bad(format!(
+        "it goes on from another snapshot than the one beside it, or is not number {number}"
+    ))
+}
+
+/// A journal file that is written.
+pub(crate) struct Segment {
+    file: File,
+    /// Where the next record goes.
+    at: u64,
+    /// Its number.
+    number: u64,
+    /// Where the last record of this opening begins.
+    last: Option<u64>,
+    /// Set when the file could not be brought back into a good state.
+    broken: bool,
+    disk: Arc<Disk>,
+}
+
+impl Segment {
+    /// A new file with its first bytes on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the system gives it.
+    pub(crate) fn create(path: &Path, number: u64, checksum: &str) -> Result<Self> {
+        let mut file = File::create(path)?;
+        file.write_all(&preamble(number, checksum))?;
+        file.sync_all()?;
+        Self::around(file, PREAMBLE as u64, 0)
+    }
+
+    /// Goes on with a file behind its last sound record, cutting off what follows.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the system gives it.
+    pub(crate) fn resume(path: &Path, at: u64, number: u64) -> Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        if file.metadata()?.len() != at {
+            file.set_len(at)?;
+            file.sync_all()?;
+        }
+        Self::around(file, at, number)
+    }
+
+    fn around(file: File, at: u64, number: u64) -> Result<Self> {
+        let disk = Arc::new(Disk {
+            file: file.try_clone()?,
+            written: AtomicU64::new(at),
+            state: Mutex::default(),
+            turn: Condvar::new(),
+        });
+        Ok(Self {
+            file,
+            at,
+            number,
+            last: None,
+            broken: false,
+            disk,
+        })
+    }
+
+    /// Bytes of records.
+    pub(crate) fn size(&self) -> u64 {
+        self.at - PREAMBLE as u64
+    }
+
+    /// Whether nothing can be appended any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken || self.disk.lock().failed.is_some()
+    }
+
+    /// Appends a record: it is in the file when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the system gives it; the file is as it was then, or [`Segment::is_broken`].
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
+        self.usable()?;
+        let bytes = framed(self.number, &record.encode()?);
+        let written = self
+            .file
+            .seek(SeekFrom::Start(self.at))
+            .and_then(|_| self.file.write_all(&bytes));
+        if let Err(error) = written {
+            self.cut(self.at);
+            return Err(error.into());
+        }
+        self.last = Some(self.at);
+        self.at += bytes.len() as u64;
+        self.number += 1;
+        self.disk.written.store(self.at, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes the last record back, whose operation failed.
+    pub(crate) fn retract(&mut self) {
+        if let Some(last) = self.last.take() {
+            self.cut(last);
+            self.at = last;
+            self.number -= 1;
+            self.disk.written.store(last, Ordering::Release);
+        }
+    }
+
+    fn cut(&mut self, at: u64) {
+        self.broken |= self.file.set_len(at).is_err();
+    }
+
+    fn usable(&self) -> Result<()> {
+        let reason = self.disk.lock().failed.clone();
+        match reason {
+            Some(reason) => Err(failed(&reason)),
+            None if self.broken => Err(failed("an earlier write could not be undone")),
+            None => Ok(()),
+        }
+    }
+
+    /// What is written by now, to be waited for.
+    pub(crate) fn commit(&self) -> Commit {
+        Commit {
+            at: self.at,
+            disk: Arc::clone(&self.disk),
+        }
+    }
+
+    /// Says that a snapshot holds all of it: nobody needs to wait any more.
+    pub(crate) fn release(&self) {
+        let mut state = self.disk.lock();
+        state.upto = u64::MAX;
+        state.failed = None;
+        drop(state);
+        self.disk.turn.notify_all();
+    }
+}
+
+fn failed(reason: &str) -> Error {
+    Error::Io(io::Error::other(format!(
+        "the journal is not written to any more ({reason}); flush() writes a snapshot instead and begins a new one"
+    )))
+}
+
+/// Brings what was written to the disk, for all who wait for it at once.
+struct Disk {
+    file: File,
+    written: AtomicU64,
+    state: Mutex<Synced>,
+    turn: Condvar,
+}
+
+#[derive(Default)]
+struct Synced {
+    /// Up to where the file is on the disk.
+    upto: u64,
+    /// Whether somebody is bringing it there.
+    busy: bool,
+    failed: Option<String>,
+}
+
+impl Disk {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Synced> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was written, to be waited for until it is on the disk.
+pub struct Commit {
+    at: u64,
+    disk: Arc<Disk>,
+}
+
+impl Commit {
+    /// Returns when the disk has it. Of many that wait, one asks the system, for all that was written by then.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refused. What it holds is unknown then, so the journal is not used any more.
+    pub fn wait(self) -> Result<()> {
+        let mut state = self.disk.lock();
+        loop {
+            if state.upto >= self.at {
+                return Ok(());
+            }
+            if let Some(reason) = &state.failed {
+                return Err(failed(reason));
+            }
+            if state.busy {
+                state = self
+                    .disk
+                    .turn
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.busy = true;
+            drop(state);
+            let written = self.disk.written.load(Ordering::Acquire);
+            let outcome = self.disk.file.sync_data();
+            state = self.disk.lock();
+            state.busy = false;
+            match outcome {
+                Ok(()) => state.upto = state.upto.max(written),
+                Err(error) => {
+                    state.failed = Some(error.to_string());
+                    self.disk.turn.notify_all();
+                    return Err(error.into());
+                }
+            }
+            self.disk.turn.notify_all();
+        }
+    }
+}
+
+/// The place of a store for the journal of what is being done to it. A copy of the store has none.
+#[derive(Default)]
+pub(crate) struct Plug(pub(crate) Option<Box<Segment>>);
+
+impl Clone for Plug {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+
+impl Plug {
+    /// Records what is about to be done, if there is a journal.
+    ///
+    /// # Errors
+    /// As [`Segment::append`].
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
+        self.0
+            .as_mut()
+            .map_or(Ok(()), |segment| segment.append(record))
+    }
+
+    /// Takes the last record back.
+    pub(crate) fn retract(&mut self) {
+        if let Some(segment) = &mut self.0 {
+            segment.retract();
+        }
+    }
+}
