@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python test-cuda lint format bench bench-quick docs deny lock clean study study-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda lint format bench bench-quick docs deny fuzz torture lock clean study study-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -80,6 +80,25 @@ docs: setup ## the documentation as a site: site/index.html, the Rust API below 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --quiet
 	rm -rf site/rust && cp -r target/doc site/rust
+
+FUZZ_SECONDS ?= 60
+# What cargo-fuzz passes, without the sanitizers that only a nightly compiler has: this works with the stable one.
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+              -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+              -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+
+fuzz: ## a minute of fuzzing for each of snapshot, journal and operations; FUZZ_SECONDS=600 for longer
+	cd rust/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo build --release --locked --quiet --target "$$(rustc -vV | sed -n 's/^host: //p')"
+	for target in snapshot journal operations; do \
+	  mkdir -p runs/fuzz/$$target && \
+	  rust/fuzz/target/*/release/$$target runs/fuzz/$$target rust/fuzz/corpus/$$target \
+	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=runs/fuzz/$$target- 2>&1 \
+	    | tee runs/fuzz/$$target.log | grep -E 'ERROR|panicked|DONE|stat::(number_of_executed|new_units|peak)'; done
+
+torture: setup ## the long forms: 200 kills, minutes of threads, ten times the property tests (about 10 minutes)
+	SHARPWAVE_CRASHES=200 SHARPWAVE_SECONDS=180 $(BIN)/python -m pytest tests/test_durability.py tests/test_durability_faults.py \
+	  tests/test_trust.py tests/test_threads.py tests/test_golden.py
+	PROPTEST_CASES=500 cargo test --release --locked -p sharpwave-core --test journal --test damage
 
 deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)
 	cargo deny --locked check bans licenses sources

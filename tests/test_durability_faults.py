@@ -1,0 +1,315 @@
+"""The disk refuses: full, read-only, or failing. The error is clear, nothing is lost, and one can go on."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import traceback
+from pathlib import Path
+
+import crash
+import numpy as np
+import pytest
+import sharpwave as sw
+
+HERE = Path(__file__).parent
+
+BEGIN = """
+import errno, os, resource, sys
+from pathlib import Path
+import crash, numpy as np, pytest, sharpwave as sw
+from crash import CONFIG
+
+here = Path(sys.argv[1])
+where = here / "store"
+steps = lambda seed, n=6: crash.rows(np.random.default_rng(seed), n)
+fault = lambda name: Path(os.environ["FAULT_" + name])
+"""
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that makes system calls fail. Rust needs a C compiler for linking, so there is one."""
+    library = tmp_path_factory.mktemp("faults") / "faults.so"
+    compiler = os.environ.get("CC", "cc").split()
+    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True)
+    return library
+
+
+def run(code: str, directory: Path, shim: Path | None = None) -> None:
+    """Runs code in a process of its own, in which the system may be made to refuse."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    if shim is not None:
+        environment["LD_PRELOAD"] = str(shim)
+        for name in ("FSYNC", "WRITE", "TRUNCATE", "RENAME", "SLOW"):
+            environment[f"FAULT_{name}"] = str(directory / name)
+    program = [sys.executable, "-c", BEGIN + textwrap.dedent(code), str(directory)]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_write_that_fails_halfway_is_undone(tmp_path: Path, shim: Path) -> None:
+    run(
+        """
+        store = sw.ValueStore.open(where, CONFIG)
+        store.observe(steps(1))
+        before, size = store.digest(), (where / "journal/00000001.log").stat().st_size
+        fault("WRITE").touch()
+        for write in (lambda: store.observe(steps(2)), lambda: store.add_channel("x"), store.replay,
+                      lambda: store.insert(steps(3)), lambda: store.veto(episode=0)):
+            with pytest.raises(OSError) as refused:
+                write()
+            assert refused.value.errno == errno.ENOSPC
+        assert store.digest() == before
+        assert (where / "journal/00000001.log").stat().st_size == size
+        assert store.score(steps(4)).step.shape == (6,)
+        fault("WRITE").unlink()
+        store.observe(steps(2))
+        digest = store.digest()
+        del store
+        assert sw.ValueStore.load(where).digest() == digest
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+def test_a_write_that_cannot_be_undone_stops_the_writing_until_a_flush(tmp_path: Path, shim: Path) -> None:
+    run(
+        """
+        store = sw.ValueStore.open(where, CONFIG)
+        store.observe(steps(1))
+        before = store.digest()
+        fault("WRITE").touch(); fault("TRUNCATE").touch()
+        with pytest.raises(OSError):
+            store.observe(steps(2))
+        fault("WRITE").unlink(); fault("TRUNCATE").unlink()
+        with pytest.raises(OSError, match="flush"):
+            store.observe(steps(2))
+        assert store.digest() == before
+        assert sw.ValueStore.load(where).digest() == before      # what is half there is torn
+        store.flush()
+        store.observe(steps(2))
+        digest = store.digest()
+        del store
+        assert sw.ValueStore.load(where).digest() == digest
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+def test_a_disk_that_fails_is_told_and_not_trusted_again(tmp_path: Path, shim: Path) -> None:
+    """After a failed fsync nobody knows what the disk holds: only a new file helps."""
+    run(
+        """
+        store = sw.ValueStore.open(where, CONFIG, durability="power")
+        store.observe(steps(1))
+        fault("FSYNC").touch()
+        with pytest.raises(OSError) as refused:
+            store.observe(steps(2))
+        assert refused.value.errno == errno.EIO
+        done = store.digest()
+        with pytest.raises(OSError, match="flush"):
+            store.observe(steps(3))
+        for give_up in (store.flush, store.close):
+            with pytest.raises(OSError):
+                give_up()
+        assert not store.closed
+        assert store.digest() == done
+        assert store.episodes_observed == 2
+        fault("FSYNC").unlink()
+        store.close()
+        with sw.ValueStore.open(where) as store:
+            assert store.digest() == done
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+def test_without_power_durability_nobody_asks_the_disk(tmp_path: Path, shim: Path) -> None:
+    run(
+        """
+        store = sw.ValueStore.open(where, CONFIG)
+        fault("FSYNC").touch()
+        store.observe(steps(1))
+        done = store.digest()
+        store.close()          # no snapshot can be written; the journal has it all
+        assert sw.ValueStore.load(where).digest() == done
+        with sw.ValueStore.open(where, readonly=True) as store:
+            assert store.recovery.operations == 1
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+@pytest.mark.parametrize("fault", ["FSYNC", "RENAME", "WRITE"])
+def test_a_snapshot_that_fails_leaves_all_as_it_was(tmp_path: Path, shim: Path, fault: str) -> None:
+    run(
+        f"""
+        store = sw.ValueStore.open(where, CONFIG)
+        store.observe(steps(1))
+        files = sorted(p.relative_to(where) for p in where.rglob("*"))
+        fault("{fault}").touch()
+        with pytest.raises(OSError):
+            store.flush()
+        with pytest.raises(OSError):
+            store.save(here / "no such place" / "x" if "{fault}" == "WRITE" else here / "copy.safetensors")
+        assert sorted(p.relative_to(where) for p in where.rglob("*")) == files
+        assert not list(here.glob("copy*"))
+        fault("{fault}").unlink()
+        store.observe(steps(2))
+        digest = store.digest()
+        assert sw.ValueStore.load(where).digest() == digest
+        store.flush()
+        assert sw.ValueStore.load(where).digest() == digest
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+def test_many_calls_wait_for_one_sync(tmp_path: Path, shim: Path) -> None:
+    run(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        store = sw.ValueStore.open(where, CONFIG, durability="power")
+        fault("SLOW").touch()
+        for seed in range(4):
+            store.observe(steps(seed))
+        alone = fault("SLOW").stat().st_size
+        assert alone == 4
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(store.observe, map(steps, range(64))))
+        together = fault("SLOW").stat().st_size - alone
+        assert together < 32, together
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+FULL = """
+    import errno
+    store = sw.ValueStore.open(where, CONFIG)
+    store.observe(steps(1))
+    {limit}
+    refused, done = 0, store.digest()
+    for seed in range(3000):
+        try:
+            store.observe(steps(seed, 40))
+            done = store.digest()
+        except OSError as error:
+            assert error.errno in (errno.EFBIG, errno.ENOSPC), error
+            refused += 1
+            if refused > 3:
+                break
+    assert refused > 3
+    assert store.digest() == done
+    store.score(steps(5))
+    with pytest.raises(OSError):
+        store.flush()
+    with pytest.raises(OSError):
+        store.save(where / "copy.safetensors")
+    assert not list(where.glob("copy*")), list(where.iterdir())
+    assert sw.ValueStore.load(where).digest() == done
+    store.close()
+    with sw.ValueStore.open(where, readonly=True) as store:
+        assert store.digest() == done
+"""
+
+
+def test_a_full_disk_by_the_limit_of_a_files_size(tmp_path: Path) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, resource.RLIM_INFINITY))"
+    run(FULL.format(limit=limit), tmp_path)
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A file system of 256 KiB in a namespace of its own, where one can be made; else the limit again, lower."""
+    probe = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=256k none {tmp_path}"
+    try:
+        mounts = subprocess.run([*probe, mount], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounts = False
+    if not mounts:
+        run(FULL.format(limit="resource.setrlimit(resource.RLIMIT_FSIZE, (50000, resource.RLIM_INFINITY))"), tmp_path)
+        return
+    code = BEGIN + textwrap.dedent(FULL.format(limit=""))
+    program = f'{mount} && exec {sys.executable} -c "$CODE" {tmp_path}'
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "CODE": code}
+    done = subprocess.run([*probe, program], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def drop_privileges() -> None:
+    """Root may write anywhere; without this capability, where the permissions let it."""
+    if os.geteuid() == 0:
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        sets = (ctypes.c_uint32 * 6)()
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.capget(header, sets) == 0
+        for at in (0, 1):  # effective and permitted; CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+            sets[at] &= ~0b110
+        assert libc.capset(header, sets) == 0
+
+
+def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
+    where = tmp_path / "store"
+    with sw.ValueStore.open(where, sw.Config(dim=4)) as store:
+        store.insert([[1.0, 0, 0, 0]])
+        digest = store.digest()
+    folders = [where / "journal", where, tmp_path]
+    for path in [*where.rglob("*.*"), *folders]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    (where / "lock").chmod(0o444)
+    child = os.fork()
+    if child == 0:
+        code = 3
+        try:
+            drop_privileges()
+            with sw.ValueStore.open(where, readonly=True) as store:
+                assert store.digest() == digest
+            for name, config in (("store", None), ("new", sw.Config(dim=4))):
+                with pytest.raises(PermissionError) as refused:
+                    sw.ValueStore.open(tmp_path / name, config)
+                assert refused.value.errno == errno.EACCES
+                assert refused.value.filename == str(tmp_path / name)
+            code = 0
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    for path in reversed(folders):
+        path.chmod(0o755)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_record_that_was_not_finished_when_the_process_died_is_not_there(tmp_path: Path) -> None:
+    """The limit of the file's size falls into the middle of a record, and its signal kills."""
+    where = tmp_path / "store"
+    with sw.ValueStore.open(where, crash.CONFIG) as store:
+        store.observe(crash.rows(np.random.default_rng(1), 6))
+        digest = store.digest()
+    code = """
+        import signal
+        store = sw.ValueStore.open(where)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 + 200, resource.RLIM_INFINITY))
+        store.observe(steps(2, 40))
+    """
+    program = [sys.executable, "-c", BEGIN + textwrap.dedent(code), str(tmp_path)]
+    done = subprocess.run(program, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGXFSZ
+    with sw.ValueStore.open(where) as store:
+        assert store.digest() == digest
+        assert store.recovery == sw.Recovery(operations=0, cut=200, cut_at=64)
