@@ -51,3 +51,67 @@ def test_the_report_says_which_way_a_search_went() -> None:
     assert (told_apart.kernel is None) == (told_apart.plain == 40)
     assert 40 * 8 <= told_apart.compared <= 40 * len(noise)
     assert (not_at_all.plain, not_at_all.compared) == (40, 40 * len(same))
+
+
+def sentences(n: int, dim: int, rng: np.random.Generator) -> np.ndarray:
+    """What embeddings of texts are like: topics of unequal size in a few directions that outweigh the rest."""
+    topics = rng.normal(size=(200, dim)) / np.sqrt(1 + np.arange(dim))
+    share = 1 / (1 + np.arange(200))
+    found = topics[rng.choice(200, size=n, p=share / share.sum())]
+    return (found + 0.7 * rng.normal(size=(n, dim)) / np.sqrt(1 + np.arange(dim))).astype(np.float32)
+
+
+def divided() -> tuple[sw.ValueStore, np.ndarray]:
+    rng = np.random.default_rng(3)
+    store = sw.ValueStore(sw.Config(dim=48, keep_episodes=False))
+    store.insert(sentences(6000, 48, rng))
+    store.partition()
+    return store, sentences(100, 48, rng)
+
+
+def test_more_blocks_find_more_and_all_of_them_everything() -> None:
+    store, queries = divided()
+    assert store.blocks == 77
+    exact, cosines = store.search(queries, 10)
+    recalls = list[float]()
+    for nprobe in (1, 4, 16, 76):
+        found, _ = store.search(queries, 10, nprobe)
+        recalls.append(float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)])))
+        report = store.search_report(queries, 10, nprobe)
+        assert abs(report.recall - recalls[-1]) < 0.1  # of every second query
+        assert (report.blocks, report.probed) == (100, 100 * nprobe)
+    assert recalls == sorted(recalls)
+    assert recalls[0] < 0.9 < 0.95 < recalls[2]
+    for nprobe in (77, 1000):
+        found, same = store.search(queries, 10, nprobe)
+        assert found.tolist() == exact.tolist()
+        assert same.tobytes() == cosines.tobytes()
+    assert store.search_report(queries, 10, 77).recall == store.search_report(queries, 10).recall == 1.0
+
+
+def test_a_division_is_beside_the_state_and_follows_it() -> None:
+    store, queries = divided()
+    digest, view = store.digest(), store.frozen()
+    store.partition(blocks=30, seed=1)
+    assert (store.blocks, view.blocks, store.digest()) == (30, 77, digest)
+    loaded = sw.ValueStore.from_bytes(store.to_bytes())
+    assert loaded.blocks is None
+    (new,) = store.insert(queries[:1])
+    found, cosines = store.search(queries[:1], 1, nprobe=1)
+    assert found.item() == new
+    assert cosines.item() == pytest.approx(1.0)
+
+
+def test_a_division_refuses_bad_arguments() -> None:
+    store = sw.ValueStore(sw.Config(dim=4, keep_episodes=False))
+    with pytest.raises(ValueError, match="^blocks: "):
+        store.partition()
+    store.insert(np.eye(4, dtype=np.float32))
+    with pytest.raises(ValueError, match=r"^nprobe: .*partition\(\)"):
+        store.search(np.ones((1, 4), np.float32), nprobe=1)
+    for blocks in (0, 5):
+        with pytest.raises(ValueError, match="^blocks: "):
+            store.partition(blocks)
+    store.partition(2)
+    with pytest.raises(ValueError, match="^nprobe: "):
+        store.search(np.ones((1, 4), np.float32), nprobe=0)

@@ -7,18 +7,15 @@ index is kept in `runs/bench/`.
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
-import sharpwave as sw
 
 from benches.python import timing
 from benches.python.data import DIM, KEPT, Rows
@@ -122,11 +119,11 @@ def exact_scan(rows: Rows, _: Path) -> Index:
 
 
 def partitioned(rows: Rows, _: Path) -> Index:
-    """sharpwave's partitioned search, in so many of its blocks."""
-    store: Any = filled(rows)
-    store.search(rows[:1], K, nprobe=1)
+    """sharpwave's partitioned search, √N blocks, in so many of them."""
+    store = filled(rows)
+    store.partition(num_threads=1)
     return Index(
-        lambda queries, blocks: store.search(queries, K, nprobe=blocks[0], num_threads=1)[0],
+        lambda queries, blocks: store.search(queries, K, blocks[0], num_threads=1)[0],
         [(blocks,) for blocks in LEAVES],
     )
 
@@ -149,9 +146,6 @@ def built(name: str, rows: Rows) -> tuple[dict[str, Index], dict[str, str]]:
     """The indexes over rows that go by `name`, and why one is missing."""
     indexes, missing = dict[str, Index](), dict[str, str]()
     for peer, build in BUILDERS.items():
-        if peer == "sharpwave-partitioned" and "nprobe" not in inspect.signature(sw.ValueStore.search).parameters:
-            missing[peer] = "this version has no partitioned search"
-            continue
         if len(rows) > SMALL and peer in SMALL_ONLY:
             missing[f"{peer}, {len(rows):,}"] = "its build takes minutes, and no bar asks for it"
             continue

@@ -139,11 +139,16 @@ class View:
         """This moment with something knocked out."""
 
     def search(
-        self, queries: NDArray[np.float32], k: int, num_threads: int | None
+        self, queries: NDArray[np.float32], k: int, nprobe: int | None, num_threads: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids and cosines, (B, k)."""
 
-    def search_report(self, queries: NDArray[np.float32], k: int, num_threads: int | None) -> dict[str, Any]:
+    def blocks(self) -> int | None:
+        """How many blocks the memories are divided into."""
+
+    def search_report(
+        self, queries: NDArray[np.float32], k: int, nprobe: int | None, num_threads: int | None
+    ) -> dict[str, Any]:
         """The numbers of `sharpwave.SearchReport` by name."""
 
     def value(
@@ -247,6 +252,9 @@ class Store(View):
         texts: list[str | None] | None,
     ) -> NDArray[np.int64]:
         """The ids."""
+
+    def partition(self, blocks: int | None, seed: int, num_threads: int | None) -> None:
+        """Divides the memories into blocks, while others read."""
 
     def replay(
         self,

@@ -144,6 +144,23 @@ class ValueStore(View[_core.Store]):
             coerce.texts("texts", texts, len(rows)),
         )
 
+    def partition(self, blocks: int | None = None, seed: int = 0, *, num_threads: int | None = None) -> None:
+        """Divide the memories into blocks by k-means, for `search(..., nprobe=...)`: worth it above about a million.
+
+        Exact searches leave out blocks that cannot matter, where that pays. New memories join the nearest block; after
+        many, divide anew. The partition is an index: no part of the digest, and to be made again after loading.
+
+        Args:
+            blocks: how many; the square root of the number of memories by default.
+            seed: the division is the same for a seed.
+            num_threads: how many threads divide.
+        """
+        self._core.partition(
+            None if blocks is None else coerce.count("blocks", blocks),
+            coerce.count("seed", seed),
+            coerce.threads(num_threads),
+        )
+
     def replay(
         self,
         budget: int | None = None,

@@ -34,22 +34,40 @@ class View(Generic[Core]):
     # Scoring
 
     def search(
-        self, queries: Array, k: int = 16, *, num_threads: int | None = None
+        self, queries: Array, k: int = 16, nprobe: int | None = None, *, num_threads: int | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k memories of largest cosine to each query: ids and cosines, both (B, k).
 
-        Exact; ties go to the lower id; where there are fewer than k memories, -1 and -inf.
+        Exact; ties go to the lower id; where there are fewer than k memories, -1 and -inf. With `nprobe` only so many
+        blocks of the partition are searched, those nearest to each query: quicker, but some memories may be missed.
+        `search_report` says how many.
         """
         return self._core.search(
-            coerce.batch("queries", queries, self.dim), coerce.count("k", k), coerce.threads(num_threads)
+            coerce.batch("queries", queries, self.dim),
+            coerce.count("k", k),
+            None if nprobe is None else coerce.count("nprobe", nprobe),
+            coerce.threads(num_threads),
         )
 
-    def search_report(self, queries: Array, k: int = 16, *, num_threads: int | None = None) -> SearchReport:
-        """Which way a search for these queries goes. The way changes the time it takes, never what it finds."""
+    def search_report(
+        self, queries: Array, k: int = 16, nprobe: int | None = None, *, num_threads: int | None = None
+    ) -> SearchReport:
+        """Which way a search for these queries goes. The way changes the time it takes, never what it finds.
+
+        With `nprobe` it also tells the recall, measured against exact search on up to 64 of the queries.
+        """
         numbers = self._core.search_report(
-            coerce.batch("queries", queries, self.dim), coerce.count("k", k), coerce.threads(num_threads)
+            coerce.batch("queries", queries, self.dim),
+            coerce.count("k", k),
+            None if nprobe is None else coerce.count("nprobe", nprobe),
+            coerce.threads(num_threads),
         )
         return SearchReport(**numbers)
+
+    @property
+    def blocks(self) -> int | None:
+        """How many blocks `partition` divided the memories into; None if they are not divided."""
+        return self._core.blocks()
 
     def value(
         self, queries: Array, *, num_threads: int | None = None

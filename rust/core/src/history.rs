@@ -387,6 +387,7 @@ impl Store {
         }
         rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);
         rebuilt.next_episode = self.next_episode;
+        rebuilt.partition_as(self)?;
         Ok(rebuilt)
     }
 

@@ -67,6 +67,7 @@ mod memory;
 mod nbytes;
 mod observe;
 mod parallel;
+mod partition;
 mod persist;
 mod predict;
 mod read;
@@ -99,9 +100,9 @@ pub use persist::segment::Commit;
 pub use recall::{Path, RecallRequest};
 pub use replay::{Need, Order, ReplayReport, ReplayRequest, Stopped};
 pub use score::{Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals};
-pub use search::SearchReport;
 /// What benchmarks reach of the passes of a search; no part of the interface.
 #[doc(hidden)]
 pub use search::probe::Probe;
+pub use search::{Partition, SearchReport};
 pub use sleep::Dream;
 pub use store::Store;

@@ -10,6 +10,7 @@ use crate::channel::{Channels, Kind};
 use crate::episodes::normalise;
 use crate::nbytes::reserved;
 use crate::search::codes::Codes;
+use crate::search::partition::Partition;
 use crate::search::uses_codes;
 use crate::simd;
 
@@ -69,6 +70,8 @@ pub(crate) struct Memories {
     free: BTreeSet<Slot>,
     /// What the first pass of a search reads, where the processor has one; a cache, never stored.
     codes: Option<Codes>,
+    /// The same memories in blocks, if somebody asked for it; an index, never stored.
+    partition: Option<Box<Partition>>,
 }
 
 impl Memories {
@@ -93,7 +96,23 @@ impl Memories {
             by_id: HashMap::new(),
             free: BTreeSet::new(),
             codes: uses_codes(dim).then(|| Codes::new(dim)),
+            partition: None,
         }
+    }
+
+    /// The latest stamp of a live memory's key.
+    pub(crate) fn last_stamp(&self) -> Option<u64> {
+        let stamps = self.order.iter().map(|&slot| self.stamps[slot as usize]);
+        stamps.max()
+    }
+
+    pub(crate) fn partition(&self) -> Option<&Partition> {
+        self.partition.as_deref()
+    }
+
+    /// Puts a partition of these very memories in the place of the one before.
+    pub(crate) fn adopt(&mut self, partition: Partition) {
+        self.partition = Some(Box::new(partition));
     }
 
     pub(crate) fn dim(&self) -> usize {
@@ -245,6 +264,9 @@ impl Memories {
         if let Some(codes) = &mut self.codes {
             codes.clear(slot);
         }
+        if let Some(partition) = &mut self.partition {
+            partition.clear(slot);
+        }
     }
 
     /// Oja's rule: `k ← normalise(k + (x − ⟨x,k⟩k)/m)`, with `m` already counting `x` (Oja 1982).
@@ -270,6 +292,9 @@ impl Memories {
         let key = &self.keys[at * self.dim..(at + 1) * self.dim];
         if let Some(codes) = &mut self.codes {
             codes.set(slot, key);
+        }
+        if let Some(partition) = &mut self.partition {
+            partition.set(slot, key);
         }
     }
 

@@ -80,18 +80,20 @@ impl Store {
         k: usize,
         threads: Option<usize>,
     ) -> Result<(Vec<i64>, Vec<f32>)> {
-        let (ids, similarities, _) = self.search_reported(queries, k, threads)?;
+        let (ids, similarities, _) = self.search_reported(queries, k, None, threads)?;
         Ok((ids, similarities))
     }
 
-    /// The same, and which way the search went.
+    /// The same, and which way the search went. With `nprobe` only the blocks of the partition nearest to a query
+    /// are searched, so many of them: what is found is exact, but not all of it may be.
     ///
     /// # Errors
-    /// As [`Store::search`].
+    /// As [`Store::search`], and for an `nprobe` of 0 or without a partition.
     pub fn search_reported(
         &self,
         queries: &[f32],
         k: usize,
+        nprobe: Option<usize>,
         threads: Option<usize>,
     ) -> Result<(Vec<i64>, Vec<f32>, SearchReport)> {
         if !(1..=1 << 20).contains(&k) {
@@ -103,7 +105,12 @@ impl Store {
         // An id, a cosine, and room to sort them.
         afford("k", (queries.len() / self.config.dim).saturating_mul(k), 24)?;
         let queries = normalised_rows("queries", queries, self.config.dim)?;
-        let (found, report) = search::search(&self.memories, &queries, k, threads)?;
+        let (found, report) = match self.probing(nprobe)? {
+            Some((partition, n)) => {
+                search::approximate(&self.memories, partition, &queries, k, n, threads)?
+            }
+            None => search::search(&self.memories, &queries, k, threads)?,
+        };
         let mut ids = Vec::with_capacity(found.len() * k);
         let mut similarities = Vec::with_capacity(found.len() * k);
         for hits in found {

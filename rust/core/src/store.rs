@@ -1,7 +1,7 @@
 //! The store: a deterministic state machine over episodes.
 //!
 //! This file says what it is made of. Its verbs have a file each: `setup` (channels, calibration),
-//! `observe`, `insert`, `sleep`, `history` (veto), `read` (search, value, score), `columns`, `frozen`,
+//! `observe`, `insert`, `partition`, `sleep`, `history` (veto), `read` (search, value, score), `columns`, `frozen`,
 //! `persist` (snapshots, digest).
 
 use std::collections::HashMap;

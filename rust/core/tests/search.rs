@@ -90,6 +90,27 @@ fn check(store: &Store, queries: &[f32], k: usize, dim: usize) {
     }
 }
 
+/// All memories are in a block, each in one: to look into all blocks but one at a time finds what is there.
+fn check_partition(store: &Store, kind: usize, seed: usize, dim: usize) {
+    let Some(blocks) = store.blocks() else { return };
+    let asked = rows(kind, 9, dim, seed + 98);
+    check(store, &asked, 16, dim);
+    if blocks > 1 {
+        let n = store.len();
+        let (ids, _, _) = store
+            .search_reported(&asked, n, Some(blocks - 1), Some(3))
+            .unwrap();
+        for found in ids.chunks_exact(n) {
+            let mut found: Vec<i64> = found.iter().copied().filter(|&id| id >= 0).collect();
+            let count = found.len();
+            found.sort_unstable();
+            found.dedup();
+            assert_eq!(found.len(), count);
+            assert!(found.iter().all(|id| store.ids().contains(id)));
+        }
+    }
+}
+
 fn filled(rows: &[f32], dim: usize) -> Store {
     let config = Config {
         keep_episodes: false,
@@ -118,9 +139,11 @@ fn each_way_is_taken_where_it_should_be() {
     ] {
         let store = filled(&keys, dim);
         let queries = &keys[..150 * dim];
-        let (_, _, report) = store.search_reported(queries, 8, Some(1)).unwrap();
+        let (_, _, report) = store.search_reported(queries, 8, None, Some(1)).unwrap();
         for threads in [2, 3] {
-            let (_, _, again) = store.search_reported(queries, 8, Some(threads)).unwrap();
+            let (_, _, again) = store
+                .search_reported(queries, 8, None, Some(threads))
+                .unwrap();
             assert_eq!(report, again);
         }
         let wide = report.bf16 + report.f32;
@@ -140,6 +163,100 @@ fn each_way_is_taken_where_it_should_be() {
     }
 }
 
+/// Clusters far apart: the search looks into few blocks, on any number of threads the same ones, also for memories
+/// that came, moved and went after the division. Noise: it does not even try.
+#[test]
+fn bounds_leave_out_blocks_of_tight_clusters() {
+    let (n, dim) = (6000, 32);
+    let cluster = |i: usize, seed: usize| -> Vec<f32> {
+        (0..dim)
+            .map(|j| noise(i % 30 * dim + j) + 0.05 * noise(9_000_000 + seed + i * dim + j))
+            .collect()
+    };
+    let tight: Vec<f32> = (0..n).flat_map(|i| cluster(i, 0)).collect();
+    let config = Config {
+        novelty: 0.02,
+        keep_episodes: false,
+        capacity: Some(n + 10),
+        ..Config::new(dim)
+    };
+    let mut store = Store::new(config).unwrap();
+    store.insert(&tight, None, None).unwrap();
+    store.partition(None, 3, None).unwrap();
+    for e in 0..3 {
+        let steps: Vec<f32> = (0..20).flat_map(|i| cluster(i, 77 + e)).collect();
+        observe(&mut store, &Batch::one(steps, dim), None);
+    }
+    let asked: Vec<f32> = (0..50).flat_map(|i| cluster(i, 555)).collect();
+    check(&store, &asked, 8, dim);
+    let (.., report) = store.search_reported(&asked, 8, None, Some(1)).unwrap();
+    let (.., again) = store.search_reported(&asked, 8, None, Some(3)).unwrap();
+    assert_eq!(report.probed, again.probed);
+    if report.kernel.is_some() {
+        assert_eq!(report.blocks, 50, "{report:?}");
+        assert!(
+            report.probed < 50 * store.blocks().unwrap() / 4,
+            "{report:?}"
+        );
+    }
+    let recall = store
+        .recall_at(&asked, 8, store.blocks().unwrap() / 4, None)
+        .unwrap();
+    assert!(recall > 0.9, "{recall}");
+
+    let mut noisy = filled(&rows(0, n, dim, 1), dim);
+    noisy.partition(None, 3, None).unwrap();
+    let (.., report) = noisy.search_reported(&asked, 8, None, None).unwrap();
+    assert_eq!((report.blocks, report.probed), (0, 0));
+}
+
+/// The division is the same for a seed, on any number of threads, and no part of the store's state.
+#[test]
+fn a_partition_is_deterministic_and_beside_the_state() {
+    let dim = 24;
+    let keys = rows(0, 3000, dim, 1);
+    let asked = rows(0, 40, dim, 2);
+    let found = |seed: u64, threads: usize| {
+        let mut store = filled(&keys, dim);
+        let before = store.digest();
+        store.partition(Some(50), seed, Some(threads)).unwrap();
+        assert_eq!(store.digest(), before);
+        let bytes = store.to_bytes().unwrap();
+        assert!(bytes.len() == filled(&keys, dim).to_bytes().unwrap().len());
+        assert_eq!(Store::from_bytes(&bytes).unwrap().blocks(), None);
+        store.search_reported(&asked, 8, Some(3), None).unwrap()
+    };
+    assert_eq!(found(5, 1), found(5, 3));
+    assert_ne!(found(5, 1).0, found(6, 1).0);
+}
+
+/// A division is refused by memories that it was not made of, and by bad numbers.
+#[test]
+fn a_partition_is_of_its_memories() {
+    let dim = 8;
+    let mut store = filled(&rows(0, 100, dim, 1), dim);
+    assert!(
+        store
+            .search_reported(&rows(0, 1, dim, 2), 4, Some(1), None)
+            .is_err()
+    );
+    let stale = store.divided(None, 0, None).unwrap();
+    store.insert(&rows(0, 1, dim, 3), None, None).unwrap();
+    assert!(store.adopt(stale).is_err());
+    for blocks in [0, 102] {
+        assert!(store.partition(Some(blocks), 0, None).is_err());
+    }
+    assert_eq!(store.blocks(), None);
+    let fresh = store.divided(None, 0, None).unwrap();
+    store.adopt(fresh).unwrap();
+    assert_eq!(store.blocks(), Some(10));
+    assert!(
+        store
+            .search_reported(&rows(0, 1, dim, 2), 4, Some(0), None)
+            .is_err()
+    );
+}
+
 /// The same properties on every instruction set that this processor has: it is chosen once a process.
 #[test]
 fn every_instruction_set_is_exact() {
@@ -150,13 +267,15 @@ fn every_instruction_set_is_exact() {
                 "--exact",
                 "equals_brute_force",
                 "stays_exact_while_memories_come_move_and_go",
+                "a_partition_changes_nothing",
+                "bounds_leave_out_blocks_of_tight_clusters",
             ])
             .args(["each_way_is_taken_where_it_should_be"])
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
-            output.status.success() && said.contains("3 passed"),
+            output.status.success() && said.contains("5 passed"),
             "{set}: {said}"
         );
     }
@@ -182,18 +301,62 @@ proptest! {
     }
 
     #[test]
-    fn stays_exact_while_memories_come_move_and_go(kind in 0usize..5, seed in 0usize..1000) {
+    fn a_partition_changes_nothing(
+        kind in 0usize..6,
+        n in 1usize..1500,
+        dim in prop::sample::select(vec![1usize, 3, 16, 65, 100]),
+        k in prop::sample::select(vec![1usize, 2, 16, 60, 1000]),
+        blocks in 1usize..60,
+        seed in 0usize..1000,
+    ) {
+        let mut store = filled(&rows(kind, n, dim, seed), dim);
+        store.partition(Some(blocks.min(n)), seed as u64, None).unwrap();
+        let mut asked = rows(kind, 6, dim, seed + 1);
+        asked.extend(rows(0, 3, dim, seed + 2));
+        asked.extend(&store.keys()[..dim]);
+        check(&store, &asked, k, dim);
+        let (ids, similarities) = store.search(&asked, k, None).unwrap();
+        let all = store.search_reported(&asked, k, Some(blocks), None).unwrap();
+        prop_assert_eq!((&all.0, &all.1), (&ids, &similarities));
+        // In fewer blocks: the same on any number of threads, and nothing that is not there.
+        for nprobe in [1, 2, blocks / 2 + 1] {
+            let one = store.search_reported(&asked, k, Some(nprobe), Some(1)).unwrap();
+            let three = store.search_reported(&asked, k, Some(nprobe), Some(3)).unwrap();
+            prop_assert_eq!(&one, &three);
+            for (at, (&id, &similarity)) in one.0.iter().zip(&one.1).enumerate() {
+                prop_assert!(similarity <= similarities[at]);
+                if id >= 0 {
+                    let query = unit(&asked[at / k * dim..(at / k + 1) * dim]);
+                    let key = &store.keys()[id as usize * dim..(id as usize + 1) * dim];
+                    prop_assert_eq!(similarity.to_bits(), simd::dot(&query, key).to_bits());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stays_exact_while_memories_come_move_and_go(
+        kind in 0usize..5,
+        seed in 0usize..1000,
+        blocks in prop::option::of(1usize..40),
+    ) {
         let dim = 12;
         let config = Config { novelty: 0.5, capacity: Some(700), ..Config::new(dim) };
         let mut store = Store::new(config).unwrap();
         store.insert(&rows(kind, 650, dim, seed), None, None).unwrap();
+        if blocks.is_some() {
+            store.partition(blocks, 0, None).unwrap();
+        }
         store.add_terminal("end", &rows(0, 1, dim, seed + 5), None, None).unwrap();
         for e in 0..12 {
             let steps = rows((kind + e) % 3, 11, dim, seed + 10 + e);
             observe(&mut store, &Batch::one(steps, dim), None);
         }
+        check_partition(&store, kind, seed, dim);
         let first = store.ids()[0];
         store.veto_memory(first).unwrap();
+        prop_assert_eq!(store.blocks(), blocks);
+        check_partition(&store, kind, seed, dim);
         check(&store, &rows(kind, 9, dim, seed + 99), 16, dim);
         let loaded = Store::from_bytes(&store.to_bytes().unwrap()).unwrap();
         check(&loaded, &rows(kind, 9, dim, seed + 99), 16, dim);

@@ -246,6 +246,19 @@ impl Store {
         Ok(vector(slf.py(), ids))
     }
 
+    /// Divides the memories into blocks, while others read.
+    fn partition(
+        slf: &Bound<'_, Self>,
+        blocks: Option<usize>,
+        seed: u64,
+        num_threads: Option<usize>,
+    ) -> PyResult<()> {
+        writing(slf, |writer, _| {
+            let divided = writer.read(|store| Ok(store.divided(blocks, seed, num_threads)?))?;
+            writer.write(|store| Ok(store.adopt(divided)?))
+        })
+    }
+
     /// The fields of `sharpwave.ReplayReport` by name.
     fn replay<'py>(
         slf: &Bound<'py, Self>,

@@ -251,12 +251,20 @@ impl View {
         py: Python<'py>,
         queries: PyReadonlyArray2<'py, f32>,
         k: usize,
+        nprobe: Option<usize>,
         num_threads: Option<usize>,
     ) -> PyResult<(Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f32>>)> {
         let rows = queries.shape()[0];
         let queries = borrowed("queries", &queries)?;
-        let (ids, cosines) = self.ask(py, |store| store.search(queries, k, num_threads))?;
+        let (ids, cosines, _) = self.ask(py, |store| {
+            store.search_reported(queries, k, nprobe, num_threads)
+        })?;
         Ok((matrix(py, ids, rows, k)?, matrix(py, cosines, rows, k)?))
+    }
+
+    /// How many blocks the memories are divided into.
+    fn blocks(&self, py: Python<'_>) -> PyResult<Option<usize>> {
+        self.ask(py, |store| Ok(store.blocks()))
     }
 
     /// The numbers of `sharpwave.SearchReport` by name.
@@ -265,18 +273,28 @@ impl View {
         py: Python<'py>,
         queries: PyReadonlyArray2<'py, f32>,
         k: usize,
+        nprobe: Option<usize>,
         num_threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let queries = borrowed("queries", &queries)?;
-        let (_, _, report) =
-            self.ask(py, |store| store.search_reported(queries, k, num_threads))?;
+        let ((_, _, report), recall) = self.ask(py, |store| {
+            let found = store.search_reported(queries, k, nprobe, num_threads)?;
+            let recall = match nprobe {
+                Some(nprobe) => store.recall_at(queries, k, nprobe, num_threads)?,
+                None => 1.0,
+            };
+            Ok((found, recall))
+        })?;
         let numbers = PyDict::new(py);
         numbers.set_item("kernel", report.kernel)?;
+        numbers.set_item("blocks", report.blocks)?;
         numbers.set_item("int8", report.int8)?;
         numbers.set_item("bf16", report.bf16)?;
         numbers.set_item("f32", report.f32)?;
         numbers.set_item("plain", report.plain)?;
+        numbers.set_item("probed", report.probed)?;
         numbers.set_item("compared", report.compared)?;
+        numbers.set_item("recall", recall)?;
         Ok(numbers)
     }
 

@@ -100,7 +100,7 @@ fn tile_of<const Q: usize>(
                 passed,
                 first,
                 codes,
-                &queries[q],
+                queries[q],
                 &mut candidates[q],
             );
         }

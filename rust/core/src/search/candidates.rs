@@ -10,7 +10,7 @@ use crate::memory::Slot;
 const SHORT: usize = 48;
 
 /// The candidates of one query.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Candidates {
     k: usize,
     /// The best lower bounds, falling. A short list is always full, with −∞ for what is still missing.
@@ -33,6 +33,29 @@ impl Candidates {
             seen: Vec::new(),
             most,
             exploded: false,
+        }
+    }
+
+    /// Those of a query to which a pass is of no help.
+    pub(super) fn useless() -> Self {
+        Self {
+            exploded: true,
+            ..Self::default()
+        }
+    }
+
+    /// None yet, of another part of the store: nobody below the threshold of these can matter there either.
+    pub(super) fn above(&self) -> Self {
+        Self {
+            threshold: self.threshold,
+            ..Self::new(self.k, self.most)
+        }
+    }
+
+    /// Calls every candidate by the name that `name` has for it.
+    pub(super) fn rename(&mut self, name: impl Fn(Slot) -> Slot) {
+        for (_, slot) in &mut self.seen {
+            *slot = name(*slot);
         }
     }
 
@@ -77,7 +100,8 @@ impl Candidates {
             self.lower.insert(at, lower);
         }
         if self.lower.len() == self.k {
-            self.threshold = self.lower[self.k - 1];
+            // Those of a part begin at the threshold of the others.
+            self.threshold = self.threshold.max(self.lower[self.k - 1]);
         }
     }
 

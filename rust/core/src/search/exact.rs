@@ -16,6 +16,7 @@ use crate::search::query::Query;
 use crate::search::report::SearchReport;
 use crate::search::sweep::Grid;
 use crate::search::topk::{Hit, TopK};
+use crate::search::visit::Visit;
 use crate::search::wide::{self, Wide};
 use crate::simd;
 
@@ -48,24 +49,16 @@ pub(crate) fn search(
     k: usize,
     threads: Option<usize>,
 ) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
-    let ladder = Ladder {
-        memories,
-        rows: queries.chunks_exact(memories.dim()).collect(),
-        k,
-        threads: parallel::worth_waking(threads, queries.len() * memories.len()),
-        kernel: Kernel::chosen(),
-        wide: Wide::chosen(),
-    };
-    ladder.climb()
+    Ladder::of(memories, queries, k, threads).climb()
 }
 
 /// One search.
-struct Ladder<'a> {
-    memories: &'a Memories,
-    rows: Vec<&'a [f32]>,
-    k: usize,
-    threads: Option<usize>,
-    kernel: Option<&'static Kernel>,
+pub(super) struct Ladder<'a> {
+    pub(super) memories: &'a Memories,
+    pub(super) rows: Vec<&'a [f32]>,
+    pub(super) k: usize,
+    pub(super) threads: Option<usize>,
+    pub(super) kernel: Option<&'static Kernel>,
     wide: Option<&'static Wide>,
 }
 
@@ -108,7 +101,23 @@ impl Round {
     }
 }
 
-impl Ladder<'_> {
+impl<'a> Ladder<'a> {
+    pub(super) fn of(
+        memories: &'a Memories,
+        queries: &'a [f32],
+        k: usize,
+        threads: Option<usize>,
+    ) -> Self {
+        Self {
+            memories,
+            rows: queries.chunks_exact(memories.dim()).collect(),
+            k,
+            threads: parallel::worth_waking(threads, queries.len() * memories.len()),
+            kernel: Kernel::chosen(),
+            wide: Wide::chosen(),
+        }
+    }
+
     fn climb(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
         let mut report = SearchReport::of(self.kernel.map(|kernel| kernel.name));
         let n = self.rows.len();
@@ -116,15 +125,28 @@ impl Ladder<'_> {
         let few = self.memories.len() < FEW || self.k > self.memories.len() / 8;
         // The first queries of a large batch tell whether codes are of use to the rest.
         let mut codes_help = true;
+        let blocks = self.memories.partition().filter(|blocks| blocks.prunes);
+        let mut blocks_help = blocks.is_some() && !few;
         while hits.len() < n {
             let first = hits.len();
             let pilot = first == 0 && n > CHUNK;
             let count = (n - first).min(if pilot { CHUNK } else { ROUND });
             let mut round = Round::of(first..first + count);
+            if let Some(partition) = blocks
+                && blocks_help
+            {
+                let visit = Visit::of(self, partition, first..first + count);
+                let (candidates, probed) = visit.certified()?;
+                round.take("blocks", candidates, self.too_many(), self.too_many());
+                report.probed += probed;
+                blocks_help = round.unsure.len() <= count / 2;
+            }
             if let (Some(kernel), Some(codes)) = (self.kernel, self.memories.codes())
                 && !few
                 && codes_help
+                && !round.unsure.is_empty()
             {
+                let unsure = round.unsure.len();
                 let candidates = self.by_codes(kernel, codes, &round.unsure)?;
                 round.take(
                     "int8",
@@ -132,7 +154,7 @@ impl Ladder<'_> {
                     self.worth_comparing(count),
                     self.too_many(),
                 );
-                codes_help = !pilot || round.unsure.len() <= count / 2;
+                codes_help = !pilot || round.unsure.len() <= unsure / 2;
             }
             if let Some(wide) = self.wide
                 && !few
@@ -210,7 +232,7 @@ impl Ladder<'_> {
     }
 
     /// The best of the candidates, and how many it took to tell.
-    fn compare(&self, row: usize, bounded: &[(f32, Slot)]) -> (Vec<Hit>, usize) {
+    pub(super) fn compare(&self, row: usize, bounded: &[(f32, Slot)]) -> (Vec<Hit>, usize) {
         let mut top = TopK::new(self.k);
         for (at, &(upper, slot)) in bounded.iter().enumerate() {
             if top.worst().is_some_and(|worst| upper < worst) {
@@ -233,7 +255,7 @@ impl Ladder<'_> {
         (top.into_sorted(), self.memories.len())
     }
 
-    fn hit(&self, row: usize, slot: Slot) -> Hit {
+    pub(super) fn hit(&self, row: usize, slot: Slot) -> Hit {
         Hit {
             slot,
             id: self.memories.id(slot),

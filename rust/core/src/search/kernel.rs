@@ -100,21 +100,34 @@ impl Kernel {
         queries: &[Query],
         candidates: &mut [Candidates],
     ) {
+        let queries: Vec<&Query> = queries.iter().collect();
+        self.scan_those(codes, panels, &queries, candidates);
+    }
+
+    /// The same for panels that need not lie side by side.
+    pub(crate) fn scan_those(
+        &self,
+        codes: &Codes,
+        mut panels: impl Iterator<Item = usize>,
+        queries: &[&Query],
+        candidates: &mut [Candidates],
+    ) {
         let block = block(codes);
         // Tiles of even width: a narrow one waits for its own sums.
         let count = queries.len().div_ceil(self.width);
         let rows = |at: usize| queries.len() * at / count..queries.len() * (at + 1) / count;
         let tiles: Vec<Tile> = (0..count).map(|at| Tile::of(&queries[rows(at)])).collect();
-        let mut from = panels.start;
-        while from < panels.end {
-            let to = (from + block).min(panels.end);
+        loop {
+            let close: Vec<usize> = panels.by_ref().take(block).collect();
+            if close.is_empty() {
+                return;
+            }
             for (at, tile) in tiles.iter().enumerate() {
-                for panel in from..to {
+                for &panel in &close {
                     // SAFETY: a kernel is only handed out where `usable()` has said so.
                     unsafe { (self.multiply)(codes, panel, tile, &mut candidates[rows(at)]) };
                 }
             }
-            from = to;
         }
     }
 }

@@ -114,7 +114,7 @@ macro_rules! kernel {
                     }
                 }
                 for q in 0..Q {
-                    settle(&all[q], panel, codes, &queries[q], &mut candidates[q]);
+                    settle(&all[q], panel, codes, queries[q], &mut candidates[q]);
                 }
             }
         }

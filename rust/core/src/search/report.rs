@@ -4,12 +4,14 @@
 ///
 /// It depends on the data and on the instruction set, and not on the number of threads, except for queries whose
 /// candidates are beyond all use.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct SearchReport {
     /// The kernel of the int8 pass, as `"avx512-vnni"`, if this processor has one.
     pub kernel: Option<&'static str>,
-    /// Queries answered through int8 codes.
+    /// Queries answered through the blocks of a partition.
+    pub blocks: usize,
+    /// Queries answered through int8 codes of all memories.
     pub int8: usize,
     /// Queries answered through a bf16 pass over the keys.
     pub bf16: usize,
@@ -17,6 +19,8 @@ pub struct SearchReport {
     pub f32: usize,
     /// Queries compared with every memory.
     pub plain: usize,
+    /// Blocks looked into, in all.
+    pub probed: usize,
     /// Similarities computed in the canonical arithmetic, in all.
     pub compared: usize,
 }
@@ -32,6 +36,7 @@ impl SearchReport {
     /// Counts a query by the name of the pass that settled it.
     pub(super) fn count(&mut self, pass: &str) {
         match pass {
+            "blocks" => self.blocks += 1,
             "int8" => self.int8 += 1,
             "bf16" => self.bf16 += 1,
             "f32" => self.f32 += 1,
