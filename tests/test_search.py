@@ -104,14 +104,14 @@ def test_a_division_is_beside_the_state_and_follows_it() -> None:
 
 def test_a_division_refuses_bad_arguments() -> None:
     store = sw.ValueStore(sw.Config(dim=4, keep_episodes=False))
-    with pytest.raises(ValueError, match="^blocks: "):
+    with pytest.raises(ValueError, match=r"^blocks: "):
         store.partition()
     store.insert(np.eye(4, dtype=np.float32))
     with pytest.raises(ValueError, match=r"^nprobe: .*partition\(\)"):
         store.search(np.ones((1, 4), np.float32), nprobe=1)
     for blocks in (0, 5):
-        with pytest.raises(ValueError, match="^blocks: "):
+        with pytest.raises(ValueError, match=r"^blocks: "):
             store.partition(blocks)
     store.partition(2)
-    with pytest.raises(ValueError, match="^nprobe: "):
+    with pytest.raises(ValueError, match=r"^nprobe: "):
         store.search(np.ones((1, 4), np.float32), nprobe=0)
