@@ -1,6 +1,7 @@
 """A snapshot as arrays, and arrays as a snapshot: what experiments need that no store would do to itself.
 
-A snapshot is a plain safetensors file with the state that is no array, and a checksum, in its metadata.
+A snapshot is a plain safetensors file with the state that is no array, and checksums, in its metadata
+(`docs/format.md`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ def written(parts: dict[str, NDArray[Any]], state: dict[str, Any]) -> bytes:
     part(b"1")
     part(text.encode())
     header: dict[str, Any] = {}
+    sums = {"state": zlib.crc32(text.encode())}
     at = 0
     blobs = []
     for name in sorted(parts):
@@ -49,6 +52,7 @@ def written(parts: dict[str, NDArray[Any]], state: dict[str, Any]) -> bytes:
         part(name.encode())
         part(f"{dtype} {shape}".encode())
         part(blob)
+        sums[name] = zlib.crc32(blob)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(blob)]}
         at += len(blob)
         blobs.append(blob)
@@ -56,6 +60,7 @@ def written(parts: dict[str, NDArray[Any]], state: dict[str, Any]) -> bytes:
         "format": "sharpwave-snapshot",
         "version": "1",
         "checksum": hash_.hexdigest(),
+        "sums": json.dumps(sums, sort_keys=True, separators=(",", ":")),
         "state": text,
     }
     encoded = json.dumps(header).encode()

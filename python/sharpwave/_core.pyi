@@ -284,6 +284,9 @@ class Store(View):
     def close(self) -> None:
         """Let go of the data, after a snapshot in its directory if there is anything new."""
 
+    def writes(self) -> int:
+        """How often it was written to since it was made."""
+
     def readonly(self) -> bool:
         """Whether it can only be read."""
 

@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
@@ -19,6 +19,8 @@ pub struct Handle {
     writer: Mutex<Option<Journal>>,
     /// Held to read, and to write for one slice of a call; fair, so neither starves the other. `None` once closed.
     current: RwLock<Option<Arc<Store>>>,
+    /// How often it was written to.
+    writes: AtomicU64,
     /// Whether it was opened to be read only.
     readonly: bool,
     /// Whether a write panicked: what it left is no store.
@@ -43,6 +45,7 @@ impl Handle {
         Self {
             writer: Mutex::new(journal),
             current: RwLock::new(Some(store)),
+            writes: AtomicU64::new(0),
             readonly,
             poisoned: AtomicBool::new(false),
             process: AtomicU32::new(process::id()),
@@ -89,6 +92,11 @@ impl Handle {
     pub fn is_closed(&self) -> Result<bool, Failure> {
         self.survive_fork()?;
         Ok(self.current.read().is_none())
+    }
+
+    /// How often it was written to since it was made: one who copied it knows whether there is anything new.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Acquire)
     }
 
     /// Whether it can only be read.
@@ -156,6 +164,7 @@ impl Writer<'_> {
         self.part_from_frozen()?;
         let mut current = self.handle.current.write();
         let store = Arc::make_mut(current.as_mut().ok_or_else(|| self.handle.gone())?);
+        self.handle.writes.fetch_add(1, Ordering::Release);
         let journal = self.journal.as_mut();
         let done = catch_unwind(AssertUnwindSafe(|| recorded(journal, store, work)));
         if done.is_err() {
@@ -178,6 +187,7 @@ impl Writer<'_> {
         let mut next = self.read(|store| Ok(store.clone()))?;
         let done = recorded(self.journal.as_mut(), &mut next, work)?;
         *self.handle.current.write() = Some(Arc::new(next));
+        self.handle.writes.fetch_add(1, Ordering::Release);
         Ok(done)
     }
 
@@ -187,6 +197,7 @@ impl Writer<'_> {
             journal.compact(&other)?;
         }
         *self.handle.current.write() = Some(other);
+        self.handle.writes.fetch_add(1, Ordering::Release);
         Ok(())
     }
 

@@ -339,6 +339,11 @@ impl Store {
         slf.py().without_gil(|_| handle.close())
     }
 
+    /// How often it was written to since it was made.
+    fn writes(slf: &Bound<'_, Self>) -> u64 {
+        slf.as_super().get().handle().writes()
+    }
+
     /// Panic in the middle of a write, as a bug would: for tests.
     fn _panic(slf: &Bound<'_, Self>) -> PyResult<()> {
         write(slf, |store| {
