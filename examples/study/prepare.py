@@ -47,12 +47,11 @@ def encoder(device: str) -> Embed:
 
 def fluent_encoder(policy: Policy, meaning: Embed, weight: float, base: list[tuple[str, str]]) -> tuple[Embed, str]:
     """The encoder of the store's steps, and its name: meaning beside the base model's fluency, fitted to ``base``."""
-    from sharpwave.demo.encoder import scored
     from sharpwave.embed import Fluency, Joined
 
     form = Fluency(policy.core, policy.tokenizer, cache=False)
     cut = chunk_batch(Words(n=8), [p for p, _ in base], [s for _, s in base])
-    said = scored(cut)
+    said = cut.scored_steps
     kept = CACHE / f"fluency-{hashlib.sha256(repr(said).encode()).hexdigest()[:16]}.json"
     if kept.is_file():
         form.set_range(*json.loads(kept.read_text("utf-8")))

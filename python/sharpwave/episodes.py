@@ -68,6 +68,12 @@ class Batch:
         """``(E,)`` scored steps of each episode; 0 where nothing can be scored."""
         return np.diff(self.offsets) - self.context
 
+    @property
+    def scored_steps(self) -> list[str]:
+        """The texts of all steps that are not context."""
+        spans = zip(self.offsets[:-1] + self.context, self.offsets[1:], strict=True)
+        return [step for first, end in spans for step in self.steps[first:end]]
+
 
 class Chunker(Protocol):
     """``(prompt, completion)`` to an `Episode`."""

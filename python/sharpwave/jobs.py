@@ -16,7 +16,7 @@ import numpy as np
 from sharpwave import episodes
 from sharpwave.config import Config
 from sharpwave.corpus import Row, chunk_rows, number_columns, read_rows
-from sharpwave.embed import Fluency, Joined, SentenceTransformer, as_embedder, fingerprint, from_config
+from sharpwave.embed import Fluency, SentenceTransformer, as_embedder, fingerprint, from_config
 from sharpwave.embed.protocol import Embedder
 from sharpwave.store import SNAPSHOT, ValueStore
 
@@ -50,12 +50,11 @@ def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
 
 def fluent(embedder: Embedder, path: str, batch: episodes.Batch) -> Embedder:
     """``embedder`` with the fluency beside it that the language model at ``path`` sees, fitted to the batch's steps."""
-    from sharpwave.demo.encoder import FLUENCY, scored
+    from sharpwave.demo.encoder import with_fluency
     from sharpwave.demo.models import smollm2_path
 
     form = Fluency(smollm2_path() if path == "smollm2" else path, dtype="bfloat16")
-    form.fit(scored(batch))
-    return Joined([embedder, form], [1.0, FLUENCY])
+    return with_fluency(embedder, form, batch)
 
 
 def open_store(path: Path) -> tuple[ValueStore, dict[str, Any]]:

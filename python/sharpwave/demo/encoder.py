@@ -53,11 +53,11 @@ def fluent_encoder(
     kept = EmbeddingCache(cache)
     meaning = SentenceTransformer(minilm_path(), dtype="bfloat16", cache=kept)
     form = Fluency(model or smollm2_path(), dtype="bfloat16", cache=kept, device=None if device == "cpu" else device)
-    form.fit(scored(chunk_batch(chunker, list(prompts), list(texts))))
-    return Encoder(chunker, Joined([meaning, form], [1.0, weight]))
+    batch = chunk_batch(chunker, list(prompts), list(texts))
+    return Encoder(chunker, with_fluency(meaning, form, batch, weight))
 
 
-def scored(batch: Batch) -> list[str]:
-    """The steps of a batch that are not context."""
-    spans = zip(batch.offsets[:-1] + batch.context, batch.offsets[1:], strict=True)
-    return [step for first, end in spans for step in batch.steps[first:end]]
+def with_fluency(meaning: Embedder, form: Fluency, batch: Batch, weight: float = FLUENCY) -> Joined:
+    """``meaning`` with the fluency ``form`` beside it, fitted to what the batch's episodes say."""
+    form.fit(batch.scored_steps)
+    return Joined([meaning, form], [1.0, weight])

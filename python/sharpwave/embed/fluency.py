@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
-from sharpwave.embed.protocol import DTYPES, check_texts, weights_hash
+from sharpwave.embed.protocol import check_dtype, check_texts, weights_hash
 
 Floats = NDArray[np.float64]
 
@@ -60,8 +60,7 @@ class Fluency:
         batch_size: int = 64,
         cache: EmbeddingCache | str | os.PathLike[str] | bool = True,
     ) -> None:
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {DTYPES} or None, got {dtype!r}")
+        check_dtype(dtype)
         if batch_size < 1 or max_tokens < 2:
             raise ValueError("batch_size must be at least 1 and max_tokens at least 2")
         self.path = os.fspath(model) if isinstance(model, str | os.PathLike) else None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, rows_of
-from sharpwave.embed.protocol import DTYPES, check_texts, unit, weights_hash
+from sharpwave.embed.protocol import check_dtype, check_texts, unit, weights_hash
 
 POOLS = ("mean", "last")
 
@@ -56,8 +56,7 @@ class HiddenStates:
     ) -> None:
         if pool not in POOLS:
             raise ValueError(f"pool must be one of {POOLS}, got {pool!r}")
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {DTYPES} or None, got {dtype!r}")
+        check_dtype(dtype)
         if batch_size < 1 or max_tokens < 1:
             raise ValueError("batch_size and max_tokens must be at least 1")
         if isinstance(model, str | os.PathLike):

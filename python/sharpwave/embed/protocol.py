@@ -66,6 +66,12 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     return out
 
 
+def check_dtype(dtype: str | None) -> None:
+    """A ValueError if ``dtype`` is none of `DTYPES`, nor None."""
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {DTYPES} or None, got {dtype!r}")
+
+
 def as_matrix(result: Any, rows: int) -> NDArray[np.float32]:
     """An embedder's ``result`` as a finite C-contiguous ``(rows, d)`` float32 array."""
     if hasattr(result, "detach"):  # a torch tensor, without importing torch

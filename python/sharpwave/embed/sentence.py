@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
-from sharpwave.embed.protocol import DTYPES, check_texts, unit, weights_hash
+from sharpwave.embed.protocol import check_dtype, check_texts, unit, weights_hash
 
 
 class SentenceTransformer:
@@ -42,8 +42,7 @@ class SentenceTransformer:
         batch_size: int = 64,
         cache: EmbeddingCache | str | os.PathLike[str] | bool = True,
     ) -> None:
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {DTYPES} or None, got {dtype!r}")
+        check_dtype(dtype)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.path = str(model) if isinstance(model, str | Path) else None

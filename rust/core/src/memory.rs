@@ -100,6 +100,23 @@ impl Memories {
         }
     }
 
+    /// Unit `rows` `(n, dim)` as memories and no more, their slots and ids in order.
+    pub(crate) fn of_rows(rows: &[f32], dim: usize) -> Self {
+        let mut memories = Self::new(dim);
+        for (id, key) in rows.chunks_exact(dim).enumerate() {
+            let birth = Birth {
+                key,
+                terminal: false,
+                merged: 1,
+                clock: 0,
+                text: None,
+                provenance: None,
+            };
+            memories.add(id as i64, &birth, &Channels::default());
+        }
+        memories
+    }
+
     /// The latest stamp of a live memory's key.
     pub(crate) fn last_stamp(&self) -> Option<u64> {
         let stamps = self.order.iter().map(|&slot| self.stamps[slot as usize]);

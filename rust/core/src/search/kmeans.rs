@@ -4,10 +4,9 @@
 //! The rows find their centre by the exact search itself, and the means are summed in the order of the rows: the
 //! same for a seed, on any number of threads and any processor.
 
-use crate::channel::Channels;
 use crate::episodes::normalise;
 use crate::error::Result;
-use crate::memory::{Birth, Memories};
+use crate::memory::Memories;
 use crate::rng::splitmix64;
 use crate::search::exact::nearest;
 
@@ -32,7 +31,7 @@ pub(super) fn centres(
         .copied()
         .collect();
     for round in 0..ROUNDS {
-        let found = nearest(&memories(&centres, dim), rows, 1, threads)?;
+        let found = nearest(&Memories::of_rows(&centres, dim), rows, 1, threads)?;
         let mut sums = vec![0.0f64; count * dim];
         let mut sizes = vec![0usize; count];
         for (x, hits) in rows.chunks_exact(dim).zip(&found) {
@@ -56,24 +55,7 @@ pub(super) fn centres(
             let _ = normalise(&mean, centre);
         }
     }
-    Ok(memories(&centres, dim))
-}
-
-/// Rows as memories, the slots in order.
-fn memories(rows: &[f32], dim: usize) -> Memories {
-    let mut memories = Memories::new(dim);
-    for (id, key) in rows.chunks_exact(dim).enumerate() {
-        let birth = Birth {
-            key,
-            terminal: false,
-            merged: 1,
-            clock: 0,
-            text: None,
-            provenance: None,
-        };
-        memories.add(id as i64, &birth, &Channels::default());
-    }
-    memories
+    Ok(Memories::of_rows(&centres, dim))
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The passes one by one, for benchmarks and tests.
 
-use crate::channel::Channels;
 use crate::episodes::normalised_rows;
 use crate::error::Result;
-use crate::memory::{Birth, Memories};
+use crate::memory::Memories;
 use crate::search::candidates::Candidates;
 use crate::search::codes::Codes;
 use crate::search::kernel::{CHUNK, Kernel};
@@ -21,19 +20,10 @@ impl Probe {
     /// # Errors
     /// [`crate::Error::Invalid`] for bad rows.
     pub fn new(rows: &[f32], dim: usize) -> Result<Self> {
-        let (mut memories, mut codes) = (Memories::new(dim), Codes::new(dim));
         let rows = normalised_rows("rows", rows, dim)?;
-        for (id, key) in rows.chunks_exact(dim).enumerate() {
-            let birth = Birth {
-                key,
-                terminal: false,
-                merged: 1,
-                clock: 0,
-                text: None,
-                provenance: None,
-            };
-            let slot = memories.add(id as i64, &birth, &Channels::default());
-            codes.set(slot, key);
+        let (memories, mut codes) = (Memories::of_rows(&rows, dim), Codes::new(dim));
+        for &slot in memories.in_order() {
+            codes.set(slot, memories.key(slot));
         }
         Ok(Self { memories, codes })
     }

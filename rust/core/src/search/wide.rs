@@ -172,8 +172,6 @@ impl<const LANES: usize> Bounds<LANES> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::Channels;
-    use crate::memory::Birth;
     use crate::search::kernel::tests::row;
 
     /// Every bound holds: above and below the canonical similarity.
@@ -182,18 +180,10 @@ mod tests {
         let dims = (1..=40).chain([63, 64, 65, 127, 129, 383, 384, 385, 1000, 1024, 2099, 2100]);
         for (case, dim) in dims.enumerate() {
             let (slots, case) = (1 + 37 * case % 131, case as u64);
-            let mut memories = Memories::new(dim);
-            for id in 0..slots {
-                let birth = Birth {
-                    key: &row(id as u64, dim, case << 10 | id as u64),
-                    terminal: false,
-                    merged: 1,
-                    clock: 0,
-                    text: None,
-                    provenance: None,
-                };
-                memories.add(id as i64, &birth, &Channels::default());
-            }
+            let rows: Vec<f32> = (0..slots as u64)
+                .flat_map(|id| row(id, dim, case << 10 | id))
+                .collect();
+            let mut memories = Memories::of_rows(&rows, dim);
             for gone in (1..slots).filter(|slot| slot % 11 == 5) {
                 memories.remove(gone as Slot);
             }
