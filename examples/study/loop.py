@@ -17,6 +17,7 @@ import numpy as np
 import sharpwave as sw
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 
 from examples.study.config import Config, Train
@@ -36,7 +37,7 @@ class Run:
 
     def __init__(self, config: Config, seed: int, setting: Setting, results: Path, work: Path) -> None:
         self.config, self.seed, self.setting = config, seed, setting
-        self.results, self.checkpoint = results, work / "checkpoint.pt"
+        self.results, self.work, self.checkpoint = results, work, work / "checkpoint.pt"
         self.arm = make(config.reward, setting, config.options)
         self.reward = Scaled(self.arm, setting)
         policy = setting.policy
@@ -81,8 +82,10 @@ class Run:
         reward, parts = self.reward(batch)
         advantage = normalised(reward, train.copies)
         reading = policy.read(samples, train.temperature)
-        stats = update(policy, self.optimizer, reading, advantage, train)
         with_gold = self.step % train.gold_every == 0 or self.step == train.steps - 1
+        if with_gold:
+            self._keep()
+        stats = update(policy, self.optimizer, reading, advantage, train)
         line: dict[str, Any] = {
             "step": self.step,
             "reward": float(reward.mean()),
@@ -118,6 +121,14 @@ class Run:
         self.results.parent.mkdir(parents=True, exist_ok=True)
         with self.results.open("a" if len(self.lines) > 1 else "w", encoding="utf-8") as file:
             file.write(text + "\n")
+
+    def _keep(self) -> None:
+        """Keep the adapter that wrote this step's completions: what the remedies that come afterwards begin from."""
+        kept = self.work / f"adapter-{self.step:03}.safetensors"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        scratch = kept.with_suffix(".part")
+        save_file({n: w.cpu().contiguous() for n, w in self.setting.policy.adapter().items()}, scratch)
+        scratch.replace(kept)
 
     def _save(self) -> None:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,8 @@ OTHERS = (
     "instrumental-grpo",
     "instrumental-long",
     "judge-long",
+    "instrumental-sharing-kl-long",
+    "judge-kl-long",
 )
 
 
