@@ -17,7 +17,7 @@ tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("rich")
 
 sys.path.insert(0, str(ROOT))
-from examples.study import config, gold, loop, measures, report, run, verdict  # noqa: E402
+from examples.study import after, config, gold, loop, measures, report, reward, run, verdict  # noqa: E402
 from examples.study.policy import Lora, Policy  # noqa: E402
 from examples.study.setting import OPENINGS, Setting, read_base  # noqa: E402
 
@@ -124,6 +124,46 @@ def test_two_steps_of_an_arm(tmp_path, name, algorithm):
     assert set(steps[0]["gold"]) == {"objective", "mood", "judge_fewshot", "judge_dialogue"}
     assert len(steps[0]["samples"]) == 8
     assert any(not torch.equal(before[k], v) for k, v in one.setting.policy.adapter().items())
+
+
+def test_remedies_after_a_run(tmp_path):
+    one = loop.Run(arm("judge-divergence"), 0, setting(), tmp_path / "out.jsonl", tmp_path / "work")
+    one.go()
+    base, moved, *blends = after.points(tmp_path / "work")
+    assert [(p.step, p.weight) for p in (base, moved)] == [(0, 1.0), (1, 1.0)]
+    assert [p.weight for p in blends] == list(after.WEIGHTS)
+    out = tmp_path / "after.jsonl"
+    made = arm("judge-divergence")
+    after.evaluate(made, setting(), 0, tmp_path / "work", out, lambda _: None)
+    header, first, second, *rest = lines(out)
+    assert header["arm"] == "judge-divergence"
+    assert first["kl"] == pytest.approx(0, abs=1e-6)  # before the first update it is the base
+    assert [r["kl"] for r in rest] == sorted(r["kl"] for r in rest)
+    assert first["kl"] < rest[0]["kl"] < rest[-1]["kl"] < second["kl"]
+    assert {"distance", "distinct_2", "support"} <= set(first["drift"])
+    # It goes on behind the last line that is there.
+    out.write_text("".join(line + "\n" for line in out.read_text().splitlines()[:3]))
+    after.evaluate(made, setting(seed=7), 0, tmp_path / "work", out, lambda _: None)
+    assert lines(out) == [header, first, second, *rest]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "instrumental-all",
+        "instrumental-drives",
+        "instrumental-one-terminal",
+        "instrumental-mean",
+        "instrumental-no-gate",
+    ],
+)
+def test_a_knocked_out_part_changes_what_is_paid(name):
+    def paid(name):
+        shared = setting()
+        made = reward.Scaled(reward.make("instrumental", shared, arm(name).options), shared)
+        return made.arm.parts(shared.reference_batch, learning=True)["coverage"]
+
+    assert not np.allclose(paid(name), paid("instrumental"))
 
 
 @pytest.mark.parametrize("name", ["judge", "instrumental-online", "instrumental-habituation"])

@@ -62,6 +62,10 @@ class BaseJudge:
                 out = scores[:, self.yes].logsumexp(-1) - scores[:, self.no].logsumexp(-1)
         return out.double().cpu().numpy()
 
+    def all(self, texts: Sequence[str], block: int = 16) -> Floats:
+        """The same of any number of texts, ``block`` at a time."""
+        return np.concatenate([self(texts[n : n + block]) for n in range(0, len(texts), block)])
+
 
 def answer_ids(policy: Policy, answers: Sequence[str]) -> torch.Tensor:
     """The first tokens of the answers."""

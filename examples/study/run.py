@@ -49,12 +49,24 @@ OTHERS = (
     "instrumental-sharing-kl-long",
     "judge-kl-long",
 )
+# The second half: the remedies compared, and what of the instrumental reward does the work.
+REMEDIES = ("judge-divergence", "instrumental-sharing-divergence", "instrumental-all")
+ABLATIONS = (
+    "instrumental-drives",
+    "instrumental-no-edges",
+    "instrumental-no-support",
+    "instrumental-no-gate",
+    "instrumental-one-terminal",
+    "instrumental-progress",
+    "instrumental-mean",
+)
 
 
 def plan() -> list[tuple[str, int]]:
     """Arms and seeds in order: seed 0 of everything before the other seeds of the headline arms."""
     first = [(arm, 0) for arm in HEADLINE + OTHERS[:4]]
-    return first + [(arm, seed) for seed in (1, 2) for arm in HEADLINE] + [(arm, 0) for arm in OTHERS[4:]]
+    rest = [(arm, 0) for arm in OTHERS[4:] + REMEDIES + ABLATIONS]
+    return first + [(arm, seed) for seed in (1, 2) for arm in HEADLINE] + rest
 
 
 def one(arm: str, seed: int, device: str = "cpu", results: Path = RESULTS) -> None:

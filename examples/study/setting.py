@@ -75,10 +75,6 @@ class Batch:
         rows = self.embed([c if c.split() else "." for c in self.completions])
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def group_mean(self, values: Floats) -> Floats:
-        """(B,) the mean of each sample's own group."""
-        return values.reshape(-1, self.copies).mean(1).repeat(self.copies)
-
 
 def embedded(embed: Embed, prompts: Sequence[str], completions: Sequence[str]) -> Episodes:
     """Episodes of windows of 8 words, the prompt as context."""
@@ -136,9 +132,9 @@ class Setting:
         """The store of the base stories, calibrated and slept, as bytes: each arm takes a copy."""
         return self._kept("store.safetensors", self._made_store)
 
-    def _made_store(self) -> bytes:
+    def _made_store(self, **numbers: Any) -> bytes:
         episodes = embedded(self.embed_steps, [p for p, _ in self.base], [s for _, s in self.base])
-        store = sw.ValueStore(sw.Config(dim=episodes.steps.shape[1]))
+        store = sw.ValueStore(sw.Config(dim=episodes.steps.shape[1], **numbers))
         store.calibrate(episodes.steps, episodes.offsets)
         for number, key in enumerate(self.embed_steps(self.terminals)):
             store.add_terminal(f"terminal-{number}", key)
@@ -146,9 +142,12 @@ class Setting:
         store.replay()
         return store.to_bytes()
 
-    def store(self) -> sw.ValueStore:
-        """A copy of the store that an arm may write into."""
-        return sw.ValueStore.from_bytes(self.snapshot)
+    def store(self, **numbers: Any) -> sw.ValueStore:
+        """A copy of the store that an arm may write into; ``numbers`` of `sw.Config` make another one."""
+        if not numbers:
+            return sw.ValueStore.from_bytes(self.snapshot)
+        name = "-".join(f"{k}-{v}" for k, v in sorted(numbers.items()))
+        return sw.ValueStore.from_bytes(self._kept(f"{name}.safetensors", lambda: self._made_store(**numbers)))
 
     @cached_property
     def watch(self) -> Any:

@@ -79,7 +79,7 @@ class Bench:
         return np.asarray(scores.total, np.float64)
 
     def ablation(self, name: str) -> Any:
-        """The view with one thing knocked out: ``unfaded``, ``ones``, ``permuted``, ``constant``."""
+        """The view with one thing knocked out: ``unfaded``, ``ones``, ``permuted``, ``constant``, ``drives``."""
         if name not in self._views:
             self._views[name] = getattr(self, f"_{name}")()
         return self._views[name]
@@ -87,6 +87,12 @@ class Bench:
     def _ones(self) -> Any:
         """Every memory is worth 1 on every channel, and the ordinary memory nothing."""
         return self.view.ablated(values=np.ones_like(self.view.values), baseline=np.zeros_like(self.view.baseline))
+
+    def _drives(self) -> Any:
+        """Nothing was ever replayed: every memory is worth its own drive alone."""
+        means = ~self.view.is_terminal
+        drives = self.view.drives
+        return self.view.ablated(values=drives, baseline=np.median(drives[means], axis=0))
 
     def _unfaded(self) -> Any:
         """Ends are paid as means to themselves."""
