@@ -17,7 +17,7 @@ tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("rich")
 
 sys.path.insert(0, str(ROOT))
-from examples.study import after, config, gold, loop, measures, report, reward, run, verdict  # noqa: E402
+from examples.study import after, compare, config, gold, loop, measures, report, reward, run, verdict  # noqa: E402
 from examples.study.policy import Lora, Policy  # noqa: E402
 from examples.study.setting import OPENINGS, Setting, read_base  # noqa: E402
 
@@ -257,6 +257,46 @@ def test_report_of_a_fixture(tmp_path):
     assert (tmp_path / "img/study-curves.svg").stat().st_size > 10_000
     report.write(FIXTURE, document, tmp_path / "img", settings)
     assert document.read_text() == text  # writing it again changes nothing
+
+
+def test_what_comes_after_a_run_is_chosen_by_drift_alone():
+    base = dict.fromkeys(("distinct_2", "distinct_2_within"), 0.5) | {"log_likelihood": -2.0}
+    keys = ("objective", "mood", "judge_fewshot", "judge_dialogue")
+    header = {
+        "arm": "judge",
+        "config": {"options": {}},
+        "base": base | {"gold": {k: {"mean": 1.0, "sd": 2.0} for k in keys}},
+    }
+    fine = {"distance": 0.1, "distinct_2": 1.0, "support": 1.0, "empty": 0.0}
+    text = dict.fromkeys(("yes_share", "parrot_share", "list_share", "top_word_share"), 0.0)
+    text |= {"proxy": 5.0, "kl": 0.3, "base_log_likelihood": -2.2, "distinct_2": 0.4, "distinct_2_within": 0.5}
+
+    def point(step, weight, **drift):
+        return text | {f"gold_{k}": float(step) for k in keys} | {"step": step, "weight": weight, "drift": fine | drift}
+
+    steps = [point(0, 1.0), point(5, 1.0), point(10, 1.0, support=0.4), point(15, 1.0), point(20, 1.0, distance=3.0)]
+    blends = [point(20, 0.25), point(20, 0.5), point(20, 0.75, distinct_2=0.5)]
+    chosen = compare.After(header, steps, blends).chosen
+    assert chosen["end"] is steps[-1]
+    assert chosen["stopped"] is steps[1]  # not step 15, which is within the limits again
+    assert chosen["blended"] is blends[1]
+    nothing = compare.After(header, steps, [point(20, 0.25, empty=0.9)]).chosen
+    assert nothing["blended"] is steps[0]  # the base
+    never = compare.After(header, steps[:2], blends).chosen
+    assert never["stopped"] is never["end"] is never["blended"] is steps[1]
+    summary = compare.After(header, steps, blends).summary(steps[1])
+    assert summary["gold_proxy"] == summary["gold_objective"] == 2.0
+    assert summary["distinct_2"] == pytest.approx(0.8)
+    assert summary["base_log_likelihood"] == pytest.approx(-0.2)
+    rows = compare.remedies_table([compare.After(header, steps, blends)], gold.read(ROOT / "study/gold.toml"))
+    assert [row[2] for row in rows] == ["step 20", "step 5", "w = 0.5"]
+
+
+def test_gold_turns_over_where_it_is_best():
+    record = verdict.Record.read(FIXTURE / "judge-0.jsonl")
+    best, _, end, _ = compare.turn(record)
+    assert best == pytest.approx(record.best("objective"))
+    assert best >= end
 
 
 def test_verdicts_follow_the_thresholds():

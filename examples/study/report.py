@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from examples.study import gold
-from examples.study.run import plan
+from examples.study.compare import (
+    REMEDIES_HEAD,
+    TURNS_HEAD,
+    over_distance,
+    read_after,
+    remedies_table,
+    turns_table,
+)
+from examples.study.run import HEADLINE, REMEDIES, plan
 from examples.study.verdict import GOLD, Floats, Record, interval, moving, read_all, verdict
 
 DOCUMENT = Path("docs/study.md")
@@ -185,6 +193,26 @@ def curves(records: Sequence[Record], path: Path) -> None:
     plt.close(figure)
 
 
+def distances(records: Sequence[Record], path: Path) -> None:
+    """Proxy and gold over the distance from the base, an arm a panel."""
+    import matplotlib.pyplot as plt
+
+    arms = by_arm(records)
+    shown = [arm for arm in HEADLINE + REMEDIES if arm in arms]
+    lines = -(-len(shown) // 4)
+    figure, axes = plt.subplots(
+        lines, 4, figsize=(13, 2.8 * lines), sharex=True, sharey=True, squeeze=False, constrained_layout=True
+    )
+    over_distance(arms, shown, list(axes.flat))
+    for axis in list(axes.flat)[len(shown) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("√KL, nats a token", fontsize=8)
+    axes[0, 0].legend(fontsize=6)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
 def _band(axis: Any, series: list[Floats], colour: Any, label: str) -> None:
     length = min(len(s) for s in series)
     stacked = np.stack([s[:length] for s in series])
@@ -210,11 +238,14 @@ def write(results: Path, document: Path, images: Path, settings: dict[str, Any])
         "same-kl": lambda: same_kl(records),
         "progress": lambda: progress(records),
         "samples": lambda: samples(records),
+        "turns": lambda: table(TURNS_HEAD, turns_table(by_arm(records))),
+        "remedies": lambda: table(REMEDIES_HEAD, remedies_table(read_after(results / "after"), settings)),
     }
     for name, make in parts.items():
         text = fill(text, name, make())
     if records:
         curves(records, images / "study-curves.svg")
+        distances(records, images / "study-distance.svg")
     document.write_text(text, "utf-8")
 
 
