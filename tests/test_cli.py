@@ -179,3 +179,26 @@ def test_parquet_and_ready_steps(tmp_path: Path) -> None:
     path.write_bytes(b"no parquet")
     with pytest.raises(ValueError, match="Parquet"):
         corpus.read_rows(path)
+
+
+def test_bench_measures_a_store_and_leaves_it_as_it_is(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sw.ValueStore.open(store, readonly=True).digest()
+    run("bench", store, "--seconds", "0.01", "--json")
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["memories"] == len(sw.ValueStore.open(store, readonly=True))
+    assert [row["verb"] for row in facts["rows"]] == ["search"] * 3 + ["value", "score", "observe", "observe, replay"]
+    assert all(0 < row["low"] <= row["median"] <= row["high"] for row in facts["rows"])
+    assert sw.ValueStore.open(store, readonly=True).digest() == before
+
+
+def test_bench_makes_a_store(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = sw.get_num_threads()
+    run("bench", "--memories", "64", "--dim", "8", "--seconds", "0.01", "--threads", "1")
+    sw.set_num_threads(threads)
+    out = capsys.readouterr().out
+    assert "observe, replay" in out
+    assert "66 memories of 8, 1 threads" in out
+    for wrong in (("--memories", "3"), ("--dim", "1"), ("--seconds", "0")):
+        assert wrong[0].removeprefix("--").rstrip("s") in fails(
+            capsys, "bench", "--memories", "64", "--dim", "8", *wrong
+        )

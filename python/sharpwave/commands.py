@@ -1,4 +1,4 @@
-"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | repair | report | blend``.
+"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | repair | report | blend | bench``.
 
 What they do is in `sharpwave.demo` and `sharpwave.jobs`; this file parses and prints.
 """
@@ -299,6 +299,46 @@ def blend(
         any_blend(base, tuned, out, weight, method, lambda done, total: progress("blending", done, total))  # pyright: ignore[reportArgumentType]
     kind = "adapter" if is_adapter(out) else "checkpoint"
     print(f"{out}: {kind}, {method}, {1 - weight:.4g} of {base} and {weight:.4g} of {tuned}")
+
+
+@commands.command()
+def bench(
+    store: Annotated[
+        Path | None, typer.Argument(help="a store: its directory or its snapshot; default: one that is made")
+    ] = None,
+    memories: Annotated[int, typer.Option(help="how many the made store has")] = 100_000,
+    dim: Annotated[int, typer.Option(help="length of its embeddings")] = 384,
+    seconds: Annotated[float, typer.Option(help="for each row of the table")] = 2.0,
+    threads: Annotated[int | None, typer.Option(help="how many; default: as many as cores")] = None,
+    seed: Annotated[int, typer.Option(help="of what is asked, and of the made store")] = 0,
+    as_json: _Json = False,
+) -> None:
+    """Measure a store on this machine: search, value, score, observe, replay.
+
+    A store of one's own is copied into memory and only read. What else runs on the machine is measured too.
+
+    Example: sharpwave bench runs/demo/store --seconds 5
+    """
+    import sharpwave as sw
+    from sharpwave import jobs, speed
+
+    speed.check(seconds)
+    if threads is not None:
+        sw.set_num_threads(threads)
+    with stages() as progress:
+        subject = speed.made(memories, dim, seed, progress) if store is None else jobs.open_store(store)[0]
+        found = speed.measure(subject, seconds, seed, progress)
+    facts = {"memories": len(subject), "dim": subject.dim, "threads": sw.get_num_threads(), **sw.cpu_features()}
+    if as_json:
+        rows = [{"verb": s.verb, "steps": s.steps, "median": s.median, "low": s.low, "high": s.high} for s in found]
+        print(json.dumps({**facts, "rows": rows}, indent=1))
+        return
+    table = Table("verb", "steps", "a second", "ms a call", "quartiles", "calls", box=None)
+    for s in found:
+        spread = f"{s.low * 1e3:.3g} … {s.high * 1e3:.3g}"
+        table.add_row(s.verb, str(s.steps), f"{s.rate:,.0f}", f"{s.median * 1e3:.3g}", spread, str(s.calls))
+    Console().print(table)
+    print(f"{facts['memories']:,} memories of {facts['dim']}, {facts['threads']} threads, kernels: {facts['used']}")
 
 
 def print_report(report: Any) -> None:
