@@ -47,7 +47,9 @@ class Train:
 class Config:
     """One arm: its reward file and that one's options, the objective, the training.
 
-    ``fluency`` is the weight of the base model's fluency in the store's steps, beside a meaning of 1.
+    Attributes:
+        fluency: weight of the base model's fluency in the store's steps, beside a meaning of 1.
+        encoder: of the meaning of the store's steps: "minilm", or "hidden" (states of the base model).
     """
 
     arm: str
@@ -58,6 +60,11 @@ class Config:
     train: Train = Train()
     lora: Lora = Lora()
     fluency: float = 0.2
+    encoder: str = "minilm"
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ("minilm", "hidden"):
+            raise ValueError(f"encoder must be 'minilm' or 'hidden', got {self.encoder!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -80,6 +87,7 @@ def load(arm: str, directory: Path = DIRECTORY) -> Config:
         title=own["title"],
         objective=own.get("objective", "wedding"),
         fluency=float(own.get("fluency", 0.2)),
+        encoder=own.get("encoder", "minilm"),
         options=own.get("options", {}),
         train=Train(**(default.get("train", {}) | own.get("train", {}))),
         lora=Lora(**lora),

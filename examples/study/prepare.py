@@ -45,6 +45,25 @@ def encoder(device: str) -> Embed:
     return SentenceTransformer(minilm_path(), device=device, cache=False)
 
 
+HIDDEN_LAYER = 20
+"""Not the layer of the gold objective (10): what is paid and what is gold are not to be one encoder."""
+
+
+def hidden_encoder(policy: Policy, base: list[tuple[str, str]]) -> tuple[Embed, str]:
+    """Another encoder of the steps, and its name: mean hidden states of the base model, centred on ``base``."""
+
+    def raw(texts: list[str]) -> NDArray[np.float64]:
+        return gold.hidden(policy, texts, HIDDEN_LAYER)
+
+    centre = raw(chunk_batch(Words(n=8), [p for p, _ in base], [s for _, s in base]).scored_steps[::8]).mean(0)
+
+    def embed(texts: list[str]) -> NDArray[np.float32]:
+        rows = raw(texts) - centre
+        return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+    return embed, f"hidden states of layer {HIDDEN_LAYER} "
+
+
 def fluent_encoder(policy: Policy, meaning: Embed, weight: float, base: list[tuple[str, str]]) -> tuple[Embed, str]:
     """The encoder of the store's steps, and its name: meaning beside the base model's fluency, fitted to ``base``."""
     from sharpwave.embed import Fluency, Joined
@@ -76,12 +95,13 @@ def setting(config: Config, seed: int, device: str = "cpu") -> Setting:
     objective = next(o for o in load_probes().objectives if o.name == config.objective)
     reference = json.loads(REFERENCE.read_text("utf-8"))
     policy, meaning, base = language_model(config, seed, device), encoder(device), read_base()
-    steps, name = fluent_encoder(policy, meaning, config.fluency, base) if config.fluency else (meaning, "")
+    said, name = hidden_encoder(policy, base) if config.encoder == "hidden" else (meaning, "")
+    steps, form = fluent_encoder(policy, said, config.fluency, base) if config.fluency else (said, "")
     return Setting(
         policy=policy,
         embed=meaning,
         embed_steps=steps,
-        steps_name=name,
+        steps_name=name + form,
         objective=config.objective,
         terminals=list(objective.terminals),
         base=base,

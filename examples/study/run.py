@@ -41,6 +41,7 @@ OTHERS = (
     "judge-trained",
     "instrumental-storm",
     "instrumental-storm-ones",
+    "instrumental-hidden",
     "cosine-storm",
     "judge-grpo",
     "instrumental-grpo",
