@@ -63,7 +63,7 @@ __all__ = [
     "set_num_threads",
 ]
 
-_MODULES = {"divergence", "embed", "episodes", "integrations", "interop", "remedies", "reward", "torch", "viz"}
+_MODULES = {"divergence", "embed", "episodes", "integrations", "interop", "remedies", "reward", "serve", "torch", "viz"}
 _NAMES = {"InstrumentalReward": "sharpwave.reward", "Weights": "sharpwave.reward"}
 
 

@@ -1,4 +1,5 @@
-"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | repair | report | blend | bench``.
+"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | repair | report | blend | bench |
+serve``.
 
 What they do is in `sharpwave.demo` and `sharpwave.jobs`; this file parses and prints.
 """
@@ -339,6 +340,59 @@ def bench(
         table.add_row(s.verb, str(s.steps), f"{s.rate:,.0f}", f"{s.median * 1e3:.3g}", spread, str(s.calls))
     Console().print(table)
     print(f"{facts['memories']:,} memories of {facts['dim']}, {facts['threads']} threads, kernels: {facts['used']}")
+
+
+@commands.command()
+def serve(
+    store: Annotated[Path, typer.Argument(help="a store's directory, or a snapshot (then writes stay in memory)")],
+    host: Annotated[
+        str, typer.Option(help="address to listen at; one that others can reach needs a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free")] = 8808,
+    token: Annotated[
+        str | None,
+        typer.Option(help="bearer token that requests must have; better in the environment", envvar="SHARPWAVE_TOKEN"),
+    ] = None,
+    dim: Annotated[int | None, typer.Option(help="make an empty store of this dimension if there is none")] = None,
+    durability: Annotated[str, typer.Option(help="process: survives kill -9; power: a power cut too")] = "process",
+    concurrent: Annotated[int, typer.Option(help="requests at once; what is more is told to come again")] = 512,
+    megabytes: Annotated[int, typer.Option(help="of one request's body")] = 64,
+    seconds: Annotated[float, typer.Option(help="for one request")] = 60.0,
+    grace: Annotated[float, typer.Option(help="seconds for what is being answered when the end comes")] = 30.0,
+) -> None:
+    """Serve a store over HTTP, so that many processes share it.
+
+    sharpwave.serve.Client(url) has the methods of a ValueStore; other languages use JSON. What many ask at once is
+    answered together. A write is in the store's journal before it is answered, and one that is sent again with the same
+    Idempotency-Key is not done again, also after the server was killed. SIGTERM and Ctrl-C end it without a loss.
+
+    /docs describes the API, /metrics counts for Prometheus, /health says whether it answers.
+
+    Example: sharpwave serve runs/a/store --port 8808
+    """
+    from sharpwave import Config
+    from sharpwave.serve.limits import Limits
+    from sharpwave.serve.server import check_address
+    from sharpwave.serve.server import serve as run
+    from sharpwave.serve.service import Service
+    from sharpwave.store import SNAPSHOT, ValueStore
+
+    check_address(host, port, token)
+    limits = Limits(body=megabytes << 20, concurrent=concurrent, seconds=seconds)
+    new = not store.is_file() and not (store / SNAPSHOT).exists()
+    config = Config(dim=dim) if new and dim is not None else None
+    kept: Any = durability
+    service = Service(ValueStore.load(store)) if store.is_file() else Service.open(store, config, durability=kept)
+    if dim is not None and service.store.dim != dim:
+        raise ValueError(f"--dim {dim}: the store in {store} has dimension {service.store.dim}")
+    if service.settled is not None:
+        print(shown(service.settled))
+
+    def ready(url: str) -> None:
+        print(f"{shown(str(store))}: {len(service.store)} memories at {url}", flush=True)
+
+    run(service, host, port, token=token, limits=limits, grace=grace, ready=ready)
+    print("closed: everything that was acknowledged is in the store", flush=True)
 
 
 def print_report(report: Any) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,8 @@ class ValueStore(View[_core.Store]):
     """
 
     __slots__ = ("_path", "_recovery")
+    remote: ClassVar[bool] = False
+    """Whether it lives in another process, so that asking it takes a message there and back."""
     _path: FilePath | None
     _recovery: Recovery | None
 

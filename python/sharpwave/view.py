@@ -304,6 +304,17 @@ class View(Generic[Core]):
         """(N, d) k_i, unit norm."""
         return _read_only(self._core.keys())
 
+    def keys_of(self, ids: Array) -> NDArray[np.float32]:
+        """(n, d) the keys of some memories; an unknown id is a KeyError."""
+        return self._core.keys_of(coerce.integers("ids", ids).ravel())
+
+    def terminal_key(self, name: str) -> NDArray[np.float32]:
+        """(d,) the key of an embedding channel; a scalar channel has none, which is a KeyError."""
+        found = dict(zip(self.channels, self._core.terminals().tolist(), strict=True))
+        if found.get(coerce.string("name", name), -1) < 0:
+            raise KeyError(f"no embedding channel {name!r}, there are {[n for n, at in found.items() if at >= 0]}")
+        return self._core.keys_of(np.array([found[name]], np.int64))[0]
+
     @property
     def values(self) -> NDArray[np.float32]:
         """(N, Q) v_iq, how much drive can still be reached from each memory."""

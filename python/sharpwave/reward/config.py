@@ -1,6 +1,6 @@
 """A reward as plain data and back, for trainers that are configured by dicts and YAML.
 
-    store: runs/a/store                      # a directory, a snapshot file, or {config: {dim: 384, …}}
+    store: runs/a/store                      # a directory, a snapshot file, http://…, or {config: {dim: 384, …}}
     embedder: {kind: sentence-transformers, path: all-MiniLM-L6-v2}      # or {function: "package.module:name"}
     chunker: {kind: sentences, max_words: 16}
     terminal: "wedding"                      # a channel, or {function: "package.module:name"}
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from sharpwave import embed, episodes
+from sharpwave import embed, episodes, serve
 from sharpwave._lazy import require
 from sharpwave.config import Config
 from sharpwave.reward.scale import Scale
@@ -141,12 +141,18 @@ def _without_target(data: Any) -> Any:
 
 
 def _describe_store(store: ValueStore) -> Any:
+    if isinstance(store, serve.Client):
+        return {"url": store.url}
     if store.path is not None:
         return str(store.path)
     return {"config": store.config.to_dict(), "digest": store.digest()}
 
 
 def _build_store(entry: Any) -> ValueStore:
+    if isinstance(entry, Mapping) and "url" in entry:
+        return serve.Client(**entry)
+    if isinstance(entry, str) and entry.startswith(("http://", "https://")):
+        return serve.Client(entry)
     if isinstance(entry, str | Path):
         path = Path(entry)
         return ValueStore.load(path) if path.is_file() else ValueStore.open(path)

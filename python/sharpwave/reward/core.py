@@ -24,7 +24,7 @@ from sharpwave.reward.learning import LEARN, Learn, gathered, open_channel, writ
 from sharpwave.reward.measure import Clock, Measured, Scorable, embedded
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.scale import Normalise, Scale
-from sharpwave.reward.terminal import ChannelTerminal, FunctionTerminal, Request, Terminal, as_terminal, value_range
+from sharpwave.reward.terminal import FunctionTerminal, Request, Terminal, as_terminal, value_range
 from sharpwave.reward.warn import Once
 from sharpwave.reward.weights import Weights
 from sharpwave.store import ValueStore
@@ -159,8 +159,6 @@ class InstrumentalReward(TrainerFunction):
     def _changed(self) -> None:
         """The store is another one now, and what was found in the old one does not hold."""
         self._last = None
-        if isinstance(self.terminal, ChannelTerminal):
-            self.terminal.forget()
 
     # Scoring
 
@@ -289,7 +287,8 @@ class InstrumentalReward(TrainerFunction):
         learning: bool = False,
     ) -> Measured:
         """Every term in its own units, all through one frozen view. Only a batch that is learned from shares pay."""
-        view = self.store.frozen()
+        # A served store is asked as it is: a moment of it would be a copy of all of it.
+        view = self.store if self.store.remote else self.store.frozen()
         scorable = Scorable.of(batch, self.embedder, view.dim)
         clock.lap("embed")
         nothing = np.full(len(completions), np.nan)

@@ -95,7 +95,6 @@ class ChannelTerminal:
             raise KeyError(f"terminal: no channel {name!r}, there are {view.channels}")
         self.name = name
         self.saturates = name not in view.scalar_channels
-        self._known: tuple[int, NDArray[np.float32]] | None = None
 
     def __call__(self, request: Request) -> Floats:
         """(E,) values in [0, 1] of an embedding channel, any of a scalar one; NaN where there is nothing to look at."""
@@ -110,26 +109,11 @@ class ChannelTerminal:
             return out
         low, high = request.view.channel_ranges[self.name]
         length = np.sqrt(np.einsum("nd,nd->n", scorable.steps, scorable.steps))
-        cosines = scorable.steps @ self._key(request.view) / length
+        cosines = scorable.steps @ request.view.terminal_key(self.name) / length
         spans = zip(scorable.offsets[:-1], scorable.offsets[1:], scorable.context, strict=True)
         best = [cosines[first + prompt : end].max() for first, end, prompt in spans]
         out[scorable.kept] = np.clip((np.array(best, np.float64) - low) / (high - low), 0.0, 1.0)
         return out
-
-    def _key(self, view: View) -> NDArray[np.float32]:
-        """(d,) A terminal never moves: it is looked up once, since a store hands out its keys as one large copy."""
-        scalar = set(view.scalar_channels)
-        order = [name for name in view.channels if name not in scalar]
-        # Terminals and embedding channels are both in the order of adding.
-        row = int(np.flatnonzero(view.is_terminal)[order.index(self.name)])
-        memory = int(view.ids[row])
-        if self._known is None or self._known[0] != memory:
-            self._known = memory, view.keys[row].copy()
-        return self._known[1]
-
-    def forget(self) -> None:
-        """The next store is another one."""
-        self._known = None
 
 
 Terminal = FunctionTerminal | ChannelTerminal

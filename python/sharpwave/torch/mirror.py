@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import _core
 from sharpwave._lazy import require
 from sharpwave.config import Config
 from sharpwave.view import View
@@ -97,7 +96,7 @@ class Mirror:
         """Copy what changed since the last time."""
         core = self.source._core  # pyright: ignore[reportPrivateUsage]
         # A frozen view is not written to. Counted before it is read: a write in between is met the next time.
-        seen = core, core.writes() if isinstance(core, _core.Store) else 0
+        seen = core, getattr(core, "writes", int)()
         if self._seen is not None and self._seen[0] is core and self._seen[1] == seen[1]:
             return Refreshed(0, 0, 0)
         moment = self.source.frozen()

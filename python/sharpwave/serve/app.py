@@ -1,0 +1,201 @@
+"""The HTTP service: one path a verb, bodies in JSON or safetensors, every error one line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+
+from sharpwave import EmbedderError, FormatError, __version__
+from sharpwave._lazy import MissingExtra
+from sharpwave.serve import wire
+from sharpwave.serve.ledger import Conflict
+from sharpwave.serve.limits import App, Guard, Limits, Refused, one_line
+from sharpwave.serve.metrics import Metrics
+from sharpwave.serve.openapi import operation
+from sharpwave.serve.service import Service
+from sharpwave.serve.verbs import VERBS, Data, Verb
+
+try:
+    from fastapi import FastAPI, Request, Response
+    from starlette.exceptions import HTTPException
+except ImportError as error:
+    raise MissingExtra(f"fastapi is needed for this ({error}): pip install 'sharpwave[serve]'") from None
+
+_LARGE = 1 << 16
+"""A JSON body of so many bytes is read and written beside the loop."""
+
+
+def create_app(
+    service: Service, *, limits: Limits | None = None, token: str | None = None, metrics: Metrics | None = None
+) -> App:
+    """The service as an ASGI application. It closes the service when it ends.
+
+    Args:
+        token: that every request but `/health` must bear.
+    """
+    bounds, counts = limits or Limits(), metrics or Metrics()
+    counts.known = frozenset({*VERBS, "snapshot", "health", "metrics"})
+    service.batcher.told = counts.batched
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    api = FastAPI(
+        title="sharpwave",
+        version=__version__,
+        summary="A value memory that many processes share.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    for verb in VERBS.values():
+        api.post(f"/v1/{verb.name}", summary=verb.summary, openapi_extra=operation(verb), name=verb.name)(
+            _answering(service, verb, bounds)
+        )
+    _beside(api, service, counts)
+    for kind, worded in ((Refused, _refused), (HTTPException, _unknown), (Exception, _failed)):
+        api.add_exception_handler(kind, worded)
+    return Guard(api, bounds, token, counts)  # pyright: ignore[reportArgumentType]
+
+
+def _answering(service: Service, verb: Verb, limits: Limits) -> Callable[[Request], Any]:
+    async def answer(request: Request) -> Response:
+        key = request.headers.get("idempotency-key")
+        if key is not None and not 0 < len(key) <= 128:
+            raise Refused(400, "Idempotency-Key must have 1 to 128 characters")
+        try:
+            arguments = await _arguments(request)
+            _within(verb.name, arguments, limits)
+            waiting = asyncio.wrap_future(service.submit(verb.name, arguments, key))
+            # A write that somebody else may be waiting for is not given up with this request.
+            found = await (asyncio.shield(waiting) if verb.kind == "write" else waiting)
+        except (Refused, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            raise _worded(error) from error
+        return await _response(request, found)
+
+    return answer
+
+
+def _beside(api: FastAPI, service: Service, counts: Metrics) -> None:
+    """What is no verb: health, metrics, and the store as a whole."""
+
+    @api.get("/health", summary="Whether it answers; needs no token.")
+    async def health() -> dict[str, str]:
+        return {"status": "closing" if service.closed else "ok", "version": __version__}
+
+    @api.get("/metrics", summary="Counters in Prometheus' text format.", response_class=Response)
+    async def metrics() -> Response:
+        def look() -> None:
+            store = service.store
+            counts.memories.set(len(store))
+            counts.nbytes.set(store.nbytes)
+            counts.episodes.labels("observed").set(store.episodes_observed)
+            counts.episodes.labels("proposed").set(store.episodes_proposed)
+            counts.journal.set(service.ledger.journal_size())
+
+        await asyncio.to_thread(look)
+        text, kind = counts.text()
+        return Response(text, media_type=kind)
+
+    @api.get("/v1/snapshot", summary="The whole store, as `ValueStore.save` writes it.", response_class=Response)
+    async def snapshot() -> Response:
+        found = await asyncio.wrap_future(service.read(lambda store: store.to_bytes()))
+        return Response(found, media_type=wire.BINARY)
+
+    @api.put("/v1/snapshot", summary="Take over the content of a snapshot.")
+    async def become(request: Request) -> dict[str, Any]:
+        try:
+            await asyncio.shield(asyncio.wrap_future(service.become(await request.body())))
+        except (Refused, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            raise _worded(error) from error
+        return {}
+
+
+# Bodies
+
+
+async def _arguments(request: Request) -> Data:
+    body = await request.body()
+    kind = request.headers.get("content-type", wire.JSON if not body else "").partition(";")[0].strip().lower()
+    if kind == wire.BINARY or kind == "application/octet-stream":
+        return wire.unpack(body)
+    if kind != wire.JSON:
+        raise Refused(415, f"the content type must be {wire.JSON} or {wire.BINARY}, got {kind!r}", "TypeError")
+    return await asyncio.to_thread(wire.from_json, body) if len(body) > _LARGE else wire.from_json(body)
+
+
+async def _response(request: Request, found: Data) -> Response:
+    if wire.BINARY in request.headers.get("accept", ""):
+        return Response(wire.pack(found), media_type=wire.BINARY)
+    size = sum(array.size for array in wire.arrays(found))
+    return Response(
+        await asyncio.to_thread(wire.to_json, found) if 8 * size > _LARGE else wire.to_json(found),
+        media_type=wire.JSON,
+    )
+
+
+def _within(verb: str, arguments: Data, limits: Limits) -> None:
+    """Refuse what would ask for too many numbers, before any is made."""
+    queries = arguments.get("queries")
+    rows = len(queries) if isinstance(queries, list) or (isinstance(queries, np.ndarray) and queries.ndim) else 1
+    wanted = 1
+    for name in ("k",) if verb in ("search", "associate") else ("depth", "beams", "cleanup"):
+        number = arguments.get(name, 1)
+        if isinstance(number, int) and not isinstance(number, bool):
+            wanted *= max(number, 1)
+    if rows * wanted > limits.answer:
+        raise Refused(413, f"{verb}: an answer of {rows * wanted} numbers is more than {limits.answer}")
+
+
+# Errors
+
+
+def _worded(error: Exception) -> Refused:
+    """What an exception of the store is in HTTP."""
+    kinds: tuple[tuple[type[BaseException], int], ...] = (
+        (EmbedderError, 409),
+        (Conflict, 409),
+        (FormatError, 400),
+        (KeyError, 404),
+        (TypeError, 400),
+        (BlockingIOError, 503),
+        (MemoryError, 413),
+        (ValueError, 400),
+        (OSError, 507),
+        (RuntimeError, 503),
+        (CancelledError, 503),
+    )
+    for kind, status in kinds:
+        if isinstance(error, kind):
+            named = "ValueError" if kind in (Conflict,) else kind.__name__
+            return Refused(status, one_line(error), named)
+    return Refused(500, f"{type(error).__name__}: {one_line(error)}", "RuntimeError")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    del request
+    refused = error if isinstance(error, Refused) else _worded(error)
+    return Response(
+        wire.to_json({"error": one_line(refused), "kind": refused.kind}), refused.status, media_type=wire.JSON
+    )
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    """The framework's own: no such path, no such method."""
+    status = getattr(error, "status_code", 500)
+    said = f"{request.method} {request.url.path}: {str(getattr(error, 'detail', error)).lower()}"
+    return Response(wire.to_json({"error": said, "kind": "KeyError"}), status, media_type=wire.JSON)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return await _refused(request, error)

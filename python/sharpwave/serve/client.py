@@ -1,0 +1,207 @@
+"""The client: a store on a server, as if it were here."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import threading
+import time
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+from sharpwave import EmbedderError, FormatError, coerce
+from sharpwave.serve import wire
+from sharpwave.serve.remote import RemoteStore
+from sharpwave.serve.verbs import Data
+
+TOKEN = "SHARPWAVE_TOKEN"  # noqa: S105 — the name of the variable
+AGAIN = (502, 503, 504)
+
+KINDS: dict[str, type[Exception]] = {
+    "ValueError": ValueError,
+    "TypeError": TypeError,
+    "KeyError": KeyError,
+    "EmbedderError": EmbedderError,
+    "FormatError": FormatError,
+    "MemoryError": MemoryError,
+    "PermissionError": PermissionError,
+    "OSError": OSError,
+    "TimeoutError": TimeoutError,
+}
+
+
+class Held:
+    """A connection of one thread, closed when the thread or the link is no more."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection, self.process = connection, os.getpid()
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+
+class HttpLink:
+    """One connection a thread, made when it is needed; requests that fail on the way are sent again.
+
+    A write carries a key of its own, so that the server does it once however often it is sent.
+    """
+
+    def __init__(self, url: str, token: str | None, timeout: float, patience: float) -> None:
+        parts = urlsplit(coerce.string("url", url))
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+            raise ValueError(f"url must be like http://127.0.0.1:8808, got {url!r}")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self.token, self.timeout, self.patience = token, timeout, patience
+        self._secure, self._host = parts.scheme == "https", parts.hostname
+        self._port = parts.port or (443 if self._secure else 80)
+        self._local = threading.local()
+
+    def call(self, verb: str, arguments: Data, *, write: bool = False) -> Data:
+        key = uuid.uuid4().hex if write else None
+        return wire.unpack(self._send("POST", f"/v1/{verb}", wire.pack(arguments), key))
+
+    def snapshot(self) -> bytes:
+        return bytes(self._send("GET", "/v1/snapshot", b"", None))
+
+    def become(self, snapshot: bytes) -> None:
+        self._send("PUT", "/v1/snapshot", snapshot, None)
+
+    def get(self, path: str) -> bytes:
+        """What the server says at some other path."""
+        return bytes(self._send("GET", path, b"", None))
+
+    def close(self) -> None:
+        self._drop()
+
+    def __str__(self) -> str:
+        return self.url
+
+    # One request
+
+    def _send(self, method: str, path: str, body: bytes, key: str | None) -> bytearray:
+        headers = {"Content-Type": wire.BINARY, "Accept": wire.BINARY}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        end = time.monotonic() + self.patience
+        pause = 0.02
+        while True:
+            used = self._own() is not None
+            try:
+                status, answer = self._exchange(method, path, body, headers)
+                if status not in AGAIN:
+                    break
+                failure = f"{status}: {_error(answer)[1]}"
+            except (OSError, http.client.HTTPException) as error:
+                self._drop()
+                if used:  # an idle connection that the server has closed meanwhile: a new one, at once
+                    continue
+                failure = f"{type(error).__name__}: {error}"
+            if time.monotonic() + pause > end:
+                kind = TimeoutError if failure[:3] in ("503", "504") else ConnectionError
+                raise kind(f"{self.url} did not answer within {self.patience:g} seconds ({failure})")
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 — so that not all come back at once
+            pause = min(2 * pause, 1.0)
+        if status != 200:
+            kind, message = _error(answer)
+            raise KINDS.get(kind, RuntimeError)(message)
+        return answer
+
+    def _exchange(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytearray]:
+        connection = self._connection()
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        length = response.length
+        if length is None:
+            answer = bytearray(response.read())
+        else:
+            answer = bytearray(length)
+            room, got = memoryview(answer), 0
+            while got < length:
+                step = response.readinto(room[got:])
+                if not step:
+                    raise http.client.IncompleteRead(bytes(answer[:got]), length - got)
+                got += step
+        if response.will_close:
+            self._drop()
+        return response.status, answer
+
+    def _own(self) -> Held | None:
+        """This thread's connection; one that was made before a fork is the parent's."""
+        held: Held | None = getattr(self._local, "held", None)
+        return held if held is not None and held.process == os.getpid() else None
+
+    def _connection(self) -> http.client.HTTPConnection:
+        held = self._own()
+        if held is None:
+            kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+            held = self._local.held = Held(kind(self._host, self._port, timeout=self.timeout))
+        return held.connection
+
+    def _drop(self) -> None:
+        self._local.held = None
+
+
+class Client(RemoteStore):
+    """A served store: what `ValueStore` has, this has, with the same arguments, results and errors.
+
+    >>> store = sw.serve.Client("http://127.0.0.1:8808")
+    >>> reward = sw.InstrumentalReward(store, embedder, learn="propose")
+
+    It may be shared between threads and pickles as its address (and its token). What fails on the way is sent again,
+    with growing pauses; a write is done once however often it is sent, also when the server was killed and started
+    again in between.
+
+    Args:
+        url: such as ``http://127.0.0.1:8808``.
+        token: what the server was given; by default what the environment has as ``SHARPWAVE_TOKEN``.
+        timeout: seconds for one attempt.
+        patience: seconds after which no further attempt is made.
+
+    Raises:
+        ValueError: an url that is none. Nothing is asked of the server until the first call.
+        ConnectionError: (of any call) the server could not be reached in time.
+        TimeoutError: (of any call) it was reached and had no time.
+        PermissionError: (of any call) it wants another token.
+    """
+
+    __slots__ = ("_http",)
+    _http: HttpLink
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 120.0, patience: float = 60.0) -> None:
+        token = os.environ.get(TOKEN) if token is None else coerce.string("token", token)
+        self._http = HttpLink(url, token, coerce.number("timeout", timeout), coerce.number("patience", patience))
+        super().__init__(self._http)
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._http.url
+
+    def health(self) -> dict[str, Any]:
+        """What the server says of itself: its status and version."""
+        return json.loads(self._http.get("/health"))
+
+    def metrics(self) -> str:
+        """What the server counted, as Prometheus reads it."""
+        return self._http.get("/metrics").decode()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _client, (self._http.url, self._http.token, self._http.timeout, self._http.patience)
+
+
+def _client(url: str, token: str | None, timeout: float, patience: float) -> Client:
+    return Client(url, token, timeout=timeout, patience=patience)
+
+
+def _error(answer: bytes | bytearray) -> tuple[str, str]:
+    """The kind and the line of an error."""
+    try:
+        found = json.loads(bytes(answer))
+        return str(found.get("kind", "RuntimeError")), str(found["error"])
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return "RuntimeError", bytes(answer[:200]).decode(errors="replace")

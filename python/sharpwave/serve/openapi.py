@@ -1,0 +1,105 @@
+"""What the API's documentation says of each verb."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from sharpwave.serve.verbs import Verb
+from sharpwave.serve.wire import BINARY, JSON
+
+Schema = dict[str, Any]
+
+NUMBERS: Schema = {"type": "array", "items": {"type": "number"}}
+WHOLE: Schema = {"type": "array", "items": {"type": "integer"}}
+ROWS: Schema = {"type": "array", "items": NUMBERS, "description": "(n, d), one row a step"}
+NAMED: Schema = {"type": "object", "additionalProperties": {"type": "number"}}
+
+ARGUMENTS: dict[str, Schema] = {
+    "steps": ROWS,
+    "queries": ROWS,
+    "keys": ROWS,
+    "key": NUMBERS,
+    "query": NUMBERS,
+    "offsets": {**WHOLE, "description": "(E+1,) where each episode begins in `steps`; one episode by default"},
+    "drives": {"anyOf": [ROWS, {"type": "object", "additionalProperties": NUMBERS}]},
+    "texts": {"type": "array", "items": {"type": ["string", "null"]}},
+    "episode_ids": WHOLE,
+    "ids": WHOLE,
+    "weights": {"anyOf": [NUMBERS, NAMED], "description": "(Q,) or by the name of a channel; equal by default"},
+    "context": {
+        "anyOf": [{"type": "boolean"}, {"type": "integer"}, WHOLE],
+        "description": "leading steps that are prompt",
+    },
+    "habituation": {
+        "type": "object",
+        "properties": {"ids": WHOLE, "uses": NUMBERS, "eta": {"type": "number"}},
+        "required": ["ids", "uses"],
+    },
+    "need": {"anyOf": [{"enum": ["frequency", "uniform"]}, WHOLE]},
+    "order": {"enum": ["prioritized", "reverse", "full"]},
+    "functional": {"enum": ["coverage", "progress", "potential", "mean"]},
+}
+PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string"}
+WHOLE_NUMBERS = ("k", "nprobe", "budget", "blocks", "memory", "episode", "depth", "beams", "cleanup")
+REAL_NUMBERS = ("max_drift", "seconds", "low", "high")
+
+KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "maxLength": 128},
+    "description": "a write that is sent again with the same key is not done again: it gives the result of the first",
+}
+ERROR: Schema = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}, "kind": {"type": "string"}},
+    "required": ["error"],
+}
+ERRORS = {
+    "400": "an argument is wrong; the line names it",
+    "401": "the bearer token is missing or wrong",
+    "404": "no such memory, episode or channel",
+    "409": "another embedder filled the store, or the key was used for another request",
+    "413": "the body or the answer would be too large",
+    "415": "the content type is neither",
+    "503": "too much at once, or the server is closing: try again",
+    "504": "it took too long",
+}
+
+
+def operation(verb: Verb) -> dict[str, Any]:
+    """What OpenAPI says of a verb, beyond its path and summary."""
+    required = [name for name, default in verb.arguments.items() if default is inspect.Parameter.empty]
+    schema: Schema = {
+        "type": "object",
+        "properties": {name: argument(name, default) for name, default in verb.arguments.items()},
+        "additionalProperties": False,
+    }
+    if required:
+        schema["required"] = required
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    said = "As safetensors, arrays are tensors of these names; the rest is JSON under `data` in the metadata."
+    answers: dict[str, Any] = {
+        "200": {"description": "the result", "content": {JSON: {"schema": {"type": "object"}}, BINARY: binary}}
+    }
+    for status, meaning in ERRORS.items():
+        answers[status] = {"description": meaning, "content": {JSON: {"schema": ERROR}}}
+    return {
+        "description": said,
+        "requestBody": {"required": bool(required), "content": {JSON: {"schema": schema}, BINARY: binary}},
+        "responses": answers,
+        **({"parameters": [KEY]} if verb.kind == "write" else {}),
+    }
+
+
+def argument(name: str, default: Any) -> Schema:
+    """The schema of one argument."""
+    if name in ARGUMENTS:
+        return dict(ARGUMENTS[name])
+    if name in WHOLE_NUMBERS:
+        return {"type": "integer"}
+    if name in REAL_NUMBERS:
+        return {"type": "number"}
+    schema: Schema = {"type": PLAIN.get(type(default), "string")}
+    return schema if default in (None, inspect.Parameter.empty) else {**schema, "default": default}

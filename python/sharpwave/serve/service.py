@@ -1,0 +1,192 @@
+"""A store at the service of many: reads together, writes one after the other, each write once.
+
+What the HTTP server and the Ray actor have in common. Both hand over a verb and its arguments and get a future.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from sharpwave.config import Config
+from sharpwave.serve import wire
+from sharpwave.serve.batching import Batcher, asked
+from sharpwave.serve.ledger import Ledger
+from sharpwave.serve.verbs import VERBS, Data
+from sharpwave.store import Durability, ValueStore
+
+T = TypeVar("T")
+
+BY_NATURE = ("bind_embedder", "flush", "partition")
+"""Writes that may be repeated: the second time changes nothing."""
+_LONG = 64 << 20
+
+
+class Service:
+    """Answers requests of many threads about one store.
+
+    Args:
+        store: it belongs to the service from now on: nothing else may write to it.
+        readers: threads for reads that are not answered together.
+        linger: see `Batcher`.
+        told: called with the number of requests and of rows whenever a batch was answered.
+
+    A store in a directory is best opened by `open`, which first settles what a killed server left open.
+    """
+
+    def __init__(
+        self,
+        store: ValueStore,
+        *,
+        ledger: Ledger | None = None,
+        readers: int = 4,
+        linger: float = 0.004,
+        told: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.store = store
+        directory = None if store.readonly else store.path
+        self.ledger = ledger or Ledger(directory)
+        self.ledger.opened()
+        self.batcher = Batcher(store, linger=linger, told=told)
+        self._readers = ThreadPoolExecutor(readers, "sharpwave-reads")
+        self._writer = ThreadPoolExecutor(1, "sharpwave-writes")
+        self._doing: dict[str, tuple[bytes, Future[Data]]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self.settled: str | None = None
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        config: Config | None = None,
+        *,
+        durability: Durability = "process",
+        **options: Any,
+    ) -> Self:
+        """The service of a store that lives in a directory, made if it is not there and there is a config.
+
+        Raises:
+            As `ValueStore.open`.
+        """
+        path = Path(directory)
+        ledger, settled = None, None
+        if (path / "journal").is_dir():
+            ledger = Ledger(path, power=durability == "power")
+            settled = ledger.recover()
+        store = ValueStore.open(path, config, durability=durability)
+        service = cls(store, ledger=ledger or Ledger(path, power=durability == "power"), **options)
+        service.settled = settled
+        return service
+
+    # Asking
+
+    def submit(self, verb: str, arguments: Data, key: str | None = None) -> Future[Data]:
+        """The answer of a verb, when it is there.
+
+        Args:
+            key: of a write: a second request of the same key is not carried out, but given the result of the first.
+
+        Raises:
+            KeyError: no such verb.
+            TypeError, ValueError: an argument, as far as it is looked at before the store is asked.
+        """
+        if verb not in VERBS:
+            raise KeyError(f"no verb {verb!r}, there are {sorted(VERBS)}")
+        if self._closed:
+            raise RuntimeError("the store is no longer served here")
+        found = VERBS[verb]
+        if found.kind == "batched":
+            return self.batcher.submit(asked(self.store, verb, arguments))
+        arguments = found.checked(arguments)
+        if found.kind == "read":
+            return self._readers.submit(found.run, self.store, arguments)
+        return self._write(verb, arguments, key)
+
+    def call(self, verb: str, arguments: Data, key: str | None = None) -> Data:
+        """`submit`, waited for."""
+        return self.submit(verb, arguments, key).result()
+
+    def read(self, work: Callable[[ValueStore], T]) -> Future[T]:
+        """Some other read."""
+        return self._readers.submit(work, self.store)
+
+    def become(self, snapshot: bytes) -> Future[None]:
+        """Take over the content of a snapshot. Again is the same as once."""
+
+        def work() -> None:
+            self.store.become(ValueStore.from_bytes(snapshot))
+
+        return self._writer.submit(work)
+
+    # Writing
+
+    def _write(self, verb: str, arguments: Data, key: str | None) -> Future[Data]:
+        if key is None or verb in BY_NATURE:
+            return self._writer.submit(VERBS[verb].run, self.store, arguments)
+        packed = wire.pack(arguments)
+        fingerprint = hashlib.blake2b(verb.encode() + packed, digest_size=16).digest()
+        with self._lock:
+            before = self._doing.get(key)
+            if before is not None and before[0] == fingerprint:  # it is being carried out
+                return before[1]
+            future = self._writer.submit(self._once, verb, arguments, key, fingerprint, len(packed))
+            self._doing[key] = fingerprint, future
+        future.add_done_callback(lambda _: self._forget(key, future))
+        return future
+
+    def _forget(self, key: str, future: Future[Data]) -> None:
+        with self._lock:
+            if key in self._doing and self._doing[key][1] is future:
+                del self._doing[key]
+
+    def _once(self, verb: str, arguments: Data, key: str, fingerprint: bytes, size: int) -> Data:
+        found = self.ledger.find(key, fingerprint)
+        if found is not None:
+            return found
+        if self.ledger.journal_size() + 4 * size > _LONG:
+            # Else the write itself might make the snapshot, after which it cannot be undone.
+            self.store.flush()
+        before = self._writes()
+        self.ledger.intend(key, fingerprint)
+        try:
+            result = VERBS[verb].run(self.store, arguments)
+        except BaseException as error:
+            begun = self._writes() != before
+            self.ledger.failed(key, f"{type(error).__name__}: {error}" if begun else None)
+            raise
+        self.ledger.done(key, result)
+        return result
+
+    def _writes(self) -> int:
+        return self.store._core.writes()  # pyright: ignore[reportPrivateUsage]
+
+    # Ending
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Finish what was begun, then close the store. Closing twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._writer.shutdown(wait=True)
+        self.batcher.close()
+        self._readers.shutdown(wait=True)
+        self.ledger.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
