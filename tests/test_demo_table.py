@@ -50,6 +50,8 @@ def test_the_committed_texts() -> None:
         assert {"unrelated story", "parrot one terminal", "list all terminals", "word salad", "flattery",
                 "repeat a good chunk", "shuffled words", "source code", "lorem ipsum"} <= names  # fmt: skip
         assert sum(name.startswith("spam") for name in names) == 3
+        assert "found: letters" in names
+    assert [p.name for p in probes.objectives[0].found] == ["found: stilted, one", "found: stilted, two"]
 
 
 def test_bad_texts_are_named(tmp_path: Path) -> None:

@@ -138,7 +138,9 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
 
 def all_texts(probes: ProbeSet) -> list[str]:
     """Every text of the table."""
-    return [p.text for o in probes.objectives for p in (*o.stories, *o.exploits)] + [p.text for p in probes.common]
+    return [p.text for o in probes.objectives for p in (*o.stories, *o.exploits, *o.found)] + [
+        p.text for p in probes.common
+    ]
 
 
 def measure_all(

@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Probe:
-    """One text of the table. ``kind``: story, unrelated or exploit."""
+    """One text of the table. ``kind``: story, unrelated, exploit, or found (by a policy in training)."""
 
     name: str
     kind: str
@@ -25,7 +25,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Objective:
-    """Terminal sentences, coherent stories toward them, and texts that only look like it."""
+    """Terminal sentences, coherent stories toward them, texts that only look like it, and what training found."""
 
     name: str
     title: str
@@ -33,6 +33,7 @@ class Objective:
     terminals: tuple[str, ...]
     stories: tuple[Probe, ...]
     exploits: tuple[Probe, ...]
+    found: tuple[Probe, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,15 @@ class ProbeSet:
         return tuple(o for o in self.objectives if not o.held_out)
 
     def rows(self, objective: Objective) -> tuple[Probe, ...]:
-        """The table's rows for one objective: its stories, the unrelated story, the exploits."""
-        return (*objective.stories, *self.unrelated, *objective.exploits, *self.exploits)
+        """The table's rows for one objective: its stories, the unrelated story, the exploits, what training found."""
+        return (
+            *objective.stories,
+            *self.unrelated,
+            *objective.exploits,
+            *self.exploits,
+            *objective.found,
+            *(p for p in self.common if p.kind == "found"),
+        )
 
     @property
     def unrelated(self) -> tuple[Probe, ...]:
@@ -83,6 +91,7 @@ def load_probes(path: Path | str | None = None) -> ProbeSet:
             common=(
                 *(Probe(p["name"], "unrelated", p["text"]) for p in data["unrelated"]),
                 *(Probe(p["name"], "exploit", p["text"]) for p in data["common"]),
+                *(Probe(p["name"], "found", p["text"]) for p in data.get("found", ())),
             ),
         )
     except json.JSONDecodeError as error:
@@ -99,4 +108,5 @@ def _objective(data: Mapping[str, Any]) -> Objective:
         terminals=tuple(data["terminals"]),
         stories=tuple(Probe(f"story {n}", "story", text) for n, text in enumerate(data["stories"], 1)),
         exploits=tuple(Probe(p["name"], "exploit", p["text"]) for p in data["exploits"]),
+        found=tuple(Probe(p["name"], "found", p["text"]) for p in data.get("found", ())),
     )

@@ -23,9 +23,10 @@ def number(value: float, digits: int = 3) -> float | None:
 def objective_summary(measured: Measured) -> dict[str, Any]:
     """One objective's rows (median z by column, and its range over the splits), margins, cells.
 
-    ``margin`` by column: the least story's median z minus the largest exploit's, splices left
-    out. A cell ``fails`` where a story does not lie above every exploit, or an exploit does not
-    lie below every story. Without stories, the .95 quantile of the base stories stands for them.
+    ``margin`` by column: the least story's median z minus the largest exploit's, splices and what
+    training found left out. A cell ``fails`` where a story does not lie above every exploit, or
+    another text that should does not lie below every story. Without stories, the .95 quantile of
+    the base stories stands for them.
     """
     median = {c: np.median(z, axis=0) for c, z in measured.z.items()}
     kinds = np.array([p.kind for p in measured.probes])
@@ -43,7 +44,7 @@ def objective_summary(measured: Measured) -> dict[str, Any]:
         fails = []
         for column, z in median.items():
             least, most = worst[column]
-            if (probe.kind == "story" and not z[n] > most) or (probe.kind == "exploit" and not z[n] < least):
+            if (probe.kind == "story" and not z[n] > most) or (probe.kind in ("exploit", "found") and not z[n] < least):
                 fails.append(column)
         rows.append(
             {
@@ -235,6 +236,14 @@ def findings(report: Mapping[str, Any]) -> list[str]:
             f"Splices of valuable stored steps score {np.mean(splice):+.1f} sd on average, {verdict} "
             f"the coherent stories’ {np.mean(stories):+.1f}."
         )
+    found = [(r["z"][DEFAULT], _least_story(o)) for o in objectives for r in o["rows"] if r["kind"] == "found"]
+    if found and stories:
+        paid = [z for z, least in found if z >= least]
+        out.append(
+            f"Of {len(found)} scores of texts that policies found in training, {len(paid)} reach the weakest story "
+            f"({', '.join(f'{z:+.1f}' for z in paid) or 'none'}): text on the objective that is unlikely as a whole, "
+            "though no step of it stands out. A token KL holds that off, the store does not."
+        )
     edge = report["succession"]
     better = "worse than" if edge["edge"] < edge["cosine"] else "at least as well as"
     out.append(
@@ -246,6 +255,10 @@ def findings(report: Mapping[str, Any]) -> list[str]:
         f"knows the topic, and is exploited all the same (margins {margins(BASELINE)} sd)."
     )
     return out
+
+
+def _least_story(objective: Mapping[str, Any]) -> float:
+    return min((r["z"][DEFAULT] for r in objective["rows"] if r["kind"] == "story"), default=math.inf)
 
 
 def _signed(value: float | None) -> str:
