@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python test-cuda lint format bench bench-quick docs deny fuzz torture lock clean study study-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -95,10 +95,14 @@ fuzz: ## a minute of fuzzing for each of snapshot, journal and operations; FUZZ_
 	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=runs/fuzz/$$target- 2>&1 \
 	    | tee runs/fuzz/$$target.log | grep -E 'ERROR|panicked|DONE|stat::(number_of_executed|new_units|peak)'; done
 
-torture: setup ## the long forms: 200 kills, minutes of threads, ten times the property tests (about 10 minutes)
+torture: setup ## the long forms: 200 kills, minutes of threads, ten times the property tests, 30000 schedules (about 10 minutes)
 	SHARPWAVE_CRASHES=200 SHARPWAVE_SECONDS=180 $(BIN)/python -m pytest tests/test_durability.py tests/test_durability_faults.py \
 	  tests/test_trust.py tests/test_threads.py tests/test_golden.py
-	PROPTEST_CASES=500 cargo test --release --locked -p sharpwave-core --test journal --test damage
+	PROPTEST_CASES=500 SHARPWAVE_SCHEDULES=10000 cargo test --release --locked -p sharpwave-core --test journal --test damage \
+	  --test schedules
+
+sanitize: setup ## the tests under AddressSanitizer (needs a nightly compiler) and valgrind
+	tests/sanitize.sh
 
 deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)
 	cargo deny --locked check bans licenses sources

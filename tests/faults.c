@@ -1,6 +1,7 @@
 /* Makes the system refuse: loaded with LD_PRELOAD, it looks for files named by the environment before it calls on.
  *
  * FAULT_FSYNC     while this file exists, fsync and fdatasync fail with EIO
+ * FAULT_FOLDER    while this file exists, fsync of a store's directory fails with EIO
  * FAULT_WRITE     while this file exists, a write to a file in a journal's folder writes half and then fails with ENOSPC
  * FAULT_TRUNCATE  while this file exists, ftruncate fails with EIO
  * FAULT_RENAME    while this file exists, rename fails with EIO
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int asked(const char *name) {
@@ -25,9 +27,25 @@ static int refuse(int error) {
     return -1;
 }
 
+static int where(int file, char *path, size_t n) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, n - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    return 1;
+}
+
+static int is_store(int file) {
+    struct stat what;
+    char path[4096];
+    return !fstat(file, &what) && S_ISDIR(what.st_mode) && where(file, path, sizeof path) && !strstr(path, "/journal");
+}
+
 int fsync(int file) {
     static int (*real)(int);
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    if (asked("FAULT_FOLDER") && is_store(file)) return refuse(EIO);
     return asked("FAULT_FSYNC") ? refuse(EIO) : real(file);
 }
 
@@ -46,12 +64,8 @@ int fdatasync(int file) {
 }
 
 static int in_journal(int file) {
-    char link[64], path[4096];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
-    ssize_t n = readlink(link, path, sizeof path - 1);
-    if (n < 0) return 0;
-    path[n] = 0;
-    return strstr(path, "/journal/") != NULL;
+    char path[4096];
+    return where(file, path, sizeof path) && strstr(path, "/journal/") != NULL;
 }
 
 ssize_t write(int file, const void *bytes, size_t n) {

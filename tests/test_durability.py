@@ -77,6 +77,8 @@ def test_a_killed_store_has_everything_that_was_acknowledged(tmp_path: Path, dur
         moments.add("torn" if found.cut else "between two records")
     assert done >= CRASHES // 4
     assert "between two records" in moments
+    sw.ValueStore.open(tmp_path).close()
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_store_that_is_let_go_of_is_all_there(tmp_path: Path) -> None:
@@ -107,6 +109,22 @@ def test_a_torn_record_is_cut_off_and_reported(tmp_path: Path, caplog: pytest.Lo
     with sw.ValueStore.open(tmp_path) as store:
         assert store.digest() == digest
         assert store.recovery == sw.Recovery(operations=0)
+
+
+def test_what_a_dead_writer_left_half_written_is_removed(tmp_path: Path) -> None:
+    with sw.ValueStore.open(tmp_path, CONFIG) as store:
+        store.observe(episode(1))
+        digest = store.digest()
+    files = sorted(path.name for path in tmp_path.rglob("*"))
+    others = [tmp_path / "notes.tmp", tmp_path / "snapshot.safetensors.copy"]
+    left = [tmp_path / "snapshot.safetensors.123.tmp", tmp_path / "journal" / "00000002.log.tmp"]
+    for path in [*left, *others]:
+        path.write_bytes(b"half")
+    sw.ValueStore.open(tmp_path, readonly=True).close()
+    assert all(path.exists() for path in left)  # a reader changes nothing
+    with sw.ValueStore.open(tmp_path) as store:
+        assert store.digest() == digest
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([*files, *(path.name for path in others)])
 
 
 def test_a_damaged_middle_is_named_and_repaired(tmp_path: Path) -> None:
@@ -267,6 +285,8 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
                 with pytest.raises(ValueError, match="read-only"):
                     write()
             reader.flush()
+            reader.partition(1)  # an index is nothing that is kept
+            assert reader.blocks == 1
         process.communicate()
         with sw.ValueStore.open(tmp_path) as store:
             with pytest.raises(BlockingIOError, match="in this process already"):

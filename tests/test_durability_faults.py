@@ -46,7 +46,7 @@ def run(code: str, directory: Path, shim: Path | None = None) -> None:
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
     if shim is not None:
         environment["LD_PRELOAD"] = str(shim)
-        for name in ("FSYNC", "WRITE", "TRUNCATE", "RENAME", "SLOW"):
+        for name in ("FSYNC", "FOLDER", "WRITE", "TRUNCATE", "RENAME", "SLOW"):
             environment[f"FAULT_{name}"] = str(directory / name)
     program = [sys.executable, "-c", BEGIN + textwrap.dedent(code), str(directory)]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -104,29 +104,121 @@ def test_a_write_that_cannot_be_undone_stops_the_writing_until_a_flush(tmp_path:
     )
 
 
-def test_a_disk_that_fails_is_told_and_not_trusted_again(tmp_path: Path, shim: Path) -> None:
-    """After a failed fsync nobody knows what the disk holds: only a new file helps."""
+def test_a_disk_that_fails_undoes_what_it_refused(tmp_path: Path, shim: Path) -> None:
+    """After a failed fsync nobody knows what the disk holds. The store is what was acknowledged, in memory and in its
+    files, and takes no more writes until it is opened again."""
     run(
         """
         store = sw.ValueStore.open(where, CONFIG, durability="power")
         store.observe(steps(1))
+        done, view = store.digest(), store.frozen()
+        expected = store.score(steps(4)).step
         fault("FSYNC").touch()
         with pytest.raises(OSError) as refused:
             store.observe(steps(2))
         assert refused.value.errno == errno.EIO
-        done = store.digest()
-        with pytest.raises(OSError, match="flush"):
-            store.observe(steps(3))
-        for give_up in (store.flush, store.close):
-            with pytest.raises(OSError):
-                give_up()
-        assert not store.closed
-        assert store.digest() == done
-        assert store.episodes_observed == 2
+        assert (store.digest(), store.episodes_observed) == (done, 1)
         fault("FSYNC").unlink()
+        for write in (lambda: store.observe(steps(2)), store.replay, store.flush, lambda: store.veto(episode=0)):
+            with pytest.raises(OSError, match="closed and opened again"):
+                write()
+        assert store.digest() == view.digest() == done
+        np.testing.assert_array_equal(store.score(steps(4)).step, expected)
+        assert sw.ValueStore.load(where).digest() == done
         store.close()
-        with sw.ValueStore.open(where) as store:
+        with sw.ValueStore.open(where, durability="power") as store:
             assert store.digest() == done
+            store.observe(steps(2))       # trying again does it once
+            assert store.episodes_observed == 2
+            done = store.digest()
+        assert sw.ValueStore.load(where).digest() == done
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+def test_a_disk_that_fails_altogether_leaves_what_was_acknowledged_in_memory(tmp_path: Path, shim: Path) -> None:
+    """When the refused record cannot even be cut off the journal, the file may have it and the store has not."""
+    run(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        store = sw.ValueStore.open(where, CONFIG, durability="power")
+        store.observe(steps(1))
+        done = store.digest()
+        fault("FSYNC").touch(); fault("TRUNCATE").touch()
+
+        def refused(seed):
+            with pytest.raises(OSError):
+                store.observe(steps(seed))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(refused, range(2, 6)))
+        assert store.digest() == done
+        store.close()
+        fault("FSYNC").unlink(); fault("TRUNCATE").unlink()
+        with sw.ValueStore.open(where, durability="power") as store:
+            assert 1 <= store.episodes_observed <= 5
+            store.observe(steps(7))
+            done = store.digest()
+        assert sw.ValueStore.load(where).digest() == done
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+def test_what_was_read_is_brought_to_the_disk_before_it_is_gone_on_from(tmp_path: Path, shim: Path) -> None:
+    """The system may have read it from its memory, though the process before failed to bring it to the disk."""
+    run(
+        """
+        store = sw.ValueStore.open(where, CONFIG, durability="power")
+        store.observe(steps(1))
+        done = store.digest()
+        del store
+        log = where / "journal/00000001.log"
+        before, number = log.read_bytes(), log.stat().st_ino
+        fault("FSYNC").touch()
+        with pytest.raises(OSError) as refused:
+            sw.ValueStore.open(where, durability="power")
+        assert refused.value.errno == errno.EIO
+        assert [p.name for p in (where / "journal").iterdir()] == [log.name]
+        assert (log.read_bytes(), log.stat().st_ino) == (before, number)
+        store = sw.ValueStore.open(where)          # what need not survive a power cut need not be there
+        assert store.digest() == done
+        del store
+        assert log.stat().st_ino == number
+        fault("FSYNC").unlink()
+        store = sw.ValueStore.open(where, durability="power")
+        assert store.digest() == done
+        assert log.read_bytes() == before
+        assert log.stat().st_ino != number         # written anew
+        """,
+        tmp_path,
+        shim,
+    )
+
+
+def test_a_snapshot_that_may_not_stay_in_place_ends_the_writing(tmp_path: Path, shim: Path) -> None:
+    """It was renamed, but the directory was not brought to the disk: the old one may come back after a power cut, and
+    what is written to the new journal would not belong to it."""
+    run(
+        """
+        store = sw.ValueStore.open(where, CONFIG, durability="power")
+        store.observe(steps(1))
+        done = store.digest()
+        fault("FOLDER").touch()
+        with pytest.raises(OSError) as refused:
+            store.flush()
+        assert refused.value.errno == errno.EIO
+        fault("FOLDER").unlink()
+        with pytest.raises(OSError, match="closed and opened again"):
+            store.observe(steps(2))
+        assert store.digest() == done
+        store.close()
+        with sw.ValueStore.open(where, durability="power") as store:
+            assert store.digest() == done
+            store.observe(steps(2))
         """,
         tmp_path,
         shim,

@@ -321,6 +321,79 @@ def test_a_handler_raises_its_own_error() -> None:
         long_sleep(store)
 
 
+@needs_kill
+@pytest.mark.parametrize("call", ["observe", "score"])
+def test_ctrl_c_ends_the_waiting_for_another_thread(call: str) -> None:
+    """A sleep keeps other writers waiting, and a long insertion all others."""
+    store = restless_store(1024) if call == "observe" else new_store()
+    steps = np.eye(store.dim, dtype=np.float32)[:4]
+    stop = threading.Event()
+
+    def work() -> None:
+        if call == "observe":
+            long_sleep(store)
+        else:
+            store.insert(np.tile(QUERIES, (30, 1)))
+        stop.set()
+
+    with in_background(work) as done:
+        time.sleep(0.05)
+        with signal_after(0.1), pytest.raises(KeyboardInterrupt):
+            while True:
+                getattr(store, call)(steps)
+        assert not done.is_set()
+
+
+MANY = np.tile(QUERIES, (15, 1))
+HANDLED: dict[str, tuple[Callable[[sw.ValueStore], Any], list[str]]] = {
+    "a batch": (lambda s: s.observe(QUERIES[:8000], np.arange(0, 8001, 8)), ["score", "digest", "frozen"]),
+    "a read": (lambda s: s.score(MANY, np.arange(0, len(MANY) + 1, 8)), ["score", "digest", "frozen"]),
+    "an insertion": (lambda s: s.insert(MANY), []),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("call", HANDLED)
+def test_a_signal_handler_may_use_the_store_it_interrupts(call: str) -> None:
+    """It reads where there is a whole store to read. What would wait for its own thread is told, not waited for."""
+    work, allowed = HANDLED[call]
+
+    def child() -> tuple[list[list[str]], list[str]]:
+        store = new_store(20000)
+        said, told = list[list[str]](), list[str]()
+
+        def handler(number: int, frame: Any) -> None:
+            said.append([])
+            for name, ask in (
+                ("score", lambda: store.score(QUERIES[:4])),
+                ("digest", store.digest),
+                ("frozen", lambda: store.frozen().digest()),
+                ("observe", lambda: store.observe(QUERIES[:4])),
+                ("close", store.close),
+            ):
+                try:
+                    ask()
+                    said[-1].append(name)
+                    if name == "observe":
+                        break  # nothing was interrupted
+                except RuntimeError as error:
+                    told.append(str(error))
+            signal.setitimer(signal.ITIMER_REAL, 0 if allowed in said else 0.05)
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        while allowed not in said:
+            work(store)
+        store.observe(QUERIES[:4])
+        return said, told
+
+    said, told = in_child(child)
+    assert said[-1] == allowed
+    assert len(told) >= 5 - len(allowed)
+    assert all("in the middle of a call" in message for message in told)
+
+
 # Processes
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -402,6 +475,52 @@ def test_a_spawned_child_gets_a_copy() -> None:
     assert digest == store.digest()
     np.testing.assert_array_equal(live, store.score(steps).step)
     np.testing.assert_array_equal(frozen, live)
+
+
+# Threads of others
+
+
+def test_torch_works_beside_and_within() -> None:
+    """Torch's threads and the core's side by side; and scoring from within a backward pass while others write."""
+    import torch
+
+    store = new_store(3000)
+    steps, ends = unit_rows(512, seed=9), np.arange(0, 513, 8)
+    expected = store.frozen().score(steps, ends).step
+    view = store.frozen()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    class Scored(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return x * torch.from_numpy(view.score(steps, ends, num_threads=2).step)
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return grad * torch.from_numpy(view.score(steps, ends, num_threads=2).step)
+
+    def train(_: int) -> torch.Tensor:
+        x = torch.ones(512, requires_grad=True)
+        (Scored.apply(x) @ torch.ones(512, 512)).sum().backward()  # pyright: ignore[reportOptionalMemberAccess]
+        assert x.grad is not None
+        return x.grad
+
+    def write(seed: int) -> int:
+        store.observe(unit_rows(16, seed=600 + seed))
+        return store.replay(num_threads=2).backups
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            written = [pool.submit(write, i) for i in range(16)]
+            gradients = list(pool.map(train, range(16)))
+            for done in written:
+                done.result(timeout=60)
+    finally:
+        torch.set_num_threads(before)
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient.numpy(), np.float32(512) * expected)
+    assert store.episodes_observed == 16
 
 
 # Threads of the core

@@ -260,17 +260,23 @@ def test_scorers_a_writer_and_a_sleeper_at_once(tmp_path: Path) -> None:
 
 
 def test_every_guarantee_names_tests_that_exist() -> None:
-    """The table of docs/trust.md."""
+    """The tables of docs/trust.md, and the README's, which leads to each of them."""
     root = Path(__file__).resolve().parent.parent
-    sources = [*(root / "tests").glob("*.py"), *(root / "rust" / "core" / "tests").glob("*.rs")]
+    rust = root / "rust" / "core"
+    sources = [*(root / "tests").glob("*.py"), *(rust / "tests").rglob("*.rs"), *(rust / "src").rglob("*.rs")]
     there = {name for path in sources for name in re.findall(r"^(?:def|    fn|fn) (\w+)", path.read_text(), re.M)}
-    lines = [line for line in (root / "docs" / "trust.md").read_text().splitlines() if line.startswith("|")]
-    assert len(lines) > 15
-    for line in lines[2:]:
-        named = re.findall(r"`([\w/.]+)`", line.split("|")[2])
-        assert named, line
+    page = (root / "docs" / "trust.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and line != "| guarantee | held by |"]
+    assert len(rows) > 25
+    for row in rows:
+        named = re.findall(r"`([\w/.-]+)`", row.split("|")[2])
+        assert named, row
         for name in named:
-            assert (root / name).exists() if "/" in name else name in there, name
+            assert (root / name).exists() if re.search(r"[/.]", name) else name in there, name
+    readme = (root / "README.md").read_text()
+    for part in re.findall(r"^## (.*)$", page, re.M):
+        anchor = part.lower().replace(" ", "-")
+        assert part == "What cannot be" or f"docs/trust.md#{anchor})" in readme, part
 
 
 def test_texts_from_a_file_do_not_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

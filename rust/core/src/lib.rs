@@ -77,6 +77,7 @@ mod rng;
 mod score;
 mod search;
 mod setup;
+mod shared;
 pub mod simd;
 mod sleep;
 mod store;
@@ -104,5 +105,6 @@ pub use score::{Association, Explanation, Habituation, Payer, ScoreRequest, Scor
 #[doc(hidden)]
 pub use search::probe::Probe;
 pub use search::{Partition, SearchReport};
+pub use shared::{Denied, Log, Shared, Writer};
 pub use sleep::Dream;
 pub use store::Store;

@@ -7,7 +7,7 @@ use pyo3::exceptions::{
     PyBlockingIOError, PyKeyError, PyKeyboardInterrupt, PyOSError, PyRuntimeError, PyValueError,
 };
 use pyo3::prelude::*;
-use sharpwave_core::Error;
+use sharpwave_core::{Denied, Error};
 
 /// "Try again later", as Linux numbers it.
 const EAGAIN: i32 = 11;
@@ -29,14 +29,8 @@ pyo3::create_exception!(
 pub enum Failure {
     /// The core said no.
     Core(Error),
-    /// The store was closed.
-    Closed,
-    /// It was opened to be read only.
-    ReadOnly,
-    /// A write panicked, so there is no store any more.
-    Poisoned,
-    /// Another thread held the store when this process was forked from its parent.
-    Forked,
+    /// The store is not to be had.
+    Denied(Denied),
     /// A signal handler raised, usually `KeyboardInterrupt`.
     Interrupted(PyErr),
     /// A bug.
@@ -49,23 +43,40 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Core(error) => to_python(error),
-            Failure::Closed => PyValueError::new_err("store is closed"),
-            Failure::ReadOnly => PyValueError::new_err("store was opened read-only"),
-            Failure::Poisoned => PyRuntimeError::new_err(
-                "an internal error broke this store off in the middle of a write: open or load it again",
-            ),
-            Failure::Forked => PyRuntimeError::new_err(
-                "another thread was working on this store when the process was forked: load or unpickle it in the child",
-            ),
+            Failure::Denied(denied) => refused(denied),
             Failure::Interrupted(error) => error,
             Failure::Panic(message) => {
                 PyRuntimeError::new_err(format!("internal error, a bug in sharpwave: {message}"))
             }
         }
+    }
+}
+
+fn refused(denied: Denied) -> PyErr {
+    match denied {
+        Denied::Closed => PyValueError::new_err("store is closed"),
+        Denied::ReadOnly => PyValueError::new_err("store was opened read-only"),
+        Denied::Poisoned => PyRuntimeError::new_err(
+            "an internal error broke this store off in the middle of a write: open or load it again",
+        ),
+        Denied::Forked => PyRuntimeError::new_err(
+            "another thread was working on this store when the process was forked: load or unpickle it in the child",
+        ),
+        Denied::Busy => PyRuntimeError::new_err(
+            "this thread is in the middle of a call on this store, which a signal handler interrupted: \
+             use it when that call has returned",
+        ),
+        Denied::Interrupted => PyKeyboardInterrupt::new_err(()),
     }
 }
 

@@ -38,7 +38,7 @@ fn writing<T: Send>(
 ) -> PyResult<T> {
     let handle = store.as_super().get().handle();
     store.py().without_gil(|signals| {
-        handle.writing(|writer| {
+        handle.writing(&|| signals.pending(), |writer| {
             let done = work(writer, signals)?;
             match signals.interruptible_too(|| writer.compact(true)) {
                 // What was done is in the journal: the snapshot can wait.
@@ -127,7 +127,7 @@ impl Store {
         let handle = slf.as_super().get().handle();
         let config = slf
             .py()
-            .without_gil(|_| handle.read(|store| Ok(store.given_config().clone())))?;
+            .without_gil(|_| handle.read(&|| false, |store| Ok(store.given_config().clone())))?;
         config_json(&config)
     }
 
@@ -253,9 +253,14 @@ impl Store {
         seed: u64,
         num_threads: Option<usize>,
     ) -> PyResult<()> {
-        writing(slf, |writer, _| {
-            let divided = writer.read(|store| Ok(store.divided(blocks, seed, num_threads)?))?;
-            writer.write(|store| Ok(store.adopt(divided)?))
+        let handle = slf.as_super().get().handle();
+        slf.py().without_gil(|signals| {
+            handle.deriving(&|| signals.pending(), |writer| {
+                let divided = writer.read(|store| {
+                    signals.interruptible(|| store.divided(blocks, seed, num_threads))
+                })?;
+                writer.write(|store| Ok(store.adopt(divided)?))
+            })
         })
     }
 
@@ -329,14 +334,17 @@ impl Store {
     fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
         slf.py().without_gil(|signals| {
-            handle.writing(|writer| signals.interruptible_too(|| writer.compact(false)))
+            handle.writing(&|| signals.pending(), |writer| {
+                signals.interruptible_too(|| writer.compact(false))
+            })
         })
     }
 
     /// Let go of the data, after a snapshot in its directory if there is anything new.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
-        slf.py().without_gil(|_| handle.close())
+        slf.py()
+            .without_gil(|signals| handle.close(&|| signals.pending()))
     }
 
     /// How often it was written to since it was made.

@@ -44,7 +44,10 @@ impl View {
 
     /// Reads a column without the GIL.
     fn read<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&Store) -> T + Send) -> PyResult<T> {
-        py.without_gil(|_| self.handle.read(|store| Ok(work(store))))
+        py.without_gil(|signals| {
+            self.handle
+                .read(&|| signals.pending(), |store| Ok(work(store)))
+        })
     }
 
     /// Asks the store something that takes its time, without the GIL.
@@ -54,8 +57,9 @@ impl View {
         work: impl FnOnce(&Store) -> Result<T> + Send,
     ) -> PyResult<T> {
         py.without_gil(|signals| {
-            self.handle
-                .read(|store| signals.interruptible(|| work(store)))
+            self.handle.read(&|| signals.pending(), |store| {
+                signals.interruptible(|| work(store))
+            })
         })
     }
 }
@@ -214,8 +218,9 @@ impl View {
     /// A snapshot, written beside and renamed.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let outcome = py.without_gil(|signals| {
-            self.handle
-                .read(|store| signals.to_be_worded(|| store.save(&path)))
+            self.handle.read(&|| signals.pending(), |store| {
+                signals.to_be_worded(|| store.save(&path))
+            })
         })?;
         outcome.map_err(|error| with_path(error, &path))
     }

@@ -56,6 +56,8 @@ pub struct Journal {
     /// Size of the snapshot it goes on from, or of the journal at the last failure to write one.
     enough: u64,
     process: u32,
+    /// Why no more is written, if the disk refused to keep something.
+    lost: Option<String>,
     _lock: Lock,
 }
 
@@ -95,6 +97,7 @@ impl Journal {
             number: 0,
             enough: 0,
             process: std::process::id(),
+            lost: None,
             _lock: Lock::take(directory)?,
         };
         if let Some(config) = config
@@ -107,7 +110,8 @@ impl Journal {
             journal.compact(&store)?;
             return Ok((store, journal, Recovery::default()));
         }
-        let contents = contents(directory)?;
+        sweep(directory)?;
+        let contents = contents(directory, None)?;
         journal.enough = fs::metadata(&snapshot)?.len();
         let store = contents.loaded.store;
         let others: Vec<u64> = numbers(&journals)?
@@ -116,7 +120,8 @@ impl Journal {
             .collect();
         if let (Some(path), Some(number)) = (&contents.journal, contents.loaded.journal) {
             let (at, next) = contents.end;
-            journal.segment = Some(Box::new(Segment::resume(path, at, next)?));
+            let kept = durability == Durability::Power;
+            journal.segment = Some(Box::new(Segment::resume(path, at, next, kept)?));
             journal.number = number;
             for other in others {
                 let path = path_of(&journals, other);
@@ -142,20 +147,22 @@ impl Journal {
     /// # Errors
     /// As [`Journal::open`], but it is never locked.
     pub fn read(directory: &Path) -> Result<(Store, Recovery)> {
-        let contents = contents(directory)?;
+        let contents = contents(directory, None)?;
         Ok((contents.loaded.store, contents.recovery))
     }
 
     /// Does some work on the store, whose operations are recorded first. The record of one that fails is taken back.
     ///
     /// # Errors
-    /// As `work`; [`Error::Io`] if the journal cannot be written to; [`Error::State`] in a forked child.
+    /// As `work`; [`Error::Io`] if the journal cannot be written to, or the disk failed to keep something before;
+    /// [`Error::State`] in a forked child.
     pub fn during<T, E: From<Error>>(
         &mut self,
         store: &mut Store,
         work: impl FnOnce(&mut Store) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
         self.check_process()?;
+        self.check_disk()?;
         store.journal.0 = self.segment.take();
         let done = catch_unwind(AssertUnwindSafe(|| work(store)));
         if done.is_err() {
@@ -193,9 +200,10 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Io`] as the system gives it, [`Error::Interrupted`] within [`crate::interruptible`]; the old snapshot
-    /// and the old journal are as they were then.
+    /// and the old journal are as they were then. [`Error::Io`], too, if the disk failed to keep something before.
     pub fn compact(&mut self, store: &Store) -> Result<()> {
         self.check_process()?;
+        self.check_disk()?;
         // Not at once again, should it fail.
         self.enough = self
             .segment
@@ -223,7 +231,11 @@ impl Journal {
         let past = path_of(&journals, self.number);
         self.number = number;
         self.enough = snapshot.size() as u64;
-        sync_directory(&target)?;
+        if let Err(error) = sync_directory(&target) {
+            // After a power cut the old snapshot may be there again, from which the new journal does not go on.
+            self.lost = Some(error.to_string());
+            return Err(error);
+        }
         if let Some(old) = old {
             old.release();
             fs::remove_file(past)?;
@@ -231,11 +243,37 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes leave: a snapshot if one can be written, else what was written is brought to the disk.
+    /// After the disk refused to keep something: nothing is written any more until the directory is opened again.
+    /// What was not acknowledged is cut off the journal; returns the store that the rest makes, or nothing if it was
+    /// returned before.
+    ///
+    /// # Errors
+    /// As [`Journal::read`].
+    pub fn give_up(&mut self) -> Result<Option<Store>> {
+        match self.stop() {
+            None => Ok(None),
+            kept => Ok(Some(contents(&self.directory, kept)?.loaded.store)),
+        }
+    }
+
+    /// Writes no more; where the journal ends, if the disk failed and this is the first time that it was said.
+    fn stop(&mut self) -> Option<u64> {
+        let segment = self.segment.as_mut()?;
+        let reason = segment.failed().filter(|_| self.lost.is_none())?;
+        self.lost = Some(reason);
+        Some(segment.cut_to_kept())
+    }
+
+    /// Takes leave: a snapshot if one can be written, else what was written is brought to the disk. After the disk
+    /// failed nothing is written: what was acknowledged is there.
     ///
     /// # Errors
     /// [`Error::Io`] if operations might be lost that are in no file.
     pub fn close(&mut self, store: &Store) -> Result<()> {
+        if self.check_disk().is_err() {
+            self.stop();
+            return Ok(());
+        }
         if !self.has_records() || self.process != std::process::id() {
             return Ok(());
         }
@@ -247,6 +285,18 @@ impl Journal {
                 Durability::Process => Ok(()),
                 Durability::Power => segment.commit().wait(),
             },
+        }
+    }
+
+    /// A disk that failed once is not trusted again: nobody knows what it holds.
+    fn check_disk(&self) -> Result<()> {
+        let failed = self.segment.as_ref().and_then(|segment| segment.failed());
+        match self.lost.clone().or(failed) {
+            None => Ok(()),
+            Some(reason) => Err(Error::Io(io::Error::other(format!(
+                "the disk failed to keep what was written ({reason}): the store takes no more writes until it is \
+                 closed and opened again"
+            )))),
         }
     }
 
@@ -263,13 +313,13 @@ impl Journal {
     }
 }
 
-/// Reads a directory; again if a writer put a new snapshot there meanwhile.
-pub(crate) fn contents(directory: &Path) -> Result<Contents> {
+/// Reads a directory, its journal up to `end` if that is given; again if a writer put a new snapshot there meanwhile.
+fn contents(directory: &Path, end: Option<u64>) -> Result<Contents> {
     let mut before = None;
     loop {
         let loaded = load(directory)?;
         let checksum = loaded.checksum.clone();
-        match follow(directory, loaded) {
+        match follow(directory, loaded, end) {
             Err(_) if before.as_ref() != Some(&checksum) => before = Some(checksum),
             outcome => return outcome,
         }
@@ -285,8 +335,8 @@ fn load(directory: &Path) -> Result<Loaded> {
     })
 }
 
-/// Does what the journal says.
-fn follow(directory: &Path, mut loaded: Loaded) -> Result<Contents> {
+/// Does what the journal says, up to `end`.
+fn follow(directory: &Path, mut loaded: Loaded, end: Option<u64>) -> Result<Contents> {
     let mut recovery = Recovery::default();
     let Some(number) = loaded.journal else {
         return Ok(Contents {
@@ -304,7 +354,7 @@ fn follow(directory: &Path, mut loaded: Loaded) -> Result<Contents> {
         }
         file => file?,
     };
-    let length = file.metadata()?.len();
+    let length = file.metadata()?.len().min(end.unwrap_or(u64::MAX));
     let mut input = BufReader::with_capacity(1 << 16, file);
     check_preamble(&mut input, number, &loaded.checksum).map_err(named)?;
     let mut frames = Frames::new(input, PREAMBLE as u64, length, 0);
@@ -370,6 +420,21 @@ fn refuse_records(path: &Path, why: &str) -> Result<()> {
     if fs::metadata(path)?.len() > PREAMBLE as u64 {
         let message = format!("holds operations that would be lost: {why}");
         return Err(in_file(path, Error::format("journal", message)));
+    }
+    Ok(())
+}
+
+/// Removes what a writer that died left half written.
+fn sweep(directory: &Path) -> Result<()> {
+    for folder in [directory, &directory.join(JOURNAL)] {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let ours = name.starts_with(SNAPSHOT) || name.ends_with(".log.tmp");
+            if ours && name.ends_with(".tmp") {
+                fs::remove_file(path)?;
+            }
+        }
     }
     Ok(())
 }

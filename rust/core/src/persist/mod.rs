@@ -5,6 +5,7 @@ pub(crate) mod digest;
 pub(crate) mod directory;
 mod frame;
 mod lock;
+mod log;
 pub(crate) mod record;
 pub(crate) mod repair;
 pub(crate) mod restore;

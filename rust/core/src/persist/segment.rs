@@ -12,15 +12,16 @@
 //! | 56 | 4 | 0 |
 //! | 60 | 4 | CRC-32 of the 60 bytes before |
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::persist::frame::framed;
 use crate::persist::record::Record;
+use crate::persist::snapshot::sync_directory;
+use crate::shared::disk::Disk;
 
 /// Bytes before the first record.
 pub(crate) const PREAMBLE: usize = 64;
@@ -84,7 +85,7 @@ pub(crate) struct Segment {
     last: Option<u64>,
     /// Set when the file could not be brought back into a good state.
     broken: bool,
-    disk: Arc<Disk>,
+    disk: Arc<Disk<File>>,
 }
 
 impl Segment {
@@ -96,29 +97,41 @@ impl Segment {
         let mut file = File::create(path)?;
         file.write_all(&preamble(number, checksum))?;
         file.sync_all()?;
-        Self::around(file, PREAMBLE as u64, 0)
+        Self::around(file, PREAMBLE as u64, 0, PREAMBLE as u64)
     }
 
     /// Goes on with a file behind its last sound record, cutting off what follows.
     ///
+    /// With `kept`, what was read is brought to the disk first, in a new file: the system may have read it from its
+    /// memory, though an earlier attempt to bring it to the disk failed.
+    ///
     /// # Errors
     /// [`Error::Io`] as the system gives it.
-    pub(crate) fn resume(path: &Path, at: u64, number: u64) -> Result<Self> {
+    pub(crate) fn resume(path: &Path, at: u64, number: u64, kept: bool) -> Result<Self> {
+        if kept && at > PREAMBLE as u64 {
+            let beside = path.with_extension("log.tmp");
+            let copied: io::Result<()> = (|| {
+                let mut copy = File::create(&beside)?;
+                io::copy(&mut File::open(path)?.take(at), &mut copy)?;
+                copy.sync_all()?;
+                fs::rename(&beside, path)
+            })();
+            if copied.is_err() {
+                let _ = fs::remove_file(&beside);
+            }
+            copied?;
+            sync_directory(path)?;
+        }
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         if file.metadata()?.len() != at {
             file.set_len(at)?;
             file.sync_all()?;
         }
-        Self::around(file, at, number)
+        Self::around(file, at, number, if kept { at } else { 0 })
     }
 
-    fn around(file: File, at: u64, number: u64) -> Result<Self> {
-        let disk = Arc::new(Disk {
-            file: file.try_clone()?,
-            written: AtomicU64::new(at),
-            state: Mutex::default(),
-            turn: Condvar::new(),
-        });
+    fn around(file: File, at: u64, number: u64, kept: u64) -> Result<Self> {
+        let disk = Arc::new(Disk::new(file.try_clone()?, at, kept));
         Ok(Self {
             file,
             at,
@@ -134,9 +147,22 @@ impl Segment {
         self.at - PREAMBLE as u64
     }
 
-    /// Whether nothing can be appended any more.
+    /// Whether nothing can be appended any more, since what was could not be taken back.
     pub(crate) fn is_broken(&self) -> bool {
-        self.broken || self.disk.lock().failed.is_some()
+        self.broken
+    }
+
+    /// Why the disk refused to keep what was written, if it did.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.disk.failed()
+    }
+
+    /// Cuts off what the disk did not keep, as far as the system lets; returns up to where it did.
+    pub(crate) fn cut_to_kept(&mut self) -> u64 {
+        self.at = self.at.min(self.disk.kept());
+        self.cut(self.at);
+        let _ = self.file.sync_all();
+        self.at
     }
 
     /// Appends a record: it is in the file when this returns.
@@ -157,7 +183,7 @@ impl Segment {
         self.last = Some(self.at);
         self.at += bytes.len() as u64;
         self.number += 1;
-        self.disk.written.store(self.at, Ordering::Release);
+        self.disk.wrote(self.at);
         Ok(())
     }
 
@@ -167,7 +193,7 @@ impl Segment {
             self.cut(last);
             self.at = last;
             self.number -= 1;
-            self.disk.written.store(last, Ordering::Release);
+            self.disk.took_back(last);
         }
     }
 
@@ -176,12 +202,12 @@ impl Segment {
     }
 
     fn usable(&self) -> Result<()> {
-        let reason = self.disk.lock().failed.clone();
-        match reason {
-            Some(reason) => Err(failed(&reason)),
-            None if self.broken => Err(failed("an earlier write could not be undone")),
-            None => Ok(()),
+        if self.broken {
+            let reason = "the journal is not written to any more, since an earlier write could not be undone; \
+                          flush() writes a snapshot instead and begins a new one";
+            return Err(Error::Io(io::Error::other(reason)));
         }
+        Ok(())
     }
 
     /// What is written by now, to be waited for.
@@ -194,47 +220,14 @@ impl Segment {
 
     /// Says that a snapshot holds all of it: nobody needs to wait any more.
     pub(crate) fn release(&self) {
-        let mut state = self.disk.lock();
-        state.upto = u64::MAX;
-        state.failed = None;
-        drop(state);
-        self.disk.turn.notify_all();
-    }
-}
-
-fn failed(reason: &str) -> Error {
-    Error::Io(io::Error::other(format!(
-        "the journal is not written to any more ({reason}); flush() writes a snapshot instead and begins a new one"
-    )))
-}
-
-/// Brings what was written to the disk, for all who wait for it at once.
-struct Disk {
-    file: File,
-    written: AtomicU64,
-    state: Mutex<Synced>,
-    turn: Condvar,
-}
-
-#[derive(Default)]
-struct Synced {
-    /// Up to where the file is on the disk.
-    upto: u64,
-    /// Whether somebody is bringing it there.
-    busy: bool,
-    failed: Option<String>,
-}
-
-impl Disk {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Synced> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.disk.release();
     }
 }
 
 /// What was written, to be waited for until it is on the disk.
 pub struct Commit {
     at: u64,
-    disk: Arc<Disk>,
+    disk: Arc<Disk<File>>,
 }
 
 impl Commit {
@@ -242,39 +235,14 @@ impl Commit {
     ///
     /// # Errors
     /// [`Error::Io`] if the disk refused. What it holds is unknown then, so the journal is not used any more.
-    pub fn wait(self) -> Result<()> {
-        let mut state = self.disk.lock();
-        loop {
-            if state.upto >= self.at {
-                return Ok(());
-            }
-            if let Some(reason) = &state.failed {
-                return Err(failed(reason));
-            }
-            if state.busy {
-                state = self
-                    .disk
-                    .turn
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            state.busy = true;
-            drop(state);
-            let written = self.disk.written.load(Ordering::Acquire);
-            let outcome = self.disk.file.sync_data();
-            state = self.disk.lock();
-            state.busy = false;
-            match outcome {
-                Ok(()) => state.upto = state.upto.max(written),
-                Err(error) => {
-                    state.failed = Some(error.to_string());
-                    self.disk.turn.notify_all();
-                    return Err(error.into());
-                }
-            }
-            self.disk.turn.notify_all();
-        }
+    pub fn wait(&self) -> Result<()> {
+        Ok(self.disk.wait(self.at)?)
+    }
+
+    /// Whether the disk has it, or another file.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.disk.kept() >= self.at
     }
 }
 

@@ -1,0 +1,52 @@
+//! The journal of a directory, as a shared store sees it.
+
+use crate::error::{Error, Result};
+use crate::persist::directory::Journal;
+use crate::persist::segment::Commit;
+use crate::shared::Log;
+use crate::store::Store;
+
+impl Log<Store> for Journal {
+    type Ticket = Commit;
+    type Error = Error;
+
+    fn during<T, E: From<Error>>(
+        &mut self,
+        store: &mut Store,
+        work: impl FnOnce(&mut Store) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        Self::during(self, store, work)
+    }
+
+    fn ticket(&self) -> Option<Commit> {
+        self.commit()
+    }
+
+    fn wait(ticket: &Commit) -> Result<()> {
+        ticket.wait()
+    }
+
+    fn is_kept(ticket: &Commit) -> bool {
+        ticket.is_kept()
+    }
+
+    fn give_up(&mut self) -> Result<Option<Store>> {
+        Self::give_up(self)
+    }
+
+    fn has_records(&self) -> bool {
+        Self::has_records(self)
+    }
+
+    fn is_long(&self) -> bool {
+        Self::is_long(self)
+    }
+
+    fn compact(&mut self, store: &Store) -> Result<()> {
+        Self::compact(self, store)
+    }
+
+    fn close(&mut self, store: &Store) -> Result<()> {
+        Self::close(self, store)
+    }
+}

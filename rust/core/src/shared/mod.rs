@@ -1,0 +1,12 @@
+//! A store that many threads share: many readers, one writer at a time, frozen moments that need no lock, and a journal
+//! that many calls bring to the disk together.
+//!
+//! The files here know no store and no file, and take their locks from [`sync`] alone. So `tests/schedules.rs` compiles
+//! the very same files with the locks of a scheduler that tries interleavings.
+
+pub(crate) mod disk;
+mod handle;
+mod held;
+mod sync;
+
+pub use handle::{Denied, Log, Shared, Writer};

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The tests under AddressSanitizer, which only a nightly compiler has, and under valgrind. `make sanitize` calls it.
+#
+#   core       the core's tests with AddressSanitizer, for each instruction set that this machine has
+#   extension  the Python tests that exercise the extension, with AddressSanitizer in the extension
+#   valgrind   the core's unit tests on the portable paths, and on AVX2, which is all of them that valgrind knows
+#
+# The standard library is not instrumented: what it touches on our behalf is seen through its allocations alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+TOOLCHAIN=${TOOLCHAIN:-nightly}
+HOST=$(rustc -vV | sed -n 's/^host: //p')
+PYTHON=${PYTHON:-.venv/bin/python}
+parts=${*:-core extension valgrind}
+
+export CARGO_TARGET_DIR=target/sanitize
+# An arena that grows would hide what lies behind a buffer; leaks are looked for where nothing but our code runs.
+export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1"
+
+sets=portable
+case $HOST in
+x86_64-*)
+  grep -q avx2 /proc/cpuinfo && sets="$sets avx2"
+  grep -q avx512f /proc/cpuinfo && sets="$sets avx512"
+  ;;
+aarch64-*) sets="$sets neon" ;;
+esac
+
+asan() {
+  RUSTFLAGS="-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer" cargo "+$TOOLCHAIN" "$@" --locked --target "$HOST"
+}
+
+for part in $parts; do
+  case $part in
+  core)
+    # `damage` counts allocations through an allocator of its own, and forgets nothing: it stays, leaks and all.
+    for set in $sets; do
+      echo "AddressSanitizer, the core's tests, $set"
+      SHARPWAVE_SIMD=$set PROPTEST_CASES=${PROPTEST_CASES:-16} asan test -p sharpwave-core --lib --tests --quiet
+    done
+    ;;
+  extension)
+    echo "AddressSanitizer, the extension's tests"
+    asan rustc -p sharpwave-py --lib --quiet -- -Clink-arg=-Wl,-z,undefs
+    folder=$CARGO_TARGET_DIR/python
+    mkdir -p "$folder"
+    cp -r python/sharpwave "$folder/"
+    rm -f "$folder"/sharpwave/_core.*.so
+    cp "$CARGO_TARGET_DIR/$HOST/debug/lib_core.so" "$folder/sharpwave/_core.abi3.so"
+    # CPython keeps what it allocated until the process ends: no leak of ours.
+    ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" LD_PRELOAD=$(cc -print-file-name=libasan.so) PYTHONMALLOC=malloc \
+      PYTHONPATH="$folder:tests" "$PYTHON" -m pytest -q -p no:cacheprovider -p no:xdist ${PYTEST_ARGS:-} \
+      tests/test_store_api.py tests/test_bad_input.py tests/test_golden.py tests/test_search.py tests/test_trust.py \
+      tests/test_threads.py tests/test_durability.py
+    ;;
+  valgrind)
+    for set in portable avx2; do
+      [[ " $sets " == *" $set "* ]] || continue
+      echo "valgrind, the core's tests, $set"
+      CARGO_TARGET_DIR=target cargo test -p sharpwave-core --lib --test journal --test search --no-run --locked --quiet
+      for name in sharpwave_core journal search; do
+        binary=$(ls -t target/debug/deps/"$name"-* | grep -v '\.d$' | head -n 1)
+        SHARPWAVE_SIMD=$set PROPTEST_CASES=2 valgrind --quiet --error-exitcode=9 --leak-check=no --num-callers=30 \
+          "$binary" --test-threads=1 --quiet
+      done
+    done
+    ;;
+  *)
+    echo "unknown part $part: core, extension, valgrind" >&2
+    exit 2
+    ;;
+  esac
+done
