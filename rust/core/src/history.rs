@@ -11,7 +11,7 @@ use crate::interrupt;
 use crate::memory::Provenance;
 use crate::observe::ObserveReport;
 use crate::persist::record::Record;
-use crate::replay::{Need, Order, ReplayRequest};
+use crate::replay::{Need, Order, ReplayRequest, Stopped};
 use crate::store::Store;
 
 /// One operation that changed the store. Arrays are left out of the JSON and pooled beside it.
@@ -190,7 +190,11 @@ impl Operation {
                     max_drift,
                     threads: None,
                 };
-                store.replay(&request, &|| false)?;
+                // What is done again is thrown away when it is given up.
+                let report = store.replay(&request, &|| interrupt::check().is_err())?;
+                if report.stopped == Stopped::Interrupt {
+                    return Err(Error::Interrupted);
+                }
             }
         }
         Ok(())

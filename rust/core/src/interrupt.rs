@@ -1,7 +1,8 @@
 //! Stopping long work: whoever waits for it may say so (Ctrl-C, a deadline) and gets the thread back soon.
 //!
-//! Reading changes nothing and can stop anywhere, so it asks here, wherever it is. Writing stops only
-//! between two episodes or two backups, and takes an [`Interrupt`](crate::replay::sleep::Interrupt) of its own.
+//! Reading changes nothing and can stop anywhere, so it asks here, wherever it is. Writing stops only before it has
+//! changed anything, or between two episodes or two backups, and takes an
+//! [`Interrupt`](crate::replay::sleep::Interrupt) of its own.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -27,6 +28,13 @@ pub fn interruptible<T>(
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let outer = ASK.replace(Some(Rc::new(ask)));
+    let _restore = Restore(outer);
+    work()
+}
+
+/// Does `work` that must not be given up in the middle, also within [`interruptible`].
+pub(crate) fn never<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let outer = ASK.replace(None);
     let _restore = Restore(outer);
     work()
 }
@@ -79,5 +87,17 @@ mod tests {
         assert!(matches!(outcome, Err(Error::Interrupted)));
         assert_eq!(rounds, 3);
         assert!(check().is_ok(), "it holds for the work alone");
+        let outcome = interruptible(
+            || true,
+            || {
+                never(|| {
+                    assert!(!possible());
+                    check()
+                })?;
+                assert!(possible());
+                check()
+            },
+        );
+        assert!(matches!(outcome, Err(Error::Interrupted)));
     }
 }

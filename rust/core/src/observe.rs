@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::gate::{self, Outcome};
 use crate::graph::hebbian;
 use crate::history::Operation;
+use crate::interrupt;
 use crate::memory::Slot;
 use crate::predict::predict;
 use crate::replay::awake;
@@ -102,7 +103,8 @@ impl Store {
     /// Nothing else may have written to the store since [`Store::check`].
     ///
     /// # Errors
-    /// [`Error::Io`] if the journal of its directory cannot be written to: nothing is written then.
+    /// [`Error::Io`] if the journal of its directory cannot be written to, [`Error::Interrupted`] within
+    /// [`crate::interruptible`]: nothing is written then.
     pub fn observe_next(
         &mut self,
         pending: &mut Pending,
@@ -239,24 +241,33 @@ impl Store {
         episode: &Episode,
         report: &mut ObserveReport,
     ) -> Result<()> {
-        self.record(|| Operation::Observe(episode.clone()))?;
-        self.write_episode(episode, report)?;
-        self.next_episode = self.next_episode.max(episode.id + 1);
-        self.ordinals.insert(episode.id, self.clock);
-        self.episode_ids.push(episode.id);
-        self.clock += 1;
-        Ok(())
+        let steps = crate::episodes::normalised_rows("steps", &episode.steps, self.config.dim)?;
+        // Finding what is near takes long in a large store, and changes nothing: it can be given up.
+        let nearest = Nearest::before(&self.memories, &steps, self.config.k)?;
+        interrupt::never(|| {
+            self.record(|| Operation::Observe(episode.clone()))?;
+            self.write_episode(episode, &steps, nearest, report)?;
+            self.next_episode = self.next_episode.max(episode.id + 1);
+            self.ordinals.insert(episode.id, self.clock);
+            self.episode_ids.push(episode.id);
+            self.clock += 1;
+            Ok(())
+        })
     }
 
-    fn write_episode(&mut self, episode: &Episode, report: &mut ObserveReport) -> Result<()> {
+    fn write_episode(
+        &mut self,
+        episode: &Episode,
+        steps: &[f32],
+        mut nearest: Nearest<'_>,
+        report: &mut ObserveReport,
+    ) -> Result<()> {
         let dim = self.config.dim;
-        let steps = crate::episodes::normalised_rows("steps", &episode.steps, dim)?;
-        let mut nearest = Nearest::before(&self.memories, &steps, self.config.k)?;
         let before = nearest.activations(&self.config);
-        self.test_predictions(episode, &steps, &before);
+        self.test_predictions(episode, steps, &before);
 
         let channels = self.channels.len();
-        let drives = gate::step_drives(self, episode, &steps);
+        let drives = gate::step_drives(self, episode, steps);
         let surprises = if self.config.w_surprise == 0.0 {
             vec![0.0; episode.len()]
         } else {

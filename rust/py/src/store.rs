@@ -206,7 +206,9 @@ impl Store {
         let report = writing(slf, |writer, signals| {
             let mut pending = writer.read(|store| Ok(store.check(&observation)?))?;
             let mut report = ObserveReport::default();
-            while writer.write(|store| Ok(store.observe_next(&mut pending, &mut report)?))? {
+            while writer.write(|store| {
+                signals.interruptible(|| store.observe_next(&mut pending, &mut report))
+            })? {
                 if signals.pending() {
                     break;
                 }

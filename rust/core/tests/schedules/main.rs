@@ -186,7 +186,7 @@ fn acknowledged_operations_are_kept(fault: Fault) {
         }));
         let (plug, said) = (Arc::clone(&shelf), Arc::clone(&acknowledged));
         threads.push(thread::spawn(move || {
-            for _ in 0..2 {
+            for _ in 0..6 {
                 let acknowledged = said.lock().unwrap().clone();
                 all_there(&acknowledged, &plug.after_a_power_cut());
                 thread::yield_now();
