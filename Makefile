@@ -87,13 +87,19 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
               -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
               -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
 
-fuzz: ## a minute of fuzzing for each of snapshot, journal and operations; FUZZ_SECONDS=600 for longer
+FUZZED := -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1
+FOUND  := grep -aE 'ERROR|panicked|Uncaught|Error:|DONE|stat::(number_of_executed|new_units|peak)'
+
+fuzz: setup ## a minute of fuzzing for each of snapshot, journal, operations and requests; FUZZ_SECONDS=600 for longer
 	cd rust/fuzz && RUSTFLAGS='$(FUZZ_FLAGS)' cargo build --release --locked --quiet --target "$$(rustc -vV | sed -n 's/^host: //p')"
 	for target in snapshot journal operations; do \
 	  mkdir -p runs/fuzz/$$target && \
-	  rust/fuzz/target/*/release/$$target runs/fuzz/$$target rust/fuzz/corpus/$$target \
-	    -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=runs/fuzz/$$target- 2>&1 \
-	    | tee runs/fuzz/$$target.log | grep -E 'ERROR|panicked|DONE|stat::(number_of_executed|new_units|peak)'; done
+	  rust/fuzz/target/*/release/$$target runs/fuzz/$$target rust/fuzz/corpus/$$target $(FUZZED) \
+	    -artifact_prefix=runs/fuzz/$$target- 2>&1 | tee runs/fuzz/$$target.log | $(FOUND); done
+	$(BIN)/uv pip install --quiet -r requirements-fuzz.txt
+	mkdir -p runs/fuzz/http
+	$(BIN)/python tests/fuzz_http.py runs/fuzz/http rust/fuzz/corpus/http $(FUZZED) -artifact_prefix=runs/fuzz/http- 2>&1 \
+	  | tee runs/fuzz/http.log | $(FOUND)
 
 torture: setup ## the long forms: 200 kills, minutes of threads, ten times the property tests, 30000 schedules (about 10 minutes)
 	SHARPWAVE_CRASHES=200 SHARPWAVE_SECONDS=180 $(BIN)/python -m pytest tests/test_durability.py tests/test_durability_faults.py \
@@ -107,10 +113,12 @@ sanitize: setup ## the tests under AddressSanitizer (needs a nightly compiler) a
 deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)
 	cargo deny --locked check bans licenses sources
 
-lock: $(VENV)/.stamp-uv ## pin requirements-dev.in and requirements-bench.in again
+lock: $(VENV)/.stamp-uv ## pin requirements-dev.in, requirements-bench.in and requirements-fuzz.in again
 	$(BIN)/uv pip compile requirements-dev.in --output-file requirements-dev.txt --quiet \
 	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
 	$(BIN)/uv pip compile requirements-bench.in --output-file requirements-bench.txt --quiet \
+	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
+	$(BIN)/uv pip compile requirements-fuzz.in --output-file requirements-fuzz.txt --quiet \
 	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
 
 clean: ## remove what was built, but not runs/

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Arc, Mutex, MutexGuard};
 use shuttle::thread::yield_now;
 
@@ -136,6 +137,13 @@ impl Shelf {
     }
 }
 
+/// What a disk needs: few or many turns of the others.
+fn take_time() {
+    for _ in 0..thread_rng().gen_range(0..16) {
+        yield_now();
+    }
+}
+
 /// A tape on a shelf.
 pub(crate) struct Reel {
     tape: Arc<Tape>,
@@ -145,7 +153,7 @@ pub(crate) struct Reel {
 impl Device for Reel {
     fn keep(&self) -> io::Result<()> {
         let now = locked(&self.tape.written).clone();
-        yield_now();
+        take_time();
         if *locked(&self.shelf.broken) {
             return Err(io::Error::other("it is broken"));
         }
@@ -308,10 +316,7 @@ impl Logs<Toy> for Log {
         if self.fault == Fault::LetsGoTooEarly {
             self.segment().disk.release();
         }
-        // Writing the snapshot takes its time.
-        for _ in 0..4 {
-            yield_now();
-        }
+        take_time();
         if *locked(&self.shelf.broken) {
             return Err(io::Error::other("it is broken"));
         }
