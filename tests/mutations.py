@@ -193,7 +193,7 @@ MUTATIONS = [
     ),
     m("drift is not the mean", "sleep.rs", "            / n;", "            / 1.0f64.max(n / 2.0);"),
     # Scoring (§6)
-    m("predictions weigh P without φ", "predict.rs", "answer.phi * p)", "p)"),
+    m("predictions weigh P without φ", "ahead.rs", "answer.phi * p)", "p)"),
     m("e_lo is the 0.4 quantile", "predict.rs", "quantile(&self.unrelated, 0.5)", "quantile(&self.unrelated, 0.4)"),
     m("e_hi is the median", "predict.rs", "quantile(&self.followed, 0.9)", "quantile(&self.followed, 0.5)"),
     m(

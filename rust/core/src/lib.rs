@@ -50,6 +50,7 @@
 #![deny(missing_docs)]
 
 mod activation;
+mod ahead;
 mod associate;
 mod calibrate;
 mod channel;
@@ -61,6 +62,7 @@ mod frozen;
 mod gate;
 mod graph;
 mod history;
+mod huge;
 mod insert;
 mod interrupt;
 mod memory;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::channel::{Channels, Kind};
 use crate::episodes::normalise;
+use crate::huge::Huge;
 use crate::nbytes::reserved;
 use crate::search::codes::Codes;
 use crate::search::partition::Partition;
@@ -46,7 +47,7 @@ pub(crate) struct Memories {
     dim: usize,
     /// −1 where the slot is free.
     pub(crate) ids: Vec<i64>,
-    pub(crate) keys: Vec<f32>,
+    pub(crate) keys: Huge<f32>,
     /// Another number whenever the key becomes another; never stored.
     pub(crate) stamps: Vec<u64>,
     pub(crate) terminal: Vec<bool>,
@@ -79,7 +80,7 @@ impl Memories {
         Self {
             dim,
             ids: Vec::new(),
-            keys: Vec::new(),
+            keys: Huge::default(),
             stamps: Vec::new(),
             terminal: Vec::new(),
             merged: Vec::new(),
@@ -100,9 +101,18 @@ impl Memories {
         }
     }
 
+    /// Makes room for the keys of `more` memories.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.keys.reserve(more * self.dim);
+        if let Some(codes) = &mut self.codes {
+            codes.reserve(more);
+        }
+    }
+
     /// Unit `rows` `(n, dim)` as memories and no more, their slots and ids in order.
     pub(crate) fn of_rows(rows: &[f32], dim: usize) -> Self {
         let mut memories = Self::new(dim);
+        memories.reserve(rows.len() / dim);
         for (id, key) in rows.chunks_exact(dim).enumerate() {
             let birth = Birth {
                 key,
@@ -148,7 +158,7 @@ impl Memories {
     pub(crate) fn nbytes(&self) -> usize {
         let texts: usize = self.texts.iter().flatten().map(|text| text.len()).sum();
         reserved(&self.ids)
-            + reserved(&self.keys)
+            + self.keys.capacity() * size_of::<f32>()
             + reserved(&self.terminal)
             + reserved(&self.merged)
             + reserved(&self.written)
@@ -227,7 +237,7 @@ impl Memories {
         debug_assert!(self.order.last().is_none_or(|&last| self.id(last) < id));
         let slot = self.free.pop_first().unwrap_or_else(|| {
             self.ids.push(-1);
-            self.keys.resize(self.keys.len() + self.dim, 0.0);
+            self.keys.extend(self.dim, 0.0);
             self.stamps.push(0);
             self.terminal.push(false);
             self.merged.push(0);

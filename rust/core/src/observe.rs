@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::activation::{Activation, activate};
+use crate::ahead::predict;
 use crate::episodes::{Batch, Episode, Episodes};
 use crate::error::{Error, Result};
 use crate::gate::{self, Outcome};
@@ -10,7 +11,6 @@ use crate::graph::hebbian;
 use crate::history::Operation;
 use crate::interrupt;
 use crate::memory::Slot;
-use crate::predict::predict;
 use crate::replay::awake;
 use crate::replay::backup::Model;
 use crate::replay::sleep::Interrupt;
@@ -264,7 +264,7 @@ impl Store {
     ) -> Result<()> {
         let dim = self.config.dim;
         let before = nearest.activations(&self.config);
-        self.test_predictions(episode, steps, &before);
+        self.test_predictions(episode, steps, &before)?;
 
         let channels = self.channels.len();
         let drives = gate::step_drives(self, episode, steps);
@@ -320,16 +320,28 @@ impl Store {
     }
 
     /// Tests the store's predictions on an episode it has not seen yet.
-    fn test_predictions(&mut self, episode: &Episode, steps: &[f32], before: &[Activation]) {
+    fn test_predictions(
+        &mut self,
+        episode: &Episode,
+        steps: &[f32],
+        before: &[Activation],
+    ) -> Result<()> {
         let dim = self.config.dim;
-        for (t, came) in steps.chunks_exact(dim).enumerate().skip(1) {
-            if !episode.continues(t - 1) {
-                continue;
-            }
-            if let Some(mu) = predict(&before[t - 1], &self.graph, &self.memories, dim) {
+        let led_to: Vec<usize> = (1..episode.len())
+            .filter(|&t| episode.continues(t - 1))
+            .collect();
+        let before: Vec<&Activation> = led_to.iter().map(|&t| &before[t - 1]).collect();
+        let (graph, memories) = (&self.graph, &self.memories);
+        let predicted = predict(&before, graph, memories, Some(1), |_, mu| {
+            mu.map(<[f32]>::to_vec)
+        })?;
+        for (&t, mu) in led_to.iter().zip(predicted) {
+            if let Some(mu) = mu {
+                let came = &steps[t * dim..(t + 1) * dim];
                 self.edges.count(&mu, came, &self.memories);
             }
         }
+        Ok(())
     }
 
     /// Drops the memories of least retention `m_i·2^−⌊age/h⌋ + max_q|v_iq|` until the capacity holds.

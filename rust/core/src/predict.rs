@@ -1,12 +1,9 @@
-//! Where the store thinks a step leads, and how well such predictions fare.
+//! How well the store's predictions ([`crate::ahead`]) fare.
 
 use serde::{Deserialize, Serialize};
 
-use crate::activation::Activation;
 use crate::config::Config;
-use crate::episodes::normalise;
-use crate::graph::Graph;
-use crate::memory::{Memories, Slot};
+use crate::memory::Memories;
 use crate::rng::splitmix64;
 use crate::simd;
 
@@ -14,100 +11,6 @@ use crate::simd;
 const BINS: usize = 400;
 /// Pairs from which the histograms are believed.
 const ENOUGH: u64 = 32;
-
-/// `(j, Σ_i φ_i P_ij)` over the successors of what answered, by rising id of j.
-pub(crate) fn successors(
-    activation: &Activation,
-    graph: &Graph,
-    memories: &Memories,
-) -> Vec<(Slot, f64)> {
-    let mut ahead = Ahead::default();
-    for answer in &activation.answers {
-        for (slot, p) in graph.successors(answer.slot) {
-            ahead.add(slot, answer.phi * p);
-        }
-    }
-    let mut by_id: Vec<(i64, (Slot, f64))> = ahead
-        .found
-        .iter()
-        .map(|&sum| (memories.id(sum.0), sum))
-        .collect();
-    by_id.sort_unstable_by_key(|&(id, _)| id); // An id is met once.
-    by_id.into_iter().map(|(_, sum)| sum).collect()
-}
-
-/// Sums by slot, each in the order of its contributions.
-#[derive(Default)]
-struct Ahead {
-    found: Vec<(Slot, f64)>,
-    /// Open addressing: one more than the place in `found`, or 0; a power of two, at least half of it free.
-    table: Vec<u32>,
-}
-
-impl Ahead {
-    fn add(&mut self, slot: Slot, weight: f64) {
-        if self.found.len() * 2 >= self.table.len() {
-            self.grow();
-        }
-        let place = self.place(slot);
-        if let Some(at) = self.table[place].checked_sub(1) {
-            self.found[at as usize].1 += weight;
-        } else {
-            self.found.push((slot, weight));
-            self.table[place] = self.found.len() as u32;
-        }
-    }
-
-    /// Where `slot` stands in the table, or would.
-    fn place(&self, slot: Slot) -> usize {
-        let mask = self.table.len() - 1;
-        let mut place = slot.wrapping_mul(0x9E37_79B1) as usize & mask;
-        while let Some(at) = self.table[place].checked_sub(1)
-            && self.found[at as usize].0 != slot
-        {
-            place = (place + 1) & mask;
-        }
-        place
-    }
-
-    fn grow(&mut self) {
-        self.table = vec![0; (self.table.len() * 2).max(1024)];
-        for at in 0..self.found.len() {
-            let place = self.place(self.found[at].0);
-            self.table[place] = at as u32 + 1;
-        }
-    }
-}
-
-/// Rows that are added up at once.
-const ROWS: usize = 4;
-/// Rows that are fetched before they are needed.
-const FETCHED: usize = 2 * ROWS;
-
-/// `μ = normalise(Σ_i φ_i Σ_j P_ij k_j)`, or `None` where nothing is predicted.
-pub(crate) fn predict(
-    activation: &Activation,
-    graph: &Graph,
-    memories: &Memories,
-    dim: usize,
-) -> Option<Vec<f32>> {
-    let mut ahead = successors(activation, graph, memories);
-    let &(any, _) = ahead.first()?;
-    let count = ahead.len();
-    // What fills up the last four counts nothing: y + 0·x is y, whatever x (and a sum that began at +0 is never −0).
-    ahead.resize(count.next_multiple_of(ROWS), (any, 0.0));
-    let mut sum = vec![0.0f32; dim];
-    for (at, four) in ahead.chunks_exact(ROWS).enumerate() {
-        for &(slot, _) in ahead.iter().skip(at * ROWS + FETCHED).take(ROWS) {
-            simd::prefetch(memories.key(slot));
-        }
-        let alpha = [0, 1, 2, 3].map(|i| four[i].1 as f32);
-        let rows = [0, 1, 2, 3].map(|i| memories.key(four[i].0));
-        simd::axpy4(alpha, rows, &mut sum);
-    }
-    let mut mu = vec![0.0f32; dim];
-    normalise(&sum, &mut mu).map(|()| mu)
-}
 
 /// How predictions agreed with what came (`followed`) and with what had nothing to do with it
 /// (`unrelated`), always before the episode was written: in-sample both would be far too high.

@@ -12,6 +12,7 @@ use std::iter::{Map, Zip};
 use std::slice;
 
 use crate::memory::{Memories, Slot};
+use crate::simd;
 use rows::Rows;
 
 /// One association `i → target`.
@@ -86,6 +87,12 @@ impl Graph {
         self.row(slot)
             .edges()
             .map(move |edge| (edge.target, edge.sum / mass))
+    }
+
+    /// Asks for the row of `slot`, which will be read soon.
+    pub(crate) fn prefetch(&self, slot: Slot) {
+        simd::prefetch(self.rows.names(slot));
+        simd::prefetch(self.rows.weights(slot));
     }
 
     pub(crate) fn predecessors(&self, slot: Slot) -> &[Slot] {

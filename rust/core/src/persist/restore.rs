@@ -188,6 +188,7 @@ impl<'a> Reader<'a> {
         let dirty = self.flags("dirty", n)?;
         let texts = self.texts(n)?;
         let provenance = self.provenance(n, store)?;
+        store.memories.reserve(n);
         for rank in 0..n {
             interrupt::check()?;
             let birth = Birth {

@@ -5,8 +5,8 @@
 //! instruction set; multiply and add stay apart, so every copy computes the same bits.
 
 use crate::graph::{Graph, Row};
+use crate::huge;
 use crate::memory::Slot;
-use crate::replay::huge;
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
 

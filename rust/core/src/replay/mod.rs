@@ -3,7 +3,6 @@
 pub(crate) mod awake;
 pub(crate) mod backup;
 pub(crate) mod baseline;
-mod huge;
 mod kernel;
 pub(crate) mod need;
 pub(crate) mod priority;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::ahead::successors;
 use crate::episodes::Batch;
 use crate::error::Result;
 use crate::memory::Slot;
-use crate::predict::successors;
+
 use crate::score::{ScoreRequest, Scorer, check_context};
 use crate::simd;
 use crate::store::Store;
@@ -70,7 +71,7 @@ pub(crate) fn explain(
 ) -> Result<Vec<Explanation>> {
     check_context(request.context, batch)?;
     let activations = store.activate_batch(batch, request.threads)?;
-    let scorer = Scorer::new(store, request)?;
+    let scorer = Scorer::new(store, batch, request, &activations, request.threads)?;
     let mut explanations = Vec::with_capacity(batch.len());
     for e in 0..batch.episodes() {
         let trajectory = scorer.trajectory(batch, e, request.context[e], &activations);

@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use crate::activation::Activation;
+use crate::ahead::predict;
 use crate::episodes::Batch;
-use crate::predict::{EdgeRange, predict};
+use crate::error::Result;
+use crate::predict::EdgeRange;
 use crate::simd;
 use crate::store::Store;
 
@@ -28,7 +30,7 @@ pub(crate) fn gates(
     range: Range<usize>,
     context: usize,
     activations: &[Activation],
-    edges: EdgeRange,
+    edges: &[f64],
 ) -> Vec<Gate> {
     let config = store.config();
     let first = range.start;
@@ -44,11 +46,7 @@ pub(crate) fn gates(
                     open: 0.0,
                 };
             }
-            let edge = if t > first {
-                edge_support(store, &activations[t - 1], batch.step(t), edges)
-            } else {
-                0.0
-            };
+            let edge = edges[t];
             let nearest = (scored..t)
                 .map(|u| simd::dot(batch.step(u), batch.step(t)))
                 .fold(f32::NEG_INFINITY, f32::max);
@@ -65,8 +63,34 @@ pub(crate) fn gates(
         .collect()
 }
 
-/// E: the agreement of the step with what its predecessor led the store to expect.
-fn edge_support(store: &Store, before: &Activation, x: &[f32], edges: EdgeRange) -> f64 {
-    predict(before, store.graph(), store.memories(), x.len())
-        .map_or(0.0, |mu| edges.support(simd::dot(&mu, x)))
+/// E of every step of a batch: its agreement with what its predecessor led the store to expect; 0 where nothing was
+/// expected, for prompt steps and for the first of an episode.
+pub(crate) fn edge_supports(
+    store: &Store,
+    batch: &Batch,
+    context: &[usize],
+    activations: &[Activation],
+    range: EdgeRange,
+    threads: Option<usize>,
+) -> Result<Vec<f64>> {
+    let scored: Vec<usize> = (0..batch.episodes())
+        .flat_map(|e| batch.range(e).skip(context[e].max(1)))
+        .collect();
+    let before: Vec<&Activation> = scored.iter().map(|&t| &activations[t - 1]).collect();
+    let agreements = predict(
+        &before,
+        store.graph(),
+        store.memories(),
+        threads,
+        |at, mu| {
+            mu.map_or(0.0, |mu| {
+                range.support(simd::dot(mu, batch.step(scored[at])))
+            })
+        },
+    )?;
+    let mut edges = vec![0.0; batch.len()];
+    for (&t, edge) in scored.iter().zip(agreements) {
+        edges[t] = edge;
+    }
+    Ok(edges)
 }

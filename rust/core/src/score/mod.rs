@@ -14,7 +14,6 @@ use crate::activation::Activation;
 use crate::episodes::Batch;
 use crate::error::{Error, Result};
 use crate::parallel;
-use crate::predict::EdgeRange;
 use crate::store::Store;
 
 pub use explain::{Association, Explanation, Payer};
@@ -98,12 +97,19 @@ pub(crate) struct Scorer<'a> {
     store: &'a Store,
     functional: &'static dyn Functional,
     worth: Worth<'a>,
-    edges: EdgeRange,
+    /// E of every step.
+    edges: Vec<f64>,
     discount: f64,
 }
 
 impl<'a> Scorer<'a> {
-    pub(crate) fn new(store: &'a Store, request: &ScoreRequest<'a>) -> Result<Self> {
+    pub(crate) fn new(
+        store: &'a Store,
+        batch: &Batch,
+        request: &ScoreRequest<'a>,
+        activations: &[Activation],
+        threads: Option<usize>,
+    ) -> Result<Self> {
         if !(0.0..=1.0).contains(&request.discount) {
             return Err(Error::invalid(
                 "discount",
@@ -114,7 +120,14 @@ impl<'a> Scorer<'a> {
             store,
             functional: functional::by_name(request.functional)?,
             worth: Worth::new(store, request.weights, request.habituation)?,
-            edges: store.edge_range(),
+            edges: gates::edge_supports(
+                store,
+                batch,
+                request.context,
+                activations,
+                store.edge_range(),
+                threads,
+            )?,
             discount: request.discount,
         })
     }
@@ -131,7 +144,7 @@ impl<'a> Scorer<'a> {
             context,
             activations: &activations[range.clone()],
             fades: fade::fades(self.store, &self.worth, batch, range.clone()),
-            gates: gates::gates(self.store, batch, range, context, activations, self.edges),
+            gates: gates::gates(self.store, batch, range, context, activations, &self.edges),
             worth: &self.worth,
             discount: self.discount,
         }
@@ -172,10 +185,10 @@ pub(crate) fn check_context(context: &[usize], batch: &Batch) -> Result<()> {
 pub(crate) fn score(store: &Store, batch: &Batch, request: &ScoreRequest<'_>) -> Result<Scores> {
     check_context(request.context, batch)?;
     let activations = store.activate_batch(batch, request.threads)?;
-    let scorer = Scorer::new(store, request)?;
     // Most of the work on a step is its edge support: k rows of associations, each a key long.
     let work = batch.len() * store.config().dim * store.config().k * 8;
     let threads = parallel::worth_waking(request.threads, work);
+    let scorer = Scorer::new(store, batch, request, &activations, threads)?;
     let episodes = parallel::map(batch.episodes(), threads, |e| {
         let trajectory = scorer.trajectory(batch, e, request.context[e], &activations);
         let pay = scorer.pay(&trajectory, |_| ());

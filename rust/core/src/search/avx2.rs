@@ -64,7 +64,7 @@ macro_rules! kernel {
                 candidates: &mut [Candidates],
             ) {
                 let lines = codes.panel(panel);
-                let (queries, words) = (tile.queries, tile.words::<Q>());
+                let (queries, words) = (&tile.queries, tile.words::<Q>());
                 let groups = codes.groups();
                 assert!(lines.len() == groups * 2 && words.len() == groups);
                 let mut all = [[0i32; PANEL]; Q];

@@ -46,7 +46,7 @@ fn tile_of<const Q: usize>(
     candidates: &mut [Candidates],
 ) {
     let lines = codes.panel(panel);
-    let (queries, words) = (tile.queries, tile.words::<Q>());
+    let (queries, words) = (&tile.queries, tile.words::<Q>());
     let groups = codes.groups();
     assert!(lines.len() == groups * 2 && words.len() == groups);
     let mut sums: [[__m512i; 2]; Q] =

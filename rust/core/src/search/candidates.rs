@@ -107,6 +107,10 @@ impl Candidates {
 
     /// Joins what was found in another part of the store.
     pub(crate) fn join(&mut self, other: Self) {
+        if self.seen.is_empty() && self.threshold == f32::NEG_INFINITY && !self.exploded {
+            *self = other;
+            return;
+        }
         for lower in other.lower {
             self.note(lower);
         }

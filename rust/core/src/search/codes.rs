@@ -11,6 +11,7 @@
 //! Codes are held as unsigned bytes `c + 128`: the product with a query's codes `q` is then too large by
 //! `128·Σq`, which the scan subtracts beforehand. A freed slot has slack −∞ and is never a candidate.
 
+use crate::huge::Huge;
 use crate::memory::Slot;
 use crate::nbytes::reserved;
 
@@ -32,7 +33,7 @@ pub(crate) struct Line(pub(crate) [u8; 64]);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Codes {
     groups: usize,
-    lines: Vec<Line>,
+    lines: Huge<Line>,
     /// `s`, by slot; whole panels.
     pub(crate) scale: Vec<f32>,
     /// `‖e‖` rounded up, by slot; −∞ where free.
@@ -42,7 +43,7 @@ pub(crate) struct Codes {
 impl Codes {
     /// Bytes held.
     pub(crate) fn nbytes(&self) -> usize {
-        reserved(&self.lines) + reserved(&self.scale) + reserved(&self.slack)
+        self.lines.capacity() * size_of::<Line>() + reserved(&self.scale) + reserved(&self.slack)
     }
 
     pub(crate) fn new(dim: usize) -> Self {
@@ -50,6 +51,11 @@ impl Codes {
             groups: dim.div_ceil(GROUP),
             ..Self::default()
         }
+    }
+
+    /// Makes room for `more` keys.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.lines.reserve(more.div_ceil(PANEL) * self.groups * 2);
     }
 
     pub(crate) fn panels(&self) -> usize {
@@ -71,7 +77,8 @@ impl Codes {
         let (panel, lane) = (slot as usize / PANEL, slot as usize % PANEL);
         if panel >= self.panels() {
             let panels = panel + 1;
-            self.lines.resize(panels * self.groups * 2, Line([128; 64]));
+            let more = panels * self.groups * 2 - self.lines.len();
+            self.lines.extend(more, Line([128; 64]));
             self.scale.resize(panels * PANEL, 0.0);
             self.slack.resize(panels * PANEL, f32::NEG_INFINITY);
         }

@@ -12,7 +12,7 @@ use crate::parallel;
 use crate::search::candidates::Candidates;
 use crate::search::codes::Codes;
 use crate::search::kernel::{CHUNK, Kernel};
-use crate::search::query::Query;
+use crate::search::query::{Query, Tile};
 use crate::search::report::SearchReport;
 use crate::search::sweep::Grid;
 use crate::search::topk::{Hit, TopK};
@@ -186,8 +186,10 @@ impl<'a> Ladder<'a> {
             .collect();
         let parts = Kernel::parts(codes);
         let grid = self.grid(rows.len(), CHUNK, parts.len());
-        grid.sweep(self.threads, |rows, part, candidates| {
-            kernel.scan(codes, parts[part].clone(), &queries[rows], candidates);
+        let pieces = (0..grid.pieces()).map(|at| kernel.tiles(&queries[grid.rows(at)]));
+        let pieces: Vec<Vec<Tile>> = pieces.collect();
+        grid.sweep(self.threads, |piece, part, candidates| {
+            kernel.scan(codes, parts[part].clone(), &pieces[piece], candidates);
         })
     }
 
@@ -197,9 +199,9 @@ impl<'a> Ladder<'a> {
         let slots = self.memories.slots();
         let part = Wide::slots_of_a_part(self.memories.dim());
         let grid = self.grid(rows.len(), wide::CHUNK, slots.div_ceil(part));
-        grid.sweep(self.threads, |rows, at, candidates| {
+        grid.sweep(self.threads, |piece, at, candidates| {
             let slots = at * part..((at + 1) * part).min(slots);
-            wide.scan(self.memories, slots, &queries[rows], candidates);
+            wide.scan(self.memories, slots, &queries[grid.rows(piece)], candidates);
         })
     }
 

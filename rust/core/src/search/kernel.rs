@@ -92,40 +92,37 @@ impl Kernel {
             .collect()
     }
 
-    /// Offers every memory of `panels` that could matter to the candidates of its queries.
+    /// Queries as tiles of even width: a narrow one waits for its own sums.
+    pub(crate) fn tiles<'a>(&self, queries: impl IntoIterator<Item = &'a Query>) -> Vec<Tile<'a>> {
+        let queries: Vec<&Query> = queries.into_iter().collect();
+        let count = queries.len().div_ceil(self.width);
+        (0..count)
+            .map(|at| queries.len() * at / count..queries.len() * (at + 1) / count)
+            .map(|rows| Tile::of(queries[rows].to_vec()))
+            .collect()
+    }
+
+    /// Offers every memory of `panels` that could matter to the candidates of the queries in some tiles.
     pub(crate) fn scan(
         &self,
         codes: &Codes,
-        panels: Range<usize>,
-        queries: &[Query],
-        candidates: &mut [Candidates],
-    ) {
-        let queries: Vec<&Query> = queries.iter().collect();
-        self.scan_those(codes, panels, &queries, candidates);
-    }
-
-    /// The same for panels that need not lie side by side.
-    pub(crate) fn scan_those(
-        &self,
-        codes: &Codes,
         mut panels: impl Iterator<Item = usize>,
-        queries: &[&Query],
+        tiles: &[Tile<'_>],
         candidates: &mut [Candidates],
     ) {
         let block = block(codes);
-        // Tiles of even width: a narrow one waits for its own sums.
-        let count = queries.len().div_ceil(self.width);
-        let rows = |at: usize| queries.len() * at / count..queries.len() * (at + 1) / count;
-        let tiles: Vec<Tile> = (0..count).map(|at| Tile::of(&queries[rows(at)])).collect();
         loop {
             let close: Vec<usize> = panels.by_ref().take(block).collect();
             if close.is_empty() {
                 return;
             }
-            for (at, tile) in tiles.iter().enumerate() {
+            let mut rest = &mut *candidates;
+            for tile in tiles {
+                let (theirs, others) = rest.split_at_mut(tile.queries.len());
+                rest = others;
                 for &panel in &close {
                     // SAFETY: a kernel is only handed out where `usable()` has said so.
-                    unsafe { (self.multiply)(codes, panel, tile, &mut candidates[rows(at)]) };
+                    unsafe { (self.multiply)(codes, panel, tile, theirs) };
                 }
             }
         }
@@ -248,7 +245,8 @@ pub(super) mod tests {
                         .map(|q| kernel.query(&row(q + case, dim, q << 40 | 1)))
                         .collect();
                     let mut found = vec![Candidates::new(1 << 20, 1 << 20); count];
-                    kernel.scan(&codes, 0..codes.panels(), &queries, &mut found);
+                    let tiles = kernel.tiles(&queries);
+                    kernel.scan(&codes, 0..codes.panels(), &tiles, &mut found);
                     for (query, found) in queries.iter().zip(&found) {
                         let expected: Vec<(f32, Slot)> = expected(&codes, query, slots)
                             .into_iter()
@@ -273,7 +271,8 @@ pub(super) mod tests {
                 .map(|q| kernel.query(&row(4, dim, 7777 + q)))
                 .collect();
             let mut found = vec![Candidates::new(5, 4000); queries.len()];
-            kernel.scan(&codes, 3..codes.panels(), &queries, &mut found);
+            let tiles = kernel.tiles(&queries);
+            kernel.scan(&codes, 3..codes.panels(), &tiles, &mut found);
             for (query, found) in queries.iter().zip(found) {
                 let mut all = Candidates::new(5, 1 << 20);
                 for (slot, about, slack) in expected(&codes, query, 4000) {

@@ -83,7 +83,7 @@ macro_rules! kernel {
                 candidates: &mut [Candidates],
             ) {
                 let lines = codes.panel(panel);
-                let (queries, words) = (tile.queries, tile.words::<Q>());
+                let (queries, words) = (&tile.queries, tile.words::<Q>());
                 let groups = codes.groups();
                 assert!(lines.len() == groups * 2 && words.len() == groups);
                 let flip = vdupq_n_u8(128);

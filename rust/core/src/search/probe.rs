@@ -55,7 +55,8 @@ impl Probe {
             let mut found = vec![Candidates::new(k, self.memories.len() + 1); rows.len()];
             if let Some(kernel) = kernel {
                 let queries: Vec<_> = rows.iter().map(|row| kernel.query(row)).collect();
-                kernel.scan(&self.codes, 0..self.codes.panels(), &queries, &mut found);
+                let tiles = kernel.tiles(&queries);
+                kernel.scan(&self.codes, 0..self.codes.panels(), &tiles, &mut found);
             } else {
                 let wide = Wide::available()
                     .find(|wide| wide.name == pass)

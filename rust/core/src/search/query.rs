@@ -50,13 +50,13 @@ impl Query {
 
 /// Queries that a kernel multiplies with a panel at once.
 pub(crate) struct Tile<'a> {
-    pub(crate) queries: &'a [&'a Query],
+    pub(crate) queries: Vec<&'a Query>,
     /// The words of all its queries for one group of dimensions, then those for the next.
     words: Vec<i32>,
 }
 
 impl<'a> Tile<'a> {
-    pub(crate) fn of(queries: &'a [&'a Query]) -> Self {
+    pub(crate) fn of(queries: Vec<&'a Query>) -> Self {
         let groups = queries.first().map_or(0, |query| query.words.len());
         let mut words = Vec::with_capacity(groups * queries.len());
         for group in 0..groups {

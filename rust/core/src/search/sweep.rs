@@ -25,15 +25,24 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// Calls `scan(queries, part, candidates)` for every cell; returns the candidates of every query.
+    /// Pieces of the queries, of even size.
+    pub(super) fn pieces(&self) -> usize {
+        self.queries.div_ceil(self.piece)
+    }
+
+    /// The queries of a piece.
+    pub(super) fn rows(&self, piece: usize) -> Range<usize> {
+        let pieces = self.pieces();
+        self.queries * piece / pieces..self.queries * (piece + 1) / pieces
+    }
+
+    /// Calls `scan(piece, part, candidates)` for every cell; returns the candidates of every query.
     pub(super) fn sweep(
         &self,
         threads: Option<usize>,
-        scan: impl Fn(Range<usize>, usize, &mut [Candidates]) + Sync,
+        scan: impl Fn(usize, usize, &mut [Candidates]) + Sync,
     ) -> Result<Vec<Candidates>> {
-        // Pieces of even size.
-        let pieces = self.queries.div_ceil(self.piece);
-        let piece = |at: usize| self.queries * at / pieces..self.queries * (at + 1) / pieces;
+        let pieces = self.pieces();
         let most = (self.memories / 8).max(4 * self.k);
         let most = most.max(ENTRIES / self.queries.min(self.piece));
         let cells = pieces * self.parts;
@@ -47,11 +56,10 @@ impl Grid {
                     return mine;
                 }
                 let (at, part) = (cell / self.parts, cell % self.parts);
-                let rows = piece(at);
                 if mine[at].is_empty() {
-                    mine[at] = vec![Candidates::new(self.k, most); rows.len()];
+                    mine[at] = vec![Candidates::new(self.k, most); self.rows(at).len()];
                 }
-                scan(rows, part, &mut mine[at]);
+                scan(at, part, &mut mine[at]);
             }
         })?;
         let mut all = vec![Candidates::new(self.k, most); self.queries];
@@ -59,7 +67,7 @@ impl Grid {
             .into_iter()
             .flat_map(|mine| mine.into_iter().enumerate())
         {
-            for (all, mine) in all[piece(at)].iter_mut().zip(mine) {
+            for (all, mine) in all[self.rows(at)].iter_mut().zip(mine) {
                 all.join(mine);
             }
         }

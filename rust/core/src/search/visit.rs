@@ -233,14 +233,14 @@ impl<'a> Visit<'a> {
         let found = parallel::map(workers, threads, |_| {
             let mut mine: Vec<Candidates> = before.iter().map(Candidates::above).collect();
             while let Some(&(block, rows)) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let group: Vec<&Query> = rows.iter().map(|&row| &queries[row]).collect();
+                let tiles = kernel.tiles(rows.iter().map(|&row| &queries[row]));
                 let mut theirs: Vec<Candidates> = rows
                     .iter()
                     .map(|&row| std::mem::take(&mut mine[row]))
                     .collect();
                 let panels = self.partition.blocks[block].panels.iter();
                 let panels = panels.map(|&panel| panel as usize);
-                kernel.scan_those(codes, panels, &group, &mut theirs);
+                kernel.scan(codes, panels, &tiles, &mut theirs);
                 for (&row, theirs) in rows.iter().zip(theirs) {
                     mine[row] = theirs;
                 }

@@ -3,24 +3,29 @@
 //! | kernel | what is canonical about it |
 //! |---|---|
 //! | [`dot`] | 32 lanes, separate multiply and add, a fixed tree of halves at the end |
-//! | [`axpy4`] | separate multiply and add per element, row by row |
+//! | [`add_rows`] | separate multiply and add per element, row by row |
 //!
 //! One body is compiled once per instruction set. Rust never contracts a multiply and an add, so
 //! every copy computes the same bits; `SHARPWAVE_SIMD=portable|avx2|avx512|neon` forces one, for tests.
 
 pub mod fpenv;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use std::sync::OnceLock;
 
 const LANES: usize = 32;
 
 type Dot = fn(&[f32], &[f32]) -> f32;
-type Axpy4 = fn([f32; 4], [&[f32]; 4], &mut [f32]);
+type AddRows = fn(&[f32], &[(u32, f32)], &[(u32, f32)], &mut [f32]);
+
+/// Rows between the one added and the one fetched meanwhile.
+const AHEAD: usize = 8;
 
 struct Kernels {
     name: &'static str,
     dot: Dot,
-    axpy4: Axpy4,
+    add_rows: AddRows,
 }
 
 /// `⟨a, b⟩` in the canonical order: element i is added to lane i mod 32, and the lanes are summed by
@@ -30,21 +35,20 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     (kernels().dot)(a, b)
 }
 
-/// `y ← (((y + α₀·x₀) + α₁·x₁) + α₂·x₂) + α₃·x₃`, element by element: the bits of one row after the other.
-///
-/// Four rows at once, because each comes from elsewhere in memory: four wait together.
+/// `y ← (((y + α₀·x₀) + α₁·x₁) + …)`, element by element: the bits of one row after the other. A row is named by its
+/// place among rows of the length of `y`; those that come `soon`, in the next call, are fetched meanwhile.
 ///
 /// # Panics
 ///
-/// If the rows are shorter than `y`.
-pub fn axpy4(alpha: [f32; 4], x: [&[f32]; 4], y: &mut [f32]) {
-    (kernels().axpy4)(alpha, x, y);
+/// If there is no row of a name among `rows`.
+pub fn add_rows(rows: &[f32], these: &[(u32, f32)], soon: &[(u32, f32)], y: &mut [f32]) {
+    (kernels().add_rows)(rows, these, soon, y);
 }
 
 /// Fetches numbers into the cache, where the processor can be told to.
-pub(crate) fn prefetch(x: &[f32]) {
+pub(crate) fn prefetch<T>(x: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in x.chunks(16) {
+    for line in x.chunks((64 / size_of::<T>()).max(1)) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: every x86-64 has the instruction, and it does nothing but fetch what lies in `x`.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
@@ -108,7 +112,7 @@ static ALL: [(Kernels, Usable); 1] = [(PORTABLE, || true)];
 const PORTABLE: Kernels = Kernels {
     name: "portable",
     dot: dot_body,
-    axpy4: axpy4_body,
+    add_rows: add_rows_body,
 };
 
 fn kernels() -> &'static Kernels {
@@ -148,34 +152,55 @@ fn dot_body(a: &[f32], b: &[f32]) -> f32 {
     lanes[0]
 }
 
+/// The place of a row among rows of `dim` numbers.
+fn row(name: u32, dim: usize) -> std::ops::Range<usize> {
+    let at = name as usize * dim;
+    at..at + dim
+}
+
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
-fn axpy4_body(alpha: [f32; 4], x: [&[f32]; 4], y: &mut [f32]) {
-    let [x0, x1, x2, x3] = x.map(|x| &x[..y.len()]);
-    for (i, y) in y.iter_mut().enumerate() {
-        let mut sum = *y;
-        sum += alpha[0] * x0[i];
-        sum += alpha[1] * x1[i];
-        sum += alpha[2] * x2[i];
-        sum += alpha[3] * x3[i];
-        *y = sum;
+fn add_rows_body(rows: &[f32], these: &[(u32, f32)], soon: &[(u32, f32)], y: &mut [f32]) {
+    let dim = y.len();
+    let mut later = these.iter().chain(soon).skip(AHEAD);
+    // Four at once, because each comes from elsewhere in memory: four wait together.
+    let (fours, rest) = these.as_chunks::<4>();
+    for four in fours {
+        for &(name, _) in later.by_ref().take(4) {
+            prefetch(&rows[row(name, dim)]);
+        }
+        let [x0, x1, x2, x3] = four.map(|(name, _)| &rows[row(name, dim)]);
+        let alpha = four.map(|(_, alpha)| alpha);
+        for (i, y) in y.iter_mut().enumerate() {
+            let mut sum = *y;
+            sum += alpha[0] * x0[i];
+            sum += alpha[1] * x1[i];
+            sum += alpha[2] * x2[i];
+            sum += alpha[3] * x3[i];
+            *y = sum;
+        }
+    }
+    for &(name, alpha) in rest {
+        for (y, &x) in y.iter_mut().zip(&rows[row(name, dim)]) {
+            *y += alpha * x;
+        }
+    }
+    for &(name, _) in later.take(4) {
+        prefetch(&rows[row(name, dim)]);
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Kernels, axpy4_body, dot_body};
+    use super::wide::add_rows;
+    use super::{Kernels, add_rows_body, dot_body};
 
     macro_rules! compile_for {
-        ($name:ident, $text:literal, $features:literal) => {
+        ($name:ident, $text:literal, $features:literal, $add_rows:ident) => {
             pub(super) const $name: Kernels = {
                 #[target_feature(enable = $features)]
                 fn dot(a: &[f32], b: &[f32]) -> f32 {
                     dot_body(a, b)
-                }
-                #[target_feature(enable = $features)]
-                fn axpy4(alpha: [f32; 4], x: [&[f32]; 4], y: &mut [f32]) {
-                    axpy4_body(alpha, x, y);
                 }
                 Kernels {
                     name: $text,
@@ -183,14 +208,24 @@ mod x86 {
                     // to have these features, and nothing else reaches it.
                     dot: |a, b| unsafe { dot(a, b) },
                     // SAFETY: as above.
-                    axpy4: |alpha, x, y| unsafe { axpy4(alpha, x, y) },
+                    add_rows: |rows, these, soon, y| unsafe { $add_rows(rows, these, soon, y) },
                 }
             };
         };
     }
 
-    compile_for!(AVX2, "avx2", "avx2");
-    compile_for!(AVX512, "avx512", "avx512f,avx512vl,avx512bw,avx512dq");
+    #[target_feature(enable = "avx2")]
+    fn add_rows_avx2(rows: &[f32], these: &[(u32, f32)], soon: &[(u32, f32)], y: &mut [f32]) {
+        add_rows_body(rows, these, soon, y);
+    }
+
+    compile_for!(AVX2, "avx2", "avx2", add_rows_avx2);
+    compile_for!(
+        AVX512,
+        "avx512",
+        "avx512f,avx512vl,avx512bw,avx512dq",
+        add_rows
+    );
 }
 
 #[cfg(test)]
@@ -208,21 +243,26 @@ mod tests {
     fn every_instruction_set_computes_the_same_bits() {
         for n in (1..70).chain([127, 128, 129, 383, 384, 385, 1024, 2100]) {
             let (a, b) = (noise(n, 1), noise(n, 2));
-            let rows: [_; 4] = [3, 4, 5, 6].map(|seed| noise(n, seed));
-            let rows: [&[f32]; 4] = [0, 1, 2, 3].map(|i| rows[i].as_slice());
-            let alpha = [0.3, -2.0, 0.0, 1e-3];
-            let mut expected = b.clone();
-            for (alpha, row) in alpha.iter().zip(rows) {
-                for (y, x) in expected.iter_mut().zip(row) {
-                    *y += alpha * x;
-                }
-            }
+            let rows = noise(9 * n, 3);
+            let names = [8u32, 0, 3, 3, 7, 1, 2, 6, 5, 4, 8];
+            let alpha = [0.3, -2.0, 0.0, 1e-3, -0.7];
+            let named = names.iter().zip(alpha.iter().cycle());
+            let named: Vec<(u32, f32)> = named.map(|(&name, &alpha)| (name, alpha)).collect();
             for (kernels, usable) in &ALL {
-                if usable() {
-                    assert_eq!((kernels.dot)(&a, &b).to_bits(), dot_body(&a, &b).to_bits());
+                if !usable() {
+                    continue;
+                }
+                assert_eq!((kernels.dot)(&a, &b).to_bits(), dot_body(&a, &b).to_bits());
+                for many in 0..=named.len() {
+                    let mut expected = b.clone();
+                    for &(name, alpha) in &named[..many] {
+                        for (y, x) in expected.iter_mut().zip(&rows[row(name, n)]) {
+                            *y += alpha * x;
+                        }
+                    }
                     let mut y = b.clone();
-                    (kernels.axpy4)(alpha, rows, &mut y);
-                    assert_eq!(y, expected, "{} {n}", kernels.name);
+                    (kernels.add_rows)(&rows, &named[..many], &named[many..], &mut y);
+                    assert_eq!(y, expected, "{} {n} {many}", kernels.name);
                 }
             }
         }
