@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::activation::{Activation, activate};
 use crate::ahead::predict;
-use crate::episodes::{Batch, Episode, Episodes};
+use crate::episodes::{Batch, Episode, Episodes, normalised_rows};
 use crate::error::{Error, Result};
 use crate::gate::{self, Outcome};
 use crate::graph::hebbian;
@@ -14,7 +14,7 @@ use crate::memory::Slot;
 use crate::replay::awake;
 use crate::replay::backup::Model;
 use crate::replay::sleep::Interrupt;
-use crate::search::renew::Nearest;
+use crate::search::renew::{Nearest, WINDOW, Window};
 use crate::store::Store;
 
 /// Observed scalar rewards; NaN is "not observed".
@@ -63,6 +63,8 @@ pub struct ObserveReport {
 pub struct Pending {
     episodes: VecDeque<Episode>,
     propose: bool,
+    /// What was searched for the next episodes.
+    window: Window,
 }
 
 impl Store {
@@ -95,7 +97,34 @@ impl Store {
         Ok(Pending {
             episodes: self.read_episodes(observation, &batch)?.into(),
             propose: observation.propose,
+            window: Window::default(),
         })
+    }
+
+    /// Searches for the next episodes of a checked batch, unless that is done: most of the work of writing them, and
+    /// readers may have the store meanwhile.
+    ///
+    /// Nothing else may have written to the store since [`Store::check`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] within [`crate::interruptible`].
+    pub fn look_ahead(&self, pending: &mut Pending) -> Result<()> {
+        if pending.propose || pending.window.left() > 0 {
+            return Ok(());
+        }
+        let mut steps = Vec::new();
+        for episode in &pending.episodes {
+            if !steps.is_empty() && steps.len() + episode.steps.len() > WINDOW * self.config.dim {
+                break;
+            }
+            steps.extend(self.units(episode)?);
+        }
+        pending.window = Window::of(&self.memories, steps, self.config.k)?;
+        Ok(())
+    }
+
+    fn units(&self, episode: &Episode) -> Result<Vec<f32>> {
+        normalised_rows("steps", &episode.steps, self.config.dim)
     }
 
     /// Writes (or proposes) the next episode of a checked batch; `false` if there was none left.
@@ -110,6 +139,7 @@ impl Store {
         pending: &mut Pending,
         report: &mut ObserveReport,
     ) -> Result<bool> {
+        self.look_ahead(pending)?;
         let Some(episode) = pending.episodes.pop_front() else {
             return Ok(false);
         };
@@ -121,7 +151,7 @@ impl Store {
                 .extend(vec![Outcome::Proposed; episode.len()]);
             self.propose(episode)?;
         } else {
-            self.observe_episode(&episode, report)?;
+            self.observe_within(&mut pending.window, &episode, report)?;
         }
         Ok(true)
     }
@@ -235,18 +265,28 @@ impl Store {
         Ok(())
     }
 
-    /// The four phases of writing one episode, which has been checked.
+    /// Writes one episode, which has been checked.
     pub(crate) fn observe_episode(
         &mut self,
         episode: &Episode,
         report: &mut ObserveReport,
     ) -> Result<()> {
-        let steps = crate::episodes::normalised_rows("steps", &episode.steps, self.config.dim)?;
+        let mut window = Window::of(&self.memories, self.units(episode)?, self.config.k)?;
+        self.observe_within(&mut window, episode, report)
+    }
+
+    /// Writes the next episode of a window.
+    fn observe_within(
+        &mut self,
+        window: &mut Window,
+        episode: &Episode,
+        report: &mut ObserveReport,
+    ) -> Result<()> {
         // Finding what is near takes long in a large store, and changes nothing: it can be given up.
-        let nearest = Nearest::before(&self.memories, &steps, self.config.k)?;
+        let (steps, nearest) = window.next(&self.memories, episode.len())?;
         interrupt::never(|| {
             self.record(|| Operation::Observe(episode.clone()))?;
-            self.write_episode(episode, &steps, nearest, report)?;
+            window.touch(self.write_episode(episode, &steps, nearest, report)?);
             self.next_episode = self.next_episode.max(episode.id + 1);
             self.ordinals.insert(episode.id, self.clock);
             self.episode_ids.push(episode.id);
@@ -255,13 +295,14 @@ impl Store {
         })
     }
 
+    /// The four phases. Returns the memories that are new, moved or gone.
     fn write_episode(
         &mut self,
         episode: &Episode,
         steps: &[f32],
-        mut nearest: Nearest<'_>,
+        mut nearest: Nearest,
         report: &mut ObserveReport,
-    ) -> Result<()> {
+    ) -> Result<Vec<Slot>> {
         let dim = self.config.dim;
         let before = nearest.activations(&self.config);
         self.test_predictions(episode, steps, &before)?;
@@ -279,7 +320,7 @@ impl Store {
                 .copied()
                 .reduce(f32::max)
                 .map_or(0.0, f64::from);
-            let closest = nearest.now(&self.memories, t, 1)?.first().copied();
+            let closest = nearest.now(&self.memories, x, t, 1)?.first().copied();
             let admission = self.admit(episode, t, x, closest, surprises[t], drive);
             if let Some((_, slot)) = admission.memory {
                 nearest.touch(slot);
@@ -290,9 +331,11 @@ impl Store {
             report.outcomes.push(admission.outcome);
         }
 
-        let activations = (0..episode.len())
-            .map(|t| {
-                let hits = nearest.now(&self.memories, t, self.config.k)?;
+        let activations = steps
+            .chunks_exact(dim)
+            .enumerate()
+            .map(|(t, x)| {
+                let hits = nearest.now(&self.memories, x, t, self.config.k)?;
                 Ok(activate(&hits, &self.config))
             })
             .collect::<Result<Vec<Activation>>>()?;
@@ -308,7 +351,8 @@ impl Store {
             self.changed(slot);
         }
 
-        self.evict();
+        let mut touched: Vec<Slot> = nearest.into_touched().into_iter().collect();
+        touched.extend(self.evict());
 
         let model = Model {
             config: &self.config,
@@ -316,7 +360,7 @@ impl Store {
             graph: &self.graph,
         };
         report.backups += awake::replay(&mut self.values, model, &activations);
-        Ok(())
+        Ok(touched)
     }
 
     /// Tests the store's predictions on an episode it has not seen yet.
@@ -344,14 +388,15 @@ impl Store {
         Ok(())
     }
 
-    /// Drops the memories of least retention `m_i·2^−⌊age/h⌋ + max_q|v_iq|` until the capacity holds.
-    fn evict(&mut self) {
+    /// Drops the memories of least retention `m_i·2^−⌊age/h⌋ + max_q|v_iq|` until the capacity holds, and
+    /// returns where they were.
+    fn evict(&mut self) -> Vec<Slot> {
         let Some(capacity) = self.config.capacity else {
-            return;
+            return Vec::new();
         };
         let excess = self.memories.len().saturating_sub(capacity);
         if excess == 0 {
-            return;
+            return Vec::new();
         }
         let mut candidates: Vec<(f64, i64, Slot)> = self
             .memories
@@ -359,9 +404,12 @@ impl Store {
             .map(|slot| (self.retention(slot), self.memories.id(slot), slot))
             .collect();
         candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
-        for (.., slot) in candidates.into_iter().take(excess) {
+        candidates.truncate(excess);
+        let evicted: Vec<Slot> = candidates.into_iter().map(|(.., slot)| slot).collect();
+        for &slot in &evicted {
             self.forget(slot);
         }
+        evicted
     }
 
     fn retention(&self, slot: Slot) -> f64 {

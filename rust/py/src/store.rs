@@ -206,10 +206,12 @@ impl Store {
         let report = writing(slf, |writer, signals| {
             let mut pending = writer.read(|store| Ok(store.check(&observation)?))?;
             let mut report = ObserveReport::default();
-            while writer.write(|store| {
-                signals.interruptible(|| store.observe_next(&mut pending, &mut report))
-            })? {
-                if signals.pending() {
+            loop {
+                writer.read(|store| signals.interruptible(|| store.look_ahead(&mut pending)))?;
+                let more = writer.write(|store| {
+                    signals.interruptible(|| store.observe_next(&mut pending, &mut report))
+                })?;
+                if !more || signals.pending() {
                     break;
                 }
             }

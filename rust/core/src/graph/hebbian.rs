@@ -1,12 +1,23 @@
 //! Hebb's rule: fire together, wire together, with the decay of a running mean.
-
-use std::collections::BTreeMap;
+//!
+//! An episode strengthens a few associations of many memories many times over, and most of the new ones are pruned
+//! again at its end. So each row is taken out, strengthened, pruned and put back once.
 
 use crate::activation::Activation;
 use crate::config::Config;
-use crate::graph::{Edge, Graph};
+use crate::graph::Graph;
 use crate::memory::{Memories, Slot};
-use crate::trace::Trace;
+use crate::trace::{Eligible, Trace};
+
+/// One association of a row that is taken out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    /// Of the target.
+    pub(crate) id: i64,
+    pub(crate) target: Slot,
+    /// `C_ij`.
+    pub(crate) sum: f64,
+}
 
 /// Writes the transitions of one episode: `C_ij += e_i φ_j(x_{t+1})`, `n_i += e'_i`, i ≠ j.
 ///
@@ -20,39 +31,121 @@ pub(crate) fn associate(
     config: &Config,
 ) -> Vec<Slot> {
     let mut trace = Trace::default();
-    let mut touched = BTreeMap::new();
+    // Who is eligible when, by rising id and then in time.
+    let mut eligible: Vec<(i64, usize, Eligible)> = Vec::new();
     for t in 0..activations.len() {
         if !follows(t) {
             trace.reset();
             continue;
         }
         trace.add(&activations[t], config);
-        for from in trace.entries() {
-            touched.insert(memories.id(from.slot), from.slot);
-            graph.mass[from.slot as usize] += from.mass;
-            for to in &activations[t + 1].answers {
-                if to.slot != from.slot && from.e > 0.0 {
-                    strengthen(graph, memories, from.slot, to.slot, from.e * to.phi);
-                }
+        let now = trace.entries().iter();
+        eligible.extend(now.map(|&from| (memories.id(from.slot), t, from)));
+    }
+    eligible.sort_unstable_by_key(|&(id, t, _)| (id, t));
+    let answers: Vec<Vec<(i64, Slot, f64)>> = activations.iter().map(by_id).collect();
+    let mut touched = Vec::new();
+    let mut sources = eligible.chunk_by(|a, b| a.0 == b.0).peekable();
+    while let Some(times) = sources.next() {
+        if let Some(next) = sources.peek() {
+            graph.prefetch(next[0].2.slot);
+        }
+        let slot = times[0].2.slot;
+        let before = take_out(graph, memories, slot);
+        let mut row = before.clone();
+        for (_, t, from) in times {
+            graph.mass[slot as usize] += from.mass;
+            if from.e > 0.0 {
+                row = strengthened(&row, from, &answers[t + 1]);
             }
         }
-    }
-    let touched: Vec<Slot> = touched.into_values().collect();
-    for &slot in &touched {
-        prune(graph, memories, slot, config.max_out);
+        keep_largest(&mut row, config.max_out);
+        put_back(graph, memories, slot, &before, &row);
+        touched.push(slot);
     }
     touched
 }
 
-fn strengthen(graph: &mut Graph, memories: &Memories, from: Slot, to: Slot, amount: f64) {
-    match place(graph.rows.names(from), to, memories) {
-        Ok(at) => graph.rows.weights_mut(from)[at] += amount,
-        Err(at) => {
-            graph.rows.insert(from, at, to, amount);
-            if let Err(at) = place(graph.sources.names(to), from, memories) {
-                graph.sources.insert(to, at, from, ());
-            }
+/// `(id, slot, φ)` of the answers by rising id.
+fn by_id(activation: &Activation) -> Vec<(i64, Slot, f64)> {
+    let answers = activation.answers.iter();
+    let mut named: Vec<_> = answers.map(|a| (a.id, a.slot, a.phi)).collect();
+    named.sort_unstable_by_key(|&(id, ..)| id);
+    named
+}
+
+fn take_out(graph: &Graph, memories: &Memories, slot: Slot) -> Vec<Outgoing> {
+    let named = |edge: super::Edge| Outgoing {
+        id: memories.id(edge.target),
+        target: edge.target,
+        sum: edge.sum,
+    };
+    graph.row(slot).into_iter().map(named).collect()
+}
+
+/// A row after its memory, as eligible as it is, was followed by what answers; all by rising id.
+fn strengthened(row: &[Outgoing], from: &Eligible, answers: &[(i64, Slot, f64)]) -> Vec<Outgoing> {
+    let mut after = Vec::with_capacity(row.len() + answers.len());
+    let mut rest = row.iter().copied().peekable();
+    for &(id, target, phi) in answers {
+        if target == from.slot {
+            continue;
         }
+        while let Some(other) = rest.next_if(|other| other.id < id) {
+            after.push(other);
+        }
+        let old = rest.next_if(|old| old.id == id).map_or(0.0, |old| old.sum);
+        let sum = old + from.e * phi;
+        after.push(Outgoing { id, target, sum });
+    }
+    after.extend(rest);
+    after
+}
+
+/// Cuts a row to its `most` largest sums, ties by lower id; a pruned successor starts again from 0.
+pub(crate) fn keep_largest(row: &mut Vec<Outgoing>, most: usize) {
+    if row.len() <= most {
+        return;
+    }
+    row.select_nth_unstable_by(most, |a, b| b.sum.total_cmp(&a.sum).then(a.id.cmp(&b.id)));
+    row.truncate(most);
+    row.sort_unstable_by_key(|out| out.id);
+}
+
+/// Puts a row in the place of the one `before`, and tells the targets that came and went.
+fn put_back(
+    graph: &mut Graph,
+    memories: &Memories,
+    slot: Slot,
+    before: &[Outgoing],
+    after: &[Outgoing],
+) {
+    let mut new = after.iter().peekable();
+    for old in before {
+        while let Some(came) = new.next_if(|new| new.id < old.id) {
+            add_source(graph, memories, came.target, slot);
+        }
+        if new.next_if(|new| new.id == old.id).is_none() {
+            remove_source(graph, memories, old.target, slot);
+        }
+    }
+    for came in new {
+        add_source(graph, memories, came.target, slot);
+    }
+    let targets: Vec<Slot> = after.iter().map(|out| out.target).collect();
+    let sums: Vec<f64> = after.iter().map(|out| out.sum).collect();
+    graph.rows.set(slot, &targets, &sums);
+}
+
+fn add_source(graph: &mut Graph, memories: &Memories, target: Slot, source: Slot) {
+    if let Err(at) = place(graph.sources.names(target), source, memories) {
+        graph.sources.insert(target, at, source, ());
+    }
+}
+
+fn remove_source(graph: &mut Graph, memories: &Memories, target: Slot, source: Slot) {
+    if let Ok(at) = place(graph.sources.names(target), source, memories) {
+        graph.sources.remove(target, at);
     }
 }
 
@@ -62,44 +155,12 @@ fn place(among: &[Slot], slot: Slot, memories: &Memories) -> Result<usize, usize
     among.binary_search_by_key(&id, |&other| memories.id(other))
 }
 
-/// Keeps the `max_out` largest sums of a row; a pruned successor starts again from 0.
-fn prune(graph: &mut Graph, memories: &Memories, slot: Slot, max_out: usize) {
-    if graph.row(slot).len() <= max_out {
-        return;
-    }
-    let mut row: Vec<Edge> = graph.row(slot).into_iter().collect();
-    for gone in keep_largest(&mut row, max_out, memories) {
-        if let Ok(at) = place(graph.rows.names(slot), gone, memories) {
-            graph.rows.remove(slot, at);
-        }
-        if let Ok(at) = place(graph.sources.names(gone), slot, memories) {
-            graph.sources.remove(gone, at);
-        }
-    }
-}
-
-/// Cuts a row to its `most` largest sums, ties by lower id, and returns the targets cut off.
-pub(crate) fn keep_largest(row: &mut Vec<Edge>, most: usize, memories: &Memories) -> Vec<Slot> {
-    if row.len() <= most {
-        return Vec::new();
-    }
-    row.sort_by(|a, b| {
-        let ids = memories.id(a.target).cmp(&memories.id(b.target));
-        b.sum.total_cmp(&a.sum).then(ids)
-    });
-    let gone = row.split_off(most).iter().map(|edge| edge.target).collect();
-    row.sort_by_key(|edge| memories.id(edge.target));
-    gone
-}
-
 /// Forgets the row and the column of a memory; nothing is renormalised.
 ///
 /// Returns the former predecessors, whose values may now be wrong.
 pub(crate) fn forget(graph: &mut Graph, memories: &Memories, slot: Slot) -> Vec<Slot> {
     for target in graph.rows.names(slot).to_vec() {
-        if let Ok(at) = place(graph.sources.names(target), slot, memories) {
-            graph.sources.remove(target, at);
-        }
+        remove_source(graph, memories, target, slot);
     }
     graph.rows.clear(slot);
     graph.mass[slot as usize] = 0.0;

@@ -150,16 +150,22 @@ impl Graph {
                 column[edge.target as usize] += edge.sum;
             }
         }
-        let mut row: Vec<Edge> = memories
+        let mut row: Vec<hebbian::Outgoing> = memories
             .in_order()
             .iter()
             .filter(|&&slot| column[slot as usize] > 0.0)
-            .map(|&target| Edge {
+            .map(|&target| hebbian::Outgoing {
+                id: memories.id(target),
                 target,
                 sum: column[target as usize] / total,
             })
             .collect();
-        hebbian::keep_largest(&mut row, max_out, memories);
+        hebbian::keep_largest(&mut row, max_out);
+        let row = row.into_iter().map(|out| Edge {
+            target: out.target,
+            sum: out.sum,
+        });
+        let row: Vec<Edge> = row.collect();
         let mut rows = vec![(Vec::new(), 0.0); self.mass.len()];
         for &slot in memories.in_order() {
             let own = row.iter().copied().filter(|e| e.target != slot).collect();

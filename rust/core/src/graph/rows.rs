@@ -47,8 +47,9 @@ impl<W: Copy> Block<W> {
     }
 
     fn insert(&mut self, row: usize, at: usize, name: Slot, weight: W) {
-        if self.heads[row].len == self.heads[row].room {
-            self.make_room(row, name, weight);
+        let len = self.heads[row].len;
+        if len == self.heads[row].room {
+            self.make_room(row, len + (len / 4).max(2), name, weight);
         }
         let head = &mut self.heads[row];
         let (start, end) = (head.start as usize, (head.start + head.len) as usize);
@@ -61,10 +62,28 @@ impl<W: Copy> Block<W> {
         self.settle_if_loose();
     }
 
-    /// Gives a row room for a quarter more at the end of the block; `name` and `weight` are filling.
-    fn make_room(&mut self, row: usize, name: Slot, weight: W) {
+    /// Puts a row in the place of another.
+    fn set(&mut self, row: usize, names: &[Slot], weights: &[W]) {
+        let (Some(&name), Some(&weight)) = (names.first(), weights.first()) else {
+            self.clear(row);
+            return;
+        };
+        let len = names.len();
+        if len > self.heads[row].room as usize {
+            self.make_room(row, (len + len / 4) as u32, name, weight);
+        }
+        let head = &mut self.heads[row];
+        self.entries = self.entries - head.len as usize + len;
+        head.len = len as u32;
+        let start = head.start as usize;
+        self.names[start..start + len].copy_from_slice(names);
+        self.weights[start..start + len].copy_from_slice(weights);
+        self.settle_if_loose();
+    }
+
+    /// Gives a row `room` at the end of the block; `name` and `weight` are filling.
+    fn make_room(&mut self, row: usize, room: u32, name: Slot, weight: W) {
         let head = self.heads[row];
-        let room = head.len + (head.len / 4).max(2);
         if (head.start + head.room) as usize != self.names.len() || head.room == 0 {
             let range = self.range(row);
             let start = self.names.len();
@@ -199,11 +218,10 @@ impl<W: Copy> Rows<W> {
         &block.weights[block.range(row)]
     }
 
-    pub(crate) fn weights_mut(&mut self, slot: Slot) -> &mut [W] {
+    /// Puts a row in the place of another.
+    pub(crate) fn set(&mut self, slot: Slot, names: &[Slot], weights: &[W]) {
         let (block, row) = Self::place(slot);
-        let block = &mut self.blocks[block];
-        let range = block.range(row);
-        &mut block.weights[range]
+        self.blocks[block].set(row, names, weights);
     }
 
     /// Inserts an entry before the `at`-th of a row.
@@ -290,6 +308,12 @@ mod tests {
                 1..=4 if at < row.len() => {
                     rows.remove(slot, at);
                     row.remove(at);
+                }
+                5 => {
+                    let names: Vec<Slot> = (0..(dice >> 50) as u32 % 40).collect();
+                    let weights: Vec<f64> = names.iter().map(|&n| f64::from(n) + 0.5).collect();
+                    rows.set(slot, &names, &weights);
+                    *row = names.into_iter().zip(weights).collect();
                 }
                 _ => {
                     rows.insert(slot, at, i as u32, i as f64);
