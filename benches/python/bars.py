@@ -76,7 +76,7 @@ def share_of_peak(results: Results, cell: str) -> float | None:
 
 
 def bars(results: Results) -> Iterator[Bar]:
-    """All of search, score, observe and append."""
+    """All of search, score, observe, append and replay."""
     for n, batch, wanted in (
         (10_000, 32, 2.5),
         (10_000, 256, 2.5),
@@ -111,3 +111,14 @@ def bars(results: Results) -> Iterator[Bar]:
         yield Bar(f"{verb} {what} at 100,000 memories, over the search alone", wanted, found, least=False)
     taken = median(results, "append", "insert")
     yield Bar("append without gating, thousand memories a second", 200.0, None if taken is None else 1e-3 / taken, "")
+    alone, swept = median(results, "replay-sweep", "scipy CSR, one vector"), median(results, "replay-sweep", "sweep")
+    found = None if alone is None or swept is None else alone / swept
+    yield Bar("full sweep of 8 channels, an association and channel, against scipy's one vector", 4.0, found)
+    for tol, wanted in ((1e-2, 20.0), (1e-4, 1.0)):
+        pushed = median(results, "replay-sleep", f"prioritized, tol {tol:g}")
+        full = median(results, "replay-sleep", f"full, tol {tol:g}")
+        found = None if pushed is None or full is None else full / pushed
+        yield Bar(f"sleep after an episode at 1,000,000 memories, tol {tol:g}, against full sweeps", wanted, found)
+    waits = results.get("replay-wait", {}).get("rows", {}).get("len, asleep")
+    found = None if waits is None else 1e3 * waits["p99"]
+    yield Bar("a reader's wait for a store of 1,000,000 that sleeps, p99", 5.0, found, unit=" ms", least=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Kind = Literal["search", "threads", "approximate", "memory", "score", "observe", "append"]
+Kind = Literal["search", "threads", "approximate", "memory", "score", "observe", "append", "replay"]
 
 KINDS = ("minilm", "clustered", "gaussian")
 SIZES = (10_000, 100_000, 300_000, 1_000_000)
@@ -31,6 +31,8 @@ class Cell(NamedTuple):
                 return f"threads-{self.data}-{self.n}-{self.batch}"
             case "approximate" | "memory":
                 return f"{self.kind}-{self.data}-{self.n}"
+            case "replay":
+                return f"replay-{self.data}"
             case _:
                 return self.kind
 
@@ -54,6 +56,8 @@ HEADLINE = (
 def everything() -> Iterator[Cell]:
     """All cells, the headline first; those of one set of memories together, since they share what is built."""
     yield from HEADLINE
+    for what in ("sweep", "sleep", "wait"):
+        yield Cell("replay", data=what, n=1_000_000, batch=1)
     yield Cell("memory")
     yield Cell("approximate")
     yield Cell("approximate", n=300_000)

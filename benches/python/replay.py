@@ -1,34 +1,36 @@
 """Credit assignment at a million memories and sixteen million associations, eight channels.
 
-    python -m benches.python.replay        three minutes; benches/results/replay.json
-
-* A full sweep, an association and channel, beside scipy's CSR product with one vector at a time, both one thread, in
-  turns. Ours is the slope between a sleep of one sweep and one of nine, so that what a sleep costs once is left out;
-  with it, it is "nine sweeps".
-* A sleep after one new episode of 16 steps, pushed and in full sweeps, in two stores that live the same.
-* How long a reader waits for a store that sleeps: the time `len(store)` takes, asked every half millisecond.
+* `replay-sweep`: a full sweep, an association and channel, beside scipy's CSR product with one vector at a time, both
+  one thread, in turns. Ours is the slope between a sleep of one sweep and one of nine, so that what a sleep costs once
+  is left out; with it, it is "nine sweeps".
+* `replay-sleep`: a sleep after one new episode of 16 steps, pushed and in full sweeps, in two stores that live alike.
+* `replay-wait`: how long a reader waits for a store that sleeps: the time that `len(store)` takes, asked every half
+  millisecond, and that the score of one step takes, while it sleeps and while it does not.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.sparse
-import sharpwave as sw
 
 from benches.python import large, timing
 
 MEMORIES, DEGREE, CHANNELS = 1_000_000, 16, 8
-RESULTS = Path("benches/results/replay.json")
+TOLERANCES = (1e-2, 1e-4)
+
+
+def measured(what: str) -> dict[str, Any]:
+    """The rows of a cell, in seconds."""
+    return {"sweep": sweeping, "sleep": sleeping, "wait": waiting}[what]()
 
 
 def sweeping(rounds: int = 7) -> dict[str, Any]:
-    """Nanoseconds an association and channel."""
+    """Seconds an association and channel."""
     store = large.store(MEMORIES, DEGREE, CHANNELS, gamma=0.95)
     source, target, weight = store.edges()
     P = scipy.sparse.csr_matrix((weight, (source, target)), shape=(MEMORIES, MEMORIES))
@@ -55,11 +57,21 @@ def sweeping(rounds: int = 7) -> dict[str, Any]:
         one, nine = sleep(1), sleep(9)
         found["sweep"].append((nine - one) / 8 / edges / CHANNELS)
         found["nine sweeps"].append(nine / 9 / edges / CHANNELS)
-    return {name: timing.summary([1e9 * s for s in samples]) for name, samples in found.items()}
+    return {"rows": {name: timing.summary(samples) for name, samples in found.items()}, "clock": "process"}
 
 
-def sleeping(tol: float, rounds: int = 7) -> dict[str, Any]:
+def sleeping(rounds: int = 7) -> dict[str, Any]:
     """Seconds of a sleep after one episode."""
+    rows, about = dict[str, Any](), dict[str, Any]()
+    for tol in TOLERANCES:
+        samples, backups = after_an_episode(tol, rounds)
+        rows |= {f"{order}, tol {tol:g}": timing.summary(some) for order, some in samples.items()}
+        about[f"pushes, tol {tol:g}"] = backups
+    return {"rows": rows, "about": about, "clock": "process"}
+
+
+def after_an_episode(tol: float, rounds: int) -> tuple[dict[str, list[float]], list[int]]:
+    """Seconds of each sleep by its order, and how many backups the pushes were."""
     stores = {order: large.store(MEMORIES, DEGREE, CHANNELS) for order in ("prioritized", "full")}
     for store in stores.values():
         store.replay(tol=tol, order="full")
@@ -75,14 +87,14 @@ def sleeping(tol: float, rounds: int = 7) -> dict[str, Any]:
             samples[order].append(time.process_time() - begun)
             assert report.converged
             backups += [report.backups] if order == "prioritized" else []
-    found: dict[str, Any] = {order: timing.summary(some) for order, some in samples.items()}
-    return {**found, "ratio": float(np.median(samples["full"]) / np.median(samples["prioritized"])), "pushes": backups}
+    return samples, backups
 
 
-def waiting(seconds: float = 20.0) -> dict[str, Any]:
-    """Milliseconds that a reader waits while sleep follows sleep."""
+def waiting(seconds: float = 15.0) -> dict[str, Any]:
+    """Seconds that a reader waits while sleep follows sleep, and that a score takes then and otherwise."""
     store = large.store(MEMORIES, DEGREE, CHANNELS)
-    waits, over = list[float](), threading.Event()
+    step, over = store.keys[:1], threading.Event()
+    rows = {"score, awake": _percentiles(_asked(lambda: store.score(step, [0, 1], num_threads=1), seconds))}
 
     def sleeper() -> None:
         sleeps = 0
@@ -92,31 +104,22 @@ def waiting(seconds: float = 20.0) -> dict[str, Any]:
 
     thread = threading.Thread(target=sleeper)
     thread.start()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        begun = time.perf_counter()
-        len(store)
-        waits.append(1e3 * (time.perf_counter() - begun))
-        time.sleep(0.0005)
+    rows["len, asleep"] = _percentiles(_asked(lambda: len(store), seconds))
+    rows["score, asleep"] = _percentiles(_asked(lambda: store.score(step, [0, 1], num_threads=1), seconds))
     over.set()
     thread.join()
-    found = np.percentile(waits, [50, 99, 99.9])
-    return {"p50": found[0], "p99": found[1], "p99.9": found[2], "most": max(waits), "samples": len(waits)}
+    return {"rows": rows, "clock": "wall"}
 
 
-def main() -> None:
-    found = {
-        "machine": timing.machine(),
-        "version": sw.__version__,
-        "memories": MEMORIES,
-        "ns an association and channel": sweeping(),
-        "sleep after an episode, s": {f"tol {tol:g}": sleeping(tol) for tol in (1e-2, 1e-4)},
-        "ms a reader waits": waiting(),
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({"rows": {}, "replay": found, "machine": found["machine"]}, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+def _asked(call: Callable[[], Any], seconds: float) -> list[float]:
+    samples, end = list[float](), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begun = time.perf_counter()
+        call()
+        samples.append(time.perf_counter() - begun)
+        time.sleep(0.0005)
+    return samples
 
 
-if __name__ == "__main__":
-    main()
+def _percentiles(samples: list[float]) -> dict[str, float | int]:
+    return {**timing.summary(samples), "p99": float(np.percentile(samples, 99)), "most": max(samples)}

@@ -57,6 +57,7 @@ def page(results: dict[str, Any]) -> dict[str, list[str]]:
         "threads": list(thread_table(results)),
         "approximate": list(approximate_table(results)),
         "verbs": list(verb_table(results)),
+        "replay": list(replay_table(results)),
         "memory": list(memory_table(results)),
         "missing": list(missing(results)),
     }
@@ -168,6 +169,17 @@ def verb_table(results: dict[str, Any]) -> Iterator[str]:
             yield f"| {verb}: {name} | {1000 * row['median']:.2f} ms {quartiles} | {times:.2f}× the search |"
     for name, row in results.get("append", {"rows": {}})["rows"].items():
         yield f"| append: {name} | {1e6 * row['median']:.2f} µs a memory | {1 / row['median']:,.0f} memories/s |"
+
+
+def replay_table(results: dict[str, Any]) -> Iterator[str]:
+    """Sweeps, sleeps, and how long readers wait."""
+    yield "| what | time, median [quartiles] | 99 % | longest |"
+    yield "|---|---|---|---|"
+    for what, factor, unit in (("sweep", 1e9, "ns"), ("sleep", 1e3, "ms"), ("wait", 1e3, "ms")):
+        for name, row in results.get(f"replay-{what}", {"rows": {}})["rows"].items():
+            median_, low, high = (factor * row[part] for part in ("median", "low", "high"))
+            rare = [f"{factor * row[part]:.3g} {unit}" if part in row else "" for part in ("p99", "most")]
+            yield f"| {what}: {name} | {median_:.3g} {unit} [{low:.3g}, {high:.3g}] | {' | '.join(rare)} |"
 
 
 def memory_table(results: dict[str, Any]) -> Iterator[str]:
