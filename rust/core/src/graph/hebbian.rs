@@ -33,12 +33,12 @@ pub(crate) fn associate(
     let mut trace = Trace::default();
     // Who is eligible when, by rising id and then in time.
     let mut eligible: Vec<(i64, usize, Eligible)> = Vec::new();
-    for t in 0..activations.len() {
+    for (t, activation) in activations.iter().enumerate() {
         if !follows(t) {
             trace.reset();
             continue;
         }
-        trace.add(&activations[t], config);
+        trace.add(activation, config);
         let now = trace.entries().iter();
         eligible.extend(now.map(|&from| (memories.id(from.slot), t, from)));
     }
