@@ -113,7 +113,12 @@ MUTATIONS = [
     m("the trace runs across episodes' holes", "graph/hebbian.rs", "            trace.reset();\n", ""),
     m("sums grow by e'", "graph/hebbian.rs", "from.e * phi;", "from.mass * phi;"),
     m("masses grow by e", "graph/hebbian.rs", "+= from.mass;", "+= from.e;"),
-    m("memories lead to themselves", "graph/hebbian.rs", "if target == from.slot {", "if target == from.slot && from.e < 0.0 {"),
+    m(
+        "memories lead to themselves",
+        "graph/hebbian.rs",
+        "if target == from.slot {",
+        "if target == from.slot && from.e < 0.0 {",
+    ),
     m("a row keeps its smallest sums", "graph/hebbian.rs", "b.sum.total_cmp(&a.sum)", "a.sum.total_cmp(&b.sum)"),
     m(
         "P_ij = C_ij / (1 + n_i)",
