@@ -36,7 +36,7 @@ class Served:
         self.fresh = sw.ValueStore.from_bytes(self.store.to_bytes())
         self.before = self.store.digest()
         self.service = Service(self.store, readers=1, linger=0.0)
-        self.app = create_app(self.service, limits=Limits(body=1 << 16, snapshot=1 << 20, answer=1 << 16, seconds=30))
+        self.app = create_app(self.service, limits=Limits(body=1 << 16, snapshot=1 << 20, answer=1 << 16, seconds=3600))
         self.loop = asyncio.new_event_loop()
 
     def close(self) -> None:

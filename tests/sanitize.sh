@@ -15,7 +15,6 @@ PYTHON=${PYTHON:-.venv/bin/python}
 parts=${*:-core extension valgrind}
 
 export CARGO_TARGET_DIR=target/sanitize
-# An arena that grows would hide what lies behind a buffer; leaks are looked for where nothing but our code runs.
 export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1"
 
 sets=portable
@@ -28,13 +27,12 @@ aarch64-*) sets="$sets neon" ;;
 esac
 
 asan() {
-  RUSTFLAGS="-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer" cargo "+$TOOLCHAIN" "$@" --locked --target "$HOST"
+  RUSTFLAGS="-Zsanitizer=address" cargo "+$TOOLCHAIN" "$1" --locked --target "$HOST" "${@:2}"
 }
 
 for part in $parts; do
   case $part in
   core)
-    # `damage` counts allocations through an allocator of its own, and forgets nothing: it stays, leaks and all.
     for set in $sets; do
       echo "AddressSanitizer, the core's tests, $set"
       SHARPWAVE_SIMD=$set PROPTEST_CASES=${PROPTEST_CASES:-16} asan test -p sharpwave-core --lib --tests --quiet
@@ -42,7 +40,7 @@ for part in $parts; do
     ;;
   extension)
     echo "AddressSanitizer, the extension's tests"
-    asan rustc -p sharpwave-py --lib --quiet -- -Clink-arg=-Wl,-z,undefs
+    asan build -p sharpwave-py --quiet
     folder=$CARGO_TARGET_DIR/python
     mkdir -p "$folder"
     cp -r python/sharpwave "$folder/"
