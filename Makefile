@@ -5,12 +5,14 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python test-cuda lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
 UV      := uv==0.13.9
 VENV    := .venv
+SECOND  := .venv-verl
+OPENRLHF := .openrlhf
 BIN     := $(VENV)/bin
 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
@@ -23,6 +25,7 @@ unexport PYTHONHOME
 DEPS      := $(VENV)/.stamp-dependencies
 EXTENSION := $(VENV)/.stamp-extension
 PEERS     := $(VENV)/.stamp-peers
+VERL      := $(SECOND)/.stamp
 SOURCES   := Cargo.toml Cargo.lock pyproject.toml rust-toolchain.toml \
              $(shell find rust -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print)
 
@@ -47,6 +50,13 @@ test-python: setup ## the Python tests alone, documentation included
 
 test-cuda: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m cuda
+
+test-contracts: test-second ## the trainers' own packages call what we give them: both environments
+	$(BIN)/python -m pytest -n $(WORKERS) tests/test_trl.py tests/test_trl_dense.py tests/test_gymnasium.py tests/test_sb3.py \
+	  tests/test_torchrl.py tests/test_verifiers.py tests/test_integrations.py
+
+test-second: setup $(VERL) $(OPENRLHF)/.stamp ## those that need the second environment: verl, Ray, OpenRLHF (`make test` has the rest)
+	$(SECOND)/bin/python -m pytest -c tests/contracts/pytest.ini tests/contracts
 
 lint: setup ## formatting, clippy, rustdoc, ruff, pyright, stubtest: warnings are errors
 	cargo fmt --all --check
@@ -113,16 +123,18 @@ sanitize: setup ## the tests under AddressSanitizer (needs a nightly compiler) a
 deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)
 	cargo deny --locked check bans licenses sources
 
-lock: $(VENV)/.stamp-uv ## pin requirements-dev.in, requirements-bench.in and requirements-fuzz.in again
+lock: $(VENV)/.stamp-uv ## pin the requirements-*.in again
 	$(BIN)/uv pip compile requirements-dev.in --output-file requirements-dev.txt --quiet \
 	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
 	$(BIN)/uv pip compile requirements-bench.in --output-file requirements-bench.txt --quiet \
 	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
 	$(BIN)/uv pip compile requirements-fuzz.in --output-file requirements-fuzz.txt --quiet \
 	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
+	$(BIN)/uv pip compile requirements-verl.in --output-file requirements-verl.txt --quiet \
+	  --universal --fork-strategy fewest --python-version 3.11 --custom-compile-command 'make lock'
 
 clean: ## remove what was built, but not runs/
-	rm -rf $(VENV) target site python/sharpwave/_core.*.so
+	rm -rf $(VENV) $(SECOND) $(OPENRLHF) target site python/sharpwave/_core.*.so
 
 $(VENV)/.stamp-uv:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -137,6 +149,20 @@ $(DEPS): requirements-dev.txt requirements-models.txt | $(VENV)/.stamp-uv
 
 $(PEERS): requirements-bench.txt | $(DEPS)
 	$(BIN)/uv pip install --quiet -r requirements-bench.txt
+	@touch $@
+
+# The second environment shares the package and its extension (abi3) with the first, and the packages' files with uv's
+# cache: torch is there already.
+$(VERL): requirements-verl.txt | $(VENV)/.stamp-uv
+	test -x $(SECOND)/bin/python || $(PYTHON) -m venv --without-pip $(SECOND)
+	$(BIN)/uv pip install --quiet --python $(SECOND)/bin/python -r requirements-verl.txt
+	echo '$(CURDIR)/python' > "$$($(SECOND)/bin/python -c 'import site; print(site.getsitepackages()[0])')/sharpwave.pth"
+	@touch $@
+
+# OpenRLHF's dependencies need a GPU to install; its client of reward functions needs none of them.
+$(OPENRLHF)/.stamp: requirements-openrlhf.txt | $(VENV)/.stamp-uv
+	rm -rf $(OPENRLHF)
+	$(BIN)/uv pip install --quiet --no-deps --target $(OPENRLHF) --python $(BIN)/python -r requirements-openrlhf.txt
 	@touch $@
 
 $(EXTENSION): $(DEPS) $(SOURCES)

@@ -37,7 +37,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-ENVIRONMENT, STEPS, ENVS, ROLLOUT = "MiniGrid-DoorKey-6x6-v0", 102_400, 16, 128
+ENVIRONMENT, STEPS, ENVS, ROLLOUT = "MiniGrid-DoorKey-6x6-v0", 81_920, 16, 128
 SEEDS, TUNING_SEEDS = range(5), range(100, 103)
 THRESHOLD = 0.9
 RESULTS = Path(__file__).parent / "results" / "door_key.jsonl"

@@ -11,9 +11,11 @@ import pytest
 NEEDS = {
     "gymnasium": ("gymnasium", "gym"),
     "sb3": ("stable_baselines3", "gym"),
+    "torchrl": ("torchrl", "torchrl"),
     "trl": ("transformers", "trl"),
+    "verl": ("verl", "ray"),
 }
-ALONE = {"dense", "observations", "stepwise"}  # these import NumPy and no more
+ALONE = {"dense", "observations", "openrlhf", "pointwise", "stepwise", "verifiers"}  # these import NumPy and no more
 
 
 @pytest.mark.parametrize("module", NEEDS)

@@ -1,0 +1,232 @@
+"""Rewards for trainers that ask for one sample at a time, from many tasks or threads: what waits is scored together.
+
+verl, OpenRLHF and verifiers call a reward function once a sample. An embedder that is called for each is slow, and what
+spans a batch (the divergence of a group, sharing) does not exist for one. `Together` takes whatever was asked while the
+last batch was scored, waits a moment for more, and makes one `score_texts` of it.
+
+These trainers are configured with names, not with objects. `shared_reward` makes the reward that a file describes
+(`InstrumentalReward.from_config`), once a process. Where each of several processes makes its own, its store should be a
+served one (``store: http://…`` in the file), so that all learn into one and all scores are comparable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sharpwave import coerce
+from sharpwave.episodes import Text
+from sharpwave.reward import InstrumentalReward, RewardOutput
+from sharpwave.reward.weights import TERMS
+
+CONFIG = "SHARPWAVE_REWARD"
+Parts = dict[str, float]
+
+
+@dataclass
+class _Asked:
+    prompt: Text | None
+    completion: Text
+    learn: bool
+    columns: Mapping[str, Any]
+    answer: Future[Parts] = field(default_factory=lambda: Future())
+
+
+class Together:
+    """Scores what is asked at the same time as one batch. Safe to share between threads and event loops.
+
+    >>> together = Together(reward)
+    >>> together.ask(prompt, completion)["score"]
+    >>> (await together.asked(prompt, completion))["score"]
+
+    The parts of a sample are ``score``, which is what the trainer gets, the terms ``terminal``, ``instrumental`` and
+    ``divergence`` in standard deviations of the base, ``support``, and ``scorable`` (1, or 0 for a completion that
+    cannot be scored). A part that there is not is 0, so that all samples have all parts.
+
+    Args:
+        reward: what scores.
+        wait: seconds that the first of a batch waits for others.
+        most: samples of a batch at most.
+        sleep_every: learned samples from one sleep of the store to the next; 0: never.
+        unscorable: the score of a completion that cannot be scored (it is empty, or nothing but a ``<think>`` block).
+    """
+
+    def __init__(
+        self,
+        reward: InstrumentalReward,
+        *,
+        wait: float = 0.005,
+        most: int = 256,
+        sleep_every: int = 256,
+        unscorable: float = 0.0,
+    ) -> None:
+        if not isinstance(reward, InstrumentalReward):
+            raise TypeError(f"reward must be a sharpwave.InstrumentalReward, got {type(reward).__name__}")
+        self.reward = reward
+        self.wait = coerce.number("wait", wait)
+        self.most = max(coerce.count("most", most), 1)
+        self.sleep_every = coerce.count("sleep_every", sleep_every)
+        self.unscorable = coerce.number("unscorable", unscorable)
+        self.batches = 0
+        self.learned = 0
+        self._waiting: list[_Asked] = []
+        self._some = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._process = 0
+
+    def submit(
+        self,
+        prompt: Text | None,
+        completion: Text,
+        *,
+        learn: bool = False,
+        columns: Mapping[str, Any] | None = None,
+    ) -> Future[Parts]:
+        """Ask, and go on.
+
+        Args:
+            prompt, completion: texts or chat messages; a prompt of None is none.
+            learn: whether the completion may enter the store in the way that the reward's ``learn`` says.
+            columns: what else a terminal may want; each reaches it as a list, one entry a sample of the batch.
+        """
+        asked = _Asked(prompt, completion, learn, dict(columns or {}))
+        with self._some:
+            if self._thread is None or self._process != os.getpid():
+                self._start()
+            self._waiting.append(asked)
+            self._some.notify()
+        return asked.answer
+
+    def ask(self, prompt: Text | None, completion: Text, **options: Any) -> Parts:
+        """Ask, and wait for the answer."""
+        return self.submit(prompt, completion, **options).result()
+
+    async def asked(self, prompt: Text | None, completion: Text, **options: Any) -> Parts:
+        """Ask, and let the event loop go on meanwhile."""
+        return await asyncio.wrap_future(self.submit(prompt, completion, **options))
+
+    def many(
+        self,
+        prompts: Sequence[Text | None],
+        completions: Sequence[Text],
+        columns: Sequence[Mapping[str, Any]],
+        **options: Any,
+    ) -> list[Parts]:
+        """Ask for several at once, and wait for the answers."""
+        waiting = [
+            self.submit(prompt, completion, columns=column, **options)
+            for prompt, completion, column in zip(prompts, completions, columns, strict=True)
+        ]
+        return [answer.result() for answer in waiting]
+
+    # The thread
+
+    def _start(self) -> None:
+        """A thread of this process; what a fork copied of another's queue is not ours to answer."""
+        self._waiting = []
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="sharpwave-together", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._some:
+                self._some.wait_for(lambda: bool(self._waiting))
+                until = time.monotonic() + self.wait
+                while len(self._waiting) < self.most and (left := until - time.monotonic()) > 0:
+                    self._some.wait(left)
+                batch, self._waiting = self._waiting[: self.most], self._waiting[self.most :]
+            for learn in (False, True):
+                some = [asked for asked in batch if asked.learn is learn]
+                if some:
+                    self._answer(some, learn)
+
+    def _answer(self, batch: list[_Asked], learn: bool) -> None:
+        names = sorted({name for asked in batch for name in asked.columns})
+        columns = {name: [asked.columns.get(name) for asked in batch] for name in names}
+        try:
+            out = self.reward.score_texts(
+                [asked.prompt for asked in batch], [asked.completion for asked in batch], learn=learn, columns=columns
+            )
+            self.batches += 1
+            if learn:
+                before = self.learned
+                self.learned += len(batch)
+                if self.sleep_every and self.learned // self.sleep_every > before // self.sleep_every:
+                    self.reward.sleep()
+        except BaseException as error:  # noqa: BLE001  (whoever asked gets it; the thread lives on)
+            for asked in batch:
+                if not asked.answer.cancelled():
+                    asked.answer.set_exception(error)
+            return
+        for row, asked in enumerate(batch):
+            if asked.answer.set_running_or_notify_cancel():
+                asked.answer.set_result(self._parts(out, row))
+
+    def _parts(self, out: RewardOutput, row: int) -> Parts:
+        reward = float(out.reward[row])
+        scorable = bool(np.isfinite(reward))
+        found: Parts = {"score": reward if scorable else self.unscorable}
+        for name in TERMS:
+            found[name] = _finite(out.standardised.get(name), row)
+        found["support"] = _finite(out.support, row)
+        found["scorable"] = float(scorable)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {name: getattr(self, name) for name in ("wait", "most", "sleep_every", "unscorable")}
+        return _together, (self.reward, options)
+
+
+def _together(reward: InstrumentalReward, options: dict[str, Any]) -> Together:
+    return Together(reward, **options)
+
+
+def _finite(values: Any, row: int) -> float:
+    value = float("nan") if values is None else float(values[row])
+    return value if np.isfinite(value) else 0.0
+
+
+_made: dict[tuple[int, str], Together] = {}
+_making = threading.Lock()
+
+
+def shared(config: str | os.PathLike[str] | None = None, **options: Any) -> Together:
+    """The reward that a YAML or JSON file describes, made once a process.
+
+    Args:
+        config: the file; by default what the environment has as ``SHARPWAVE_REWARD``.
+        options: of `Together`; the first to ask decides.
+
+    Raises:
+        ValueError: no file was named.
+        FileNotFoundError: there is none.
+    """
+    name = os.environ.get(CONFIG) if config is None else os.fspath(config)
+    if not name:
+        raise ValueError(f"no reward: name the file that describes it, or set {CONFIG}")
+    key = (os.getpid(), str(Path(name).resolve()))
+    with _making:
+        if key not in _made:
+            _made[key] = Together(InstrumentalReward.from_config(key[1]), **options)
+        return _made[key]
+
+
+@atexit.register
+def forget() -> None:
+    """Let go of the rewards that `shared` made, and close their stores."""
+    with _making:
+        for key, together in list(_made.items()):
+            del _made[key]
+            if key[0] == os.getpid() and not together.reward.store.closed:
+                together.reward.store.close()

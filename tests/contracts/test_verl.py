@@ -1,0 +1,225 @@
+"""verl's real reward loop, with Ray workers that share one served store; its checkpoint callback; its configuration.
+
+Needs verl and Ray, which are in the second environment: `make test-contracts` runs it there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import served
+import sharpwave as sw
+import tiny
+import torch
+import verl
+from omegaconf import DictConfig, OmegaConf, open_dict
+from sharpwave.integrations import pointwise
+from sharpwave.integrations.verl import FOLDER, StoreCheckpoint, described, resumed
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from verl import DataProto
+from verl.experimental.reward_loop.reward_loop import RewardLoopManager
+from verl.trainer.ppo.checkpoint_callback import build_checkpoint_callback
+from verl.trainer.ppo.reward import extract_reward
+
+TOLD = [
+    "Jane met a sailor. They talked all night. He asked her to marry him.",
+    "Ben built a boat with Carl. A storm broke the mast. They rowed home at night.",
+    "yes yes yes. yes yes yes.",
+    "Ruth lost her ring at the market. They met at the altar.",
+]
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would let its workers wait for everybody else
+    paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=200 << 20,
+        runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[served.Server]:
+    with served.Server(tmp_path / "store", dim=tiny.DIM) as running:
+        running.client().become(tiny.store())
+        yield running
+
+
+@pytest.fixture
+def reward_file(server: served.Server, tmp_path: Path) -> Path:
+    described = {
+        "store": server.url,
+        "embedder": {"function": "tiny:embed"},
+        "terminal": {"function": "tiny:likes_altars"},
+        "base": {"prompts": tiny.base()[0], "completions": tiny.base()[1]},
+        "learn": "online",
+    }
+    (tmp_path / "reward.json").write_text(json.dumps(described))
+    return tmp_path / "reward.json"
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> PreTrainedTokenizerFast:
+    words = sorted({word for text in [tiny.PROMPT, *TOLD] for word in text.split()})
+    raw = Tokenizer(models.WordLevel({word: n for n, word in enumerate(["<pad>", "<end>", *words])}, unk_token="<end>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<end>")
+    made.save_pretrained(tmp_path / "policy")
+    (tmp_path / "policy" / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return made
+
+
+def documented(number: int, reward_file: Path) -> DictConfig:
+    """A block of YAML of docs/trainers/verl.md, with the file that describes the reward."""
+    page = (TESTS.parent / "docs" / "trainers" / "verl.md").read_text()
+    text = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)[number]
+    made = OmegaConf.create(text.replace("reward.yaml", str(reward_file)))
+    assert isinstance(made, DictConfig)
+    return made
+
+
+def config(tmp_path: Path, ours: Any = None) -> DictConfig:
+    """verl's own configuration, with ours on top."""
+    made = OmegaConf.load(Path(verl.__file__).parent / "trainer" / "config" / "_generated_ppo_trainer.yaml")
+    assert isinstance(made, DictConfig)
+    with open_dict(made):
+        made.actor_rollout_ref.model.path = str(tmp_path / "policy")
+        made.trainer.default_local_dir = str(tmp_path / "checkpoints")
+        made = OmegaConf.merge(made, ours or {})
+    assert isinstance(made, DictConfig)
+    return made
+
+
+def batch(tokenizer: PreTrainedTokenizerFast, split: str, raw: bool = False) -> DataProto:
+    """What rollouts hand to the reward loop: prompts padded on the left, answers on the right."""
+    prompts = tokenizer([tiny.PROMPT] * len(TOLD), padding=True, padding_side="left", return_tensors="pt")
+    answers = tokenizer(TOLD, padding=True, padding_side="right", return_tensors="pt")
+    tensors = {
+        "prompts": prompts["input_ids"],
+        "responses": answers["input_ids"],
+        "attention_mask": torch.cat([prompts["attention_mask"], answers["attention_mask"]], dim=1),
+    }
+    columns: dict[str, Any] = {
+        "data_source": ["stories"] * len(TOLD),
+        "reward_model": [{"ground_truth": "altar", "style": "rule"}] * len(TOLD),
+        "extra_info": [{"split": split, "index": n, "prompt": tiny.PROMPT} for n in range(len(TOLD))],
+    }
+    if raw:
+        columns["raw_prompt"] = [[{"role": "user", "content": tiny.PROMPT}]] * len(TOLD)
+    return DataProto.from_dict(tensors, {name: np.array(rows, dtype=object) for name, rows in columns.items()})
+
+
+def expected(server: served.Server, prompt: Any = tiny.PROMPT) -> Any:
+    """What the same reward says here, of a copy of the served store."""
+    copy = sw.ValueStore.from_bytes(server.client().to_bytes())
+    options: dict[str, Any] = {"terminal": tiny.likes_altars, "base": tiny.base(), "learn": "online"}
+    return sw.InstrumentalReward(copy, tiny.embed, **options).score_texts([prompt] * len(TOLD), TOLD, learn=False)
+
+
+def at_the_end(data: DataProto, rm_scores: torch.Tensor) -> np.ndarray:
+    """The score of each sample, which must stand at its last token and nowhere else."""
+    last = data.batch["attention_mask"][:, data.batch["prompts"].shape[1] :].sum(dim=1) - 1
+    rows = torch.arange(len(last))
+    rest = rm_scores.clone()
+    rest[rows, last] = 0
+    assert not rest.any()
+    return rm_scores[rows, last].numpy()
+
+
+def test_the_reward_loop_scores_with_one_store_for_all_workers(
+    cluster: None, server: served.Server, reward_file: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    loop = RewardLoopManager(config(tmp_path, documented(1, reward_file)))
+    assert len(loop.reward_loop_workers) == 2
+    here = expected(server)
+
+    validated = loop.compute_rm_score(batch(tokenizer, "test"))
+    scores, parts = extract_reward(validated)
+    np.testing.assert_allclose(at_the_end(batch(tokenizer, "test"), scores), np.nan_to_num(here.reward), atol=1e-5)
+    np.testing.assert_allclose(parts["support"], np.nan_to_num(here.support), atol=1e-6)
+    np.testing.assert_allclose(parts["instrumental"], here.standardised["instrumental"], atol=1e-5)
+    before = server.client().episodes_observed
+    assert before == len(tiny.STORIES)
+
+    loop.compute_rm_score(batch(tokenizer, "train"))
+    assert server.client().episodes_observed == before + len(TOLD)  # both workers wrote into the one store
+    again = extract_reward(loop.compute_rm_score(batch(tokenizer, "test")))[1]
+    now = expected(server)
+    np.testing.assert_allclose(again["support"], np.nan_to_num(now.support), atol=1e-6)
+    assert (again["support"] > parts["support"]).any()  # each worker scores with what the other learned
+    for worker in loop.reward_loop_workers:
+        ray.kill(worker)
+
+
+def test_the_reward_manager_scores_the_prompts_as_they_were_given(
+    cluster: None, server: served.Server, reward_file: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    loop = RewardLoopManager(config(tmp_path, documented(2, reward_file)))
+    data = batch(tokenizer, "test", raw=True)
+    scores, parts = extract_reward(loop.compute_rm_score(data))
+    here = expected(server, [{"role": "user", "content": tiny.PROMPT}])
+    np.testing.assert_allclose(at_the_end(data, scores), np.nan_to_num(here.reward), atol=1e-5)
+    np.testing.assert_allclose(parts["sharpwave_instrumental"], here.standardised["instrumental"], atol=1e-5)
+    assert server.client().episodes_observed == len(tiny.STORIES)
+    bare, _ = extract_reward(loop.compute_rm_score(batch(tokenizer, "test")))
+    np.testing.assert_allclose(at_the_end(data, bare), np.nan_to_num(here.reward), atol=1e-5)
+    for worker in loop.reward_loop_workers:
+        ray.kill(worker)
+
+
+def test_the_callback_saves_the_shared_store_and_a_resumed_run_gets_it_back(
+    server: served.Server, reward_file: Path, tmp_path: Path
+) -> None:
+    made = config(tmp_path, documented(1, reward_file))
+    folder = tmp_path / "checkpoints" / "global_step_3"
+    folder.mkdir(parents=True)
+    callback = build_checkpoint_callback(made)
+    assert isinstance(callback, StoreCheckpoint)
+    assert callback.resumed_from is None
+    kept = server.client().digest()
+    callback.on_save(trainer=None, global_step=3, checkpoint_dir=str(folder), async_save=False, later="ignored")
+    assert (folder / FOLDER / "snapshot.safetensors").is_file()
+    (folder.parent / "latest_checkpointed_iteration.txt").write_text("3")
+
+    server.client().observe(tiny.embed(["A dragon.", "A knight."]))
+    assert server.client().digest() != kept
+    again = build_checkpoint_callback(made)
+    assert isinstance(again, StoreCheckpoint)
+    assert again.resumed_from == folder
+    assert server.client().digest() == kept
+
+
+def test_what_to_resume_from_is_found_as_verl_finds_it(tmp_path: Path) -> None:
+    made = config(tmp_path)
+    assert resumed(made) is None
+    with open_dict(made):
+        made.trainer.resume_mode, made.trainer.resume_from_path = "resume_path", str(tmp_path / "global_step_9")
+    assert resumed(made) == tmp_path / "global_step_9"
+    with open_dict(made):
+        made.trainer.resume_mode = "disable"
+    assert resumed(made) is None
+
+
+def test_a_configuration_without_a_reward_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(pointwise.CONFIG, raising=False)
+    with pytest.raises(ValueError, match="SHARPWAVE_REWARD"):
+        described(config(tmp_path))
+    monkeypatch.setenv(pointwise.CONFIG, "reward.yaml")
+    assert described(config(tmp_path)) == "reward.yaml"
