@@ -41,7 +41,8 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would let its workers wait for everybody else
+    # Ray gives its workers the lowest priority, and a busy machine half a minute to start.
+    os.environ.update(RAY_worker_niceness="0", RAY_raylet_start_wait_time_s="300")
     paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     ray.init(
         num_cpus=2,
