@@ -58,7 +58,9 @@ def cluster() -> Iterator[None]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[served.Server]:
     with served.Server(tmp_path / "store", dim=tiny.DIM) as running:
-        running.client().become(tiny.store())
+        store = tiny.store()
+        store.add_channel("likes_altars")  # before the workers come, so that all of them fit to the same channels
+        running.client().become(store)
         yield running
 
 
