@@ -53,6 +53,7 @@ for part in $parts; do
       tests/test_threads.py tests/test_durability.py
     ;;
   valgrind)
+    # valgrind has no flushing of small numbers to zero, so the test that it is switched off cannot pass there.
     for set in portable avx2; do
       [[ " $sets " == *" $set "* ]] || continue
       echo "valgrind, the core's tests, $set"
@@ -60,7 +61,7 @@ for part in $parts; do
       for name in sharpwave_core journal search; do
         binary=$(ls -t target/debug/deps/"$name"-* | grep -v '\.d$' | head -n 1)
         SHARPWAVE_SIMD=$set PROPTEST_CASES=2 valgrind --quiet --error-exitcode=9 --leak-check=no --num-callers=30 \
-          "$binary" --test-threads=1 --quiet
+          "$binary" --test-threads=1 --quiet --skip a_flushing_thread
       done
     done
     ;;

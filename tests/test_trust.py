@@ -61,12 +61,16 @@ import numpy as np, sharpwave as sw
 path, call = sys.argv[1:]
 rows = lambda n, seed=0: np.random.default_rng(seed).standard_normal((n, 64), dtype=np.float32)
 many = rows(600_000)
-config = sw.Config(dim=64, keep_episodes=call != "flush")
-store = sw.ValueStore.open(path, config) if call == "flush" else sw.ValueStore(config)
+lives = call in ("flush", "close", "become")
+config = sw.Config(dim=64, keep_episodes=not lives)
+store = sw.ValueStore.open(path, config) if lives else sw.ValueStore(config)
 if call not in ("insert", "calibrate"):
     store.insert(many)
-if call == "flush":
+if lives:
     store.insert(many[:50_000])  # the first was long enough for a snapshot of its own
+if call == "become":
+    other = sw.ValueStore(config)
+    other.insert(many[::-1])
 before, size = store.digest(), len(store)
 if call in ("load", "from_bytes"):
     store.save(path + "/copy.safetensors"); data = store.to_bytes()
@@ -77,6 +81,8 @@ calls = {
     "to_bytes": store.to_bytes,
     "save": lambda: store.save(path + "/saved.safetensors"),
     "flush": store.flush,
+    "close": store.close,
+    "become": lambda: store.become(other),
     "load": lambda: sw.ValueStore.load(path + "/copy.safetensors"),
     "from_bytes": lambda: sw.ValueStore.from_bytes(data),
 }
@@ -95,11 +101,14 @@ except KeyboardInterrupt:
 else:
     raise SystemExit(f"{call} went on to its end")
 timer.join()
+if call == "close":
+    assert store.closed
+    store = sw.ValueStore.open(path)
 assert (store.digest(), len(store)) == (before, size)
 left = [name for name in os.listdir(path) if "saved" in name or ".tmp" in name]
 assert not left, left
 store.insert(rows(3)); store.observe(rows(5))
-if call == "flush":
+if lives:
     digest = store.digest(); del store
     assert sw.ValueStore.load(path).digest() == digest
 print(took)
@@ -107,7 +116,10 @@ print(took)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["insert", "calibrate", "digest", "to_bytes", "save", "flush", "load", "from_bytes"])
+@pytest.mark.parametrize(
+    "call",
+    ["insert", "calibrate", "digest", "to_bytes", "save", "flush", "close", "become", "load", "from_bytes"],
+)
 def test_ctrl_c_ends_what_takes_long_and_leaves_no_trace(tmp_path: Path, call: str) -> None:
     program = [sys.executable, "-c", INTERRUPTED, str(tmp_path), call]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)

@@ -1,6 +1,7 @@
 //! Read-only views of one moment, and what ablations change in them.
 
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::persist::segment::Plug;
 use crate::store::Store;
 
@@ -17,12 +18,19 @@ impl std::ops::Deref for Frozen {
 }
 
 impl Frozen {
+    /// The view as a store of its own, which has no archive.
+    #[must_use]
+    pub fn into_store(self) -> Store {
+        self.0
+    }
+
     /// The same view with some of its parts replaced: `values` `(N, Q)` by rising id, `baseline`
     /// `(Q,)`, every row of P by one and the same, or another fade.
     /// For ablations.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if an array does not fit or is not finite.
+    /// [`Error::Invalid`] if an array does not fit or is not finite, [`Error::Interrupted`] within
+    /// [`crate::interruptible`].
     pub fn ablated(
         &self,
         values: Option<&[f32]>,
@@ -30,7 +38,9 @@ impl Frozen {
         constant_transitions: bool,
         fade: Option<f64>,
     ) -> Result<Self> {
+        interrupt::check()?;
         let mut ablated = self.clone();
+        interrupt::check()?;
         let store = &mut ablated.0;
         let channels = store.channels.len();
         for (name, given, expected) in [

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::simd::fpenv;
 
-/// Work of less than this between two looks at the interrupt is taken in larger slices.
+/// About so much work passes between two looks at the interrupt.
 const SLICE: Duration = Duration::from_millis(10);
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -102,8 +102,11 @@ pub(crate) fn map<T: Send>(
         let begin = Instant::now();
         let rows = done.len()..(done.len() + slice).min(n);
         pool.install(|| done.par_extend(rows.into_par_iter().map(&f)));
-        if begin.elapsed() < SLICE {
-            slice *= 8;
+        let took = begin.elapsed();
+        if took < SLICE / 2 {
+            slice *= 2;
+        } else if took > 2 * SLICE {
+            slice = (slice / 2).max(threads);
         }
     }
     Ok(done)

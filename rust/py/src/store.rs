@@ -331,7 +331,9 @@ impl Store {
     fn become_other(slf: &Bound<'_, Self>, other: &Bound<'_, Self>) -> PyResult<()> {
         let other = other.as_super().get().handle();
         let store = slf.py().without_gil(|_| other.freeze())?;
-        writing(slf, |writer, _| writer.become_other(store))
+        writing(slf, |writer, signals| {
+            signals.interruptible_too(|| writer.become_other(store))
+        })
     }
 
     /// A new snapshot in its directory, if there is anything new.
@@ -344,7 +346,8 @@ impl Store {
         })
     }
 
-    /// Let go of the data, after a snapshot in its directory if there is anything new.
+    /// Let go of the data, after a snapshot in its directory if there is anything new: the journal is enough if that is
+    /// interrupted.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
         slf.py()

@@ -245,7 +245,7 @@ impl View {
             let ablated = store
                 .frozen()
                 .ablated(values, baseline, constant_transitions, fade)?;
-            Ok(Store::clone(&ablated))
+            Ok(ablated.into_store())
         })?;
         Ok(Self::new(Arc::new(ablated)))
     }
