@@ -2,7 +2,8 @@
 
 * `replay-sweep`: a full sweep, an association and channel, beside scipy's CSR product with one vector at a time, both
   one thread, in turns. Ours is the slope between a sleep of one sweep and one of nine, so that what a sleep costs once
-  is left out; with it, it is "nine sweeps".
+  is left out; with it, it is "nine sweeps". And the same of associations to the 255 memories just after: what an order
+  by locality could gain at most.
 * `replay-sleep`: a sleep after one new episode of 16 steps, pushed and in full sweeps, in two stores that live alike.
 * `replay-wait`: how long a reader waits for a store that sleeps: the time that `len(store)` takes, asked every half
   millisecond, and that the score of one step takes, while it sleeps and while it does not.
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+import sharpwave as sw
 
 from benches.python import large, timing
 
@@ -43,20 +45,26 @@ def sweeping(rounds: int = 7) -> dict[str, Any]:
         call()
         return time.process_time() - begun
 
-    def sleep(sweeps: int, threads: int = 1) -> float:
+    def sleep(sweeps: int, store: sw.ValueStore) -> float:
         def call() -> None:
-            report = store.replay(sweeps * MEMORIES, tol=0, order="full", num_threads=threads)
+            report = store.replay(sweeps * MEMORIES, tol=0, order="full", num_threads=1)
             assert report.backups == sweeps * MEMORIES
 
         return seconds(call)
 
-    found: dict[str, list[float]] = {"scipy CSR, one vector": [], "sweep": [], "nine sweeps": []}
-    sleep(1)
+    ordered = large.store(MEMORIES, DEGREE, CHANNELS, gamma=0.95, local=True)
+    names = ("scipy CSR, one vector", "sweep", "nine sweeps", "sweep, successors side by side")
+    found: dict[str, list[float]] = {name: [] for name in names}
+    near = len(ordered.edges()[0])
+    sleep(1, store)
+    sleep(1, ordered)
     for _ in range(rounds):
         found["scipy CSR, one vector"].append(seconds(lambda: np.maximum(r, 0.95 * (P @ v))) / edges)
-        one, nine = sleep(1), sleep(9)
+        one, nine = sleep(1, store), sleep(9, store)
         found["sweep"].append((nine - one) / 8 / edges / CHANNELS)
         found["nine sweeps"].append(nine / 9 / edges / CHANNELS)
+        one, nine = sleep(1, ordered), sleep(9, ordered)
+        found["sweep, successors side by side"].append((nine - one) / 8 / near / CHANNELS)
     return {"rows": {name: timing.summary(samples) for name, samples in found.items()}, "clock": "process"}
 
 
