@@ -75,6 +75,7 @@ format: setup ## reformat Rust and Python, apply the linter's safe fixes
 bench: setup $(PEERS) ## every benchmark, each beside its peers: benches/results/, docs/performance.md (an hour; resumes; FORCE=1 anew)
 	cargo bench --locked -p sharpwave-core
 	$(MEASURE) full $(if $(FORCE),--force) $(if $(ONLY),--only '$(ONLY)')
+	$(BIN)/python -m benches.python.serve
 
 bench-quick: setup $(PEERS) ## the headline of it (under three minutes, once its data are there)
 	$(MEASURE) quick $(if $(FORCE),--force) $(if $(ONLY),--only '$(ONLY)')

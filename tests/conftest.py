@@ -6,6 +6,9 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
+collect_ignore = ["contracts"]
+"""They need packages of the second environment: `make test-contracts` runs them there."""
+
 _quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
     "ci", max_examples=60, stateful_step_count=25, deadline=None, derandomize=True, suppress_health_check=_quiet
