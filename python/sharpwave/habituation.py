@@ -10,7 +10,7 @@ sharing, an episode is scored as if the others of its batch had been told before
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -50,7 +50,11 @@ class Habituation:
 
     def record(self, scores: Scores) -> None:
         """Add the episodes of a `score(..., details=True)`, oldest first; prompts are not recorded."""
-        self._recent.extend(_each(scores))
+        self._recent.extend(used_by_each(scores))
+
+    def record_uses(self, uses: Iterable[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> None:
+        """Add episodes of which is known what they used, as `used_by_each` tells it."""
+        self._recent.extend(uses)
 
     def beside(self, scores: Scores) -> list[Self]:
         """For each episode of a `score(..., details=True)`, the table as if the others of the batch had been recorded.
@@ -58,7 +62,7 @@ class Habituation:
         Scored again with its own, an episode shares the value of a memory with those that use it at the same time, and
         a batch gains by telling different things: fitness sharing (Goldberg & Richardson 1987).
         """
-        each = _each(scores)
+        each = used_by_each(scores)
         tables = []
         for n in range(len(each)):
             table = type(self)(self.episodes + len(each), self.eta, self.sharing)
@@ -127,8 +131,8 @@ def shared(view: View, steps: NDArray[np.float32], scores: Scores, table: Habitu
     return replace(scores, step=step, total=total)
 
 
-def _each(scores: Scores) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """What each episode used, prompts left out."""
+def used_by_each(scores: Scores) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """The memories that each episode of a `score(..., details=True)` used and how much, prompts left out."""
     if scores.ids is None or scores.phi is None:
         raise ValueError("scores lack the activations: call score with details=True")
     ids, phi, offsets = scores.ids, scores.phi, scores.offsets

@@ -38,6 +38,7 @@ def cluster() -> Iterator[None]:
         log_to_driver=False,
         namespace="contracts",
         object_store_memory=200 << 20,
+        _system_config={"worker_niceness": 0},
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )
     yield
@@ -150,13 +151,13 @@ def insert_elsewhere(handle: Handle, number: int, times: int) -> list[str]:
 
 def test_workers_of_a_killed_actor_go_on_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     handle = actor("shared", tmp_path / "store", crash.CONFIG)
-    working = [insert_elsewhere.remote(handle, number, 150) for number in range(2)]
+    working = [insert_elsewhere.remote(handle, number, 40) for number in range(2)]
     while len(handle) < 20:
         time.sleep(0.01)
     os.kill(handle.process, signal.SIGKILL)
     acknowledged = [text for texts in ray.get(working) for text in texts]
     assert Counter(handle.texts) == Counter(acknowledged)
-    assert len(acknowledged) == 300
+    assert len(acknowledged) == 80
     handle.stop()
 
 
@@ -181,5 +182,5 @@ def test_what_cannot_be_an_actor_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match="no actor of that name"):
         len(Handle("nobody"))
     missing = actor("missing", tmp_path / "nothing here", max_restarts=0)
-    with pytest.raises(ConnectionError, match="is gone"):
+    with pytest.raises(ConnectionError, match=r"could not be started.*no store"):
         len(missing)

@@ -9,7 +9,8 @@ base.py       `BaseSamples`: what divergence is measured against
 measure.py    the raw terms of a batch, and what they were measured on
 output.py     `RewardOutput`: every part by name
 parts.py      `Part`: one term as a reward function of its own
-learning.py   what completions leave in the store, on every rank the same
+learning.py   what completions leave in the store
+ranks.py      several ranks: one order of writes, equal replicas
 warn.py       what is warned of, once
 checkpoint.py save and restore
 config.py     to plain data and back

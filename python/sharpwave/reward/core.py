@@ -17,10 +17,10 @@ from sharpwave.embed import Embedder, as_embedder, fingerprint
 from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
 from sharpwave.habituation import Habituation, shared
 from sharpwave.reports import Explanation, ReplayReport, Scores
-from sharpwave.reward import checkpoint
-from sharpwave.reward.base import BaseSamples
+from sharpwave.reward import checkpoint, ranks
+from sharpwave.reward.base import BaseSamples, prompt_key
 from sharpwave.reward.function import TrainerFunction
-from sharpwave.reward.learning import LEARN, Learn, gathered, open_channel, write_of
+from sharpwave.reward.learning import LEARN, Learn, episodes_of, joined, open_channel, write_of
 from sharpwave.reward.measure import Clock, Measured, Scorable, embedded
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.scale import Normalise, Scale
@@ -230,10 +230,23 @@ class InstrumentalReward(TrainerFunction):
         return 0 if write is None else write.apply(self.store, propose=False)
 
     def sleep(self, **options: Any) -> ReplayReport:
-        """Replay the store, and consolidate what was proposed; ``options`` replace those that the reward has."""
+        """Replay the store, and consolidate what was proposed; ``options`` replace those that the reward has.
+
+        With several ranks, all of them sleep.
+        """
         settings: dict[str, Any] = {"consolidate": self.learn == "propose", **self.sleep_options, **options}
-        self.last_sleep = self.store.replay(**settings)
+        if ranks.count() > 1 and not self.store.remote and settings.get("seconds") is not None:
+            raise ValueError("sleep: with seconds= the stores of several ranks would differ; give a budget=")
+        self.last_sleep = self._slept(settings)
         return self.last_sleep
+
+    def _slept(self, settings: dict[str, Any]) -> ReplayReport:
+        if not self.store.remote or ranks.count() == 1:
+            return self.store.replay(**settings)
+        mine = self.store.replay(**settings) if ranks.first_alone(self.store) else None
+        first = ranks.exchanged(mine)[0]
+        assert first is not None
+        return first
 
     # What a call does
 
@@ -249,7 +262,7 @@ class InstrumentalReward(TrainerFunction):
         clock = Clock()
         batch = chunk_batch(self.chunker, prompts, completions)
         clock.lap("chunk")
-        found = self._measure(prompts, completions, columns, batch, clock, learning)
+        found = self._measure(prompts, completions, columns, batch, clock, learning, every_rank)
         standardised = {term: self.scale(term, values) for term, values in found.raw.items()}
         signs = {**self.weights.to_dict(), "divergence": -self.weights.divergence}
         parts = {term: signs[term] * values for term, values in standardised.items()}
@@ -261,7 +274,7 @@ class InstrumentalReward(TrainerFunction):
         self._once.variance(prompts, reward)
         if learning:
             with self._lock:
-                self._learn(found, batch, columns, every_rank)
+                self._learn(found, batch, prompts, completions, columns, every_rank)
         clock.lap("learn")
         return RewardOutput(
             reward.astype(np.float32),
@@ -285,6 +298,7 @@ class InstrumentalReward(TrainerFunction):
         batch: Batch,
         clock: Clock,
         learning: bool = False,
+        every_rank: bool = False,
     ) -> Measured:
         """Every term in its own units, all through one frozen view. Only a batch that is learned from shares pay."""
         # A served store is asked as it is: a moment of it would be a copy of all of it.
@@ -316,10 +330,25 @@ class InstrumentalReward(TrainerFunction):
             terminal = self.terminal(Request(prompts, completions, columns, scorable, view))
         clock.lap("terminal")
         if self.base is not None:
-            apart = self.base.divergence(self.divergence_estimator, prompts, scorable.vectors())
+            apart = self._apart(self.base, prompts, scorable.vectors(), every_rank)
         clock.lap("divergence")
         raw = {"terminal": self._discounted(terminal, support), "instrumental": instrumental, "divergence": apart}
         return Measured(scorable, terminal, raw, support, step, scores, dict(clock.seconds))
+
+    def _apart(
+        self, base: BaseSamples, prompts: Sequence[Any], vectors: NDArray[np.float32], every_rank: bool
+    ) -> Floats:
+        """(E,) D. A group that straddles ranks is one group, and the order in which they have it changes nothing."""
+        if not every_rank or base.draw is not None:
+            return base.divergence(self.divergence_estimator, prompts, vectors)
+        everybody = ranks.exchanged((list(prompts), vectors))
+        asked = [prompt for theirs, _ in everybody for prompt in theirs]
+        rows = np.concatenate([theirs for _, theirs in everybody])
+        order = sorted(range(len(rows)), key=lambda row: (ranks.name_of(prompt_key(asked[row])), rows[row].tobytes()))
+        apart = np.empty(len(rows))
+        apart[order] = base.divergence(self.divergence_estimator, [asked[row] for row in order], rows[order])
+        first = sum(len(theirs) for theirs, _ in everybody[: ranks.number()])
+        return apart[first : first + len(prompts)]
 
     def _score_options(self) -> dict[str, Any]:
         return {
@@ -341,20 +370,38 @@ class InstrumentalReward(TrainerFunction):
 
     # Learning
 
-    def _learn(self, found: Measured, batch: Batch, columns: dict[str, Any], every_rank: bool) -> None:
-        for term, values in found.raw.items():
-            if np.isfinite(values).any():
-                self.scale.update(term, values)
-        if self.habituation is not None and found.scores is not None:
-            self.habituation.record(found.scores)
-        if self.learn == "off":
-            return
+    def _learn(
+        self,
+        found: Measured,
+        batch: Batch,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: dict[str, Any],
+        every_rank: bool,
+    ) -> None:
         step = getattr(columns.get("trainer_state"), "global_step", None)
         source = self.name if step is None else f"{self.name}:{step}"
-        write = write_of(found, batch, self.store, self.terminal, self.keep_texts, source)
-        writes = gathered(write) if every_rank else [write] if write is not None else []
-        for one in writes:
-            one.apply(self.store, propose=self.learn == "propose")
+        write = None
+        if self.learn != "off":
+            write = write_of(found, batch, self.store, self.terminal, self.keep_texts, source)
+        mine = episodes_of(write, found, prompts, completions, self.habituation is not None)
+        everybody = [(mine, found.raw, "")]
+        if every_rank and ranks.count() > 1:
+            digest = "" if self.store.remote or self.learn == "off" else self.store.digest()
+            everybody = ranks.exchanged((mine, found.raw, digest))
+            ranks.same_digests([digest for _, _, digest in everybody], "before this step was written")
+        episodes = ranks.in_order([episode for theirs, _, _ in everybody for episode in theirs])
+        for term in found.raw:
+            values = np.sort(np.concatenate([terms[term] for _, terms, _ in everybody]))
+            if np.isfinite(values).any():
+                self.scale.update(term, values)
+        if self.habituation is not None:
+            self.habituation.record_uses(episode.used for episode in episodes if episode.used is not None)
+        joint = None if self.learn == "off" else joined(episodes, source)
+        if joint is not None and (not every_rank or ranks.first_alone(self.store)):
+            joint.apply(self.store, propose=self.learn == "propose")
+        if every_rank and self.store.remote and self.learn != "off":
+            ranks.exchanged(None)  # nobody scores on before the first rank has written
 
     # Keeping it
 

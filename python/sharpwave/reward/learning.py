@@ -1,16 +1,18 @@
-"""What completions leave in the store. With several ranks, the writes of all go to every store, in the order of ranks:
-stores that differed would make the scores of one group incomparable."""
+"""What completions leave in the store; what several ranks do so that their stores stay equal is in ranks.py."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.episodes import Batch
+from sharpwave.episodes import Batch, Text, message_texts
+from sharpwave.habituation import used_by_each
+from sharpwave.reward import ranks
+from sharpwave.reward.base import prompt_key
 from sharpwave.reward.measure import Measured
 from sharpwave.reward.terminal import FunctionTerminal, Terminal
 from sharpwave.store import ValueStore
@@ -45,7 +47,11 @@ class Write:
 def open_channel(store: ValueStore, terminal: Terminal | None, span: tuple[float, float] | None) -> None:
     """A reward function is observed as a scalar channel of its own name and range."""
     if isinstance(terminal, FunctionTerminal) and terminal.name not in store.channels:
-        store.add_channel(terminal.name, *(span or (0.0, 1.0)))
+        try:
+            store.add_channel(terminal.name, *(span or (0.0, 1.0)))
+        except ValueError:
+            if terminal.name not in store.channels:  # else another process that shares the store was first
+                raise
 
 
 def write_of(
@@ -64,13 +70,35 @@ def write_of(
     return Write(scorable.steps, scorable.offsets, kept, drives, source)
 
 
-def gathered(write: Write | None) -> list[Write]:
-    """The writes of all ranks in their order; every rank must ask. One process: its own."""
-    torch = sys.modules.get("torch")  # a process that never imported torch is not distributed
-    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        ranks = torch.distributed.get_world_size()
-        if ranks > 1:
-            writes: list[Write | None] = [None] * ranks
-            torch.distributed.all_gather_object(writes, write)
-            return [one for one in writes if one is not None]
-    return [] if write is None else [write]
+def episodes_of(
+    write: Write | None, found: Measured, prompts: Sequence[Text | None], completions: Sequence[Text], habituates: bool
+) -> list[ranks.Episode]:
+    """The episodes of a batch one by one, so that they can be put in order with those of other ranks."""
+    if found.scores is None:
+        return []
+    used = used_by_each(found.scores) if habituates else None
+    rows = np.flatnonzero(found.scorable.kept)
+    spans = zip(found.scorable.offsets[:-1], found.scorable.offsets[1:], strict=True)
+    return [
+        ranks.Episode(
+            ranks.name_of(prompt_key(prompts[row])),
+            ranks.name_of(message_texts(completions[row])),
+            found.scorable.steps[first:end],
+            None if write is None or write.texts is None else write.texts[first:end],
+            {} if write is None else {name: column[n] for name, column in write.drives.items()},
+            None if used is None else used[n],
+        )
+        for n, (row, (first, end)) in enumerate(zip(rows, spans, strict=True))
+    ]
+
+
+def joined(episodes: Sequence[ranks.Episode], source: str) -> Write | None:
+    """Episodes as one write."""
+    if not episodes:
+        return None
+    offsets = np.cumsum([0, *(len(episode.steps) for episode in episodes)])
+    texts = None
+    if all(episode.texts is not None for episode in episodes):
+        texts = [text for episode in episodes for text in episode.texts or ()]
+    drives = {name: np.array([e.drives[name] for e in episodes], np.float32) for name in episodes[0].drives}
+    return Write(np.concatenate([episode.steps for episode in episodes]), offsets, texts, drives, source)

@@ -3,9 +3,9 @@
     handle = sharpwave.serve.ray.actor("store", "runs/a/store")     # started if there is none of that name
     reward = sw.InstrumentalReward(handle, embedder, learn="propose")
 
-The actor does what the HTTP server does, with the same `Service`: it answers what many ask at once together, does writes
-one after the other, and each once. If its process dies, Ray starts it again, it opens its directory, and Ray sends it
-again what was not answered: a write that had been done is not done again.
+The actor does what the HTTP server does, with the same `Service`: it answers what many ask at once together, does
+writes one after the other, and each once. If its process dies, Ray starts it again, it opens its directory, and the
+handles send again what was not answered: a write that had been done is not done again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from sharpwave.serve.verbs import Data
 from sharpwave.store import Durability, ValueStore
 
 CONCURRENT = 1024
+SILENCE = 60.0
+"""Seconds without an answer after which a request is sent again."""
 
 
 class StoreActor:
     """What runs in the actor. Bodies are those of the wire, so that arrays come back as the caller's own."""
 
-    def __init__(self, directory: str | None, config: str | None, durability: Durability, snapshot: bytes | None) -> None:
+    def __init__(
+        self, directory: str | None, config: str | None, durability: Durability, snapshot: bytes | None
+    ) -> None:
         if directory is None:
             assert snapshot is not None
             self.service = Service(ValueStore.from_bytes(snapshot))
@@ -100,7 +104,7 @@ def actor(
         "num_cpus": 0,
         "max_concurrency": CONCURRENT,
         "max_restarts": 0 if directory is None else -1,
-        "max_task_retries": 0 if directory is None else -1,
+        "max_task_retries": 0,  # the handle sends again, with the key of the request
         **options,
     }
     ray.remote(StoreActor).options(**given).remote(
@@ -131,19 +135,24 @@ class RayLink:
         self.ask("become", snapshot)
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """What a method of the actor gives; asked again while the actor is being started again."""
+        """What a method of the actor gives. Sent again while the actor is being started again, and where no answer
+        comes: a write bears its key, and the rest may be asked twice."""
         ray = require("ray", "ray")
         end, pause = time.monotonic() + self.patience, 0.05
         while True:
             try:
-                return ray.get(getattr(self._found(ray), method).remote(*arguments))
+                return ray.get(getattr(self._found(ray), method).remote(*arguments), timeout=SILENCE)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
-            except ray.exceptions.ActorUnavailableError as error:
-                if time.monotonic() + pause > end:
-                    raise ConnectionError(f"{self} did not answer within {self.patience:g} seconds") from error
+            except ray.exceptions.GetTimeoutError as error:
+                failure: Exception = error
             except ray.exceptions.RayActorError as error:
-                raise ConnectionError(f"{self} is gone: {str(error).splitlines()[0]}") from error
+                if getattr(error, "actor_init_failed", False):
+                    raise ConnectionError(f"{self} could not be started: {last_line(error)}") from error
+                failure = error
+            self._actor = None  # one that was started again, or none, is found by the name
+            if time.monotonic() + pause > end:
+                raise ConnectionError(f"{self} did not answer within {self.patience:g} seconds") from failure
             time.sleep(pause)
             pause = min(2 * pause, 1.0)
 
@@ -202,6 +211,11 @@ class Handle(RemoteStore):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _handle, (self._ray.name, self._ray.namespace, self._ray.patience)
+
+
+def last_line(error: BaseException) -> str:
+    """What went wrong at the end of a long report."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _handle(name: str, namespace: str | None, patience: float) -> Handle:
