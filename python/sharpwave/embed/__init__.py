@@ -9,6 +9,7 @@ cache.py         `EmbeddingCache`: content hashes to vectors, in memory and on d
 sentence.py      `SentenceTransformer`
 hidden.py        `HiddenStates`: a transformers model's own pooled hidden states
 fluency.py       `Fluency`: how likely a language model finds a text
+host.py          to a device and back without waiting
 joined.py        `Joined`: several embedders side by side
 """
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
+from sharpwave.embed.host import Collected, to_device
 from sharpwave.embed.protocol import check_dtype, check_texts, weights_hash
 
 Floats = NDArray[np.float64]
@@ -152,7 +153,7 @@ class Fluency:
         ids = [
             [start, *tokenizer(t or " ", add_special_tokens=False)["input_ids"][: self.max_tokens - 1]] for t in texts
         ]
-        out = np.empty((len(texts), 1), np.float32)
+        out = Collected(len(texts), 1, model.device)
         order = sorted(range(len(texts)), key=lambda n: (-len(ids[n]), n))
         with torch.inference_mode():
             for first in range(0, len(order), self.batch_size):
@@ -163,9 +164,9 @@ class Fluency:
                 for row, n in enumerate(part):
                     tokens[row, : len(ids[n])] = torch.tensor(ids[n])
                     mask[row, : len(ids[n])] = 1
-                tokens, mask = tokens.to(model.device), mask.to(model.device)
+                tokens, mask = to_device(tokens, model.device), to_device(mask, model.device)
                 logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, :-1].float()
                 said = logits.gather(-1, tokens[:, 1:, None])[..., 0]
                 spent = (logits.logsumexp(-1) - said) * mask[:, 1:]
-                out[part, 0] = (spent.sum(1) / mask[:, 1:].sum(1).clamp(min=1)).cpu().numpy()
-        return out
+                out.put(part, (spent.sum(1) / mask[:, 1:].sum(1).clamp(min=1))[:, None])
+        return out.finish()

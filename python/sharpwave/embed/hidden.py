@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, rows_of
+from sharpwave.embed.host import Collected, to_device
 from sharpwave.embed.protocol import check_dtype, check_texts, unit, weights_hash
 
 POOLS = ("mean", "last")
@@ -162,7 +163,7 @@ class HiddenStates:
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         torch = require("torch", "embed")
         order = sorted(range(len(texts)), key=lambda n: (-len(texts[n]), n))
-        out = np.empty((len(texts), self.dim), np.float32)
+        rows = Collected(len(texts), self.dim, self.model.device)
         was_training = self.model.training
         self.model.eval()
         body = getattr(self.model, "base_model", self.model)
@@ -170,12 +171,12 @@ class HiddenStates:
             with torch.inference_mode():
                 for first in range(0, len(order), self.batch_size):
                     part = order[first : first + self.batch_size]
-                    out[part] = self._forward(body, [texts[n] or " " for n in part])
+                    rows.put(part, self._forward(body, [texts[n] or " " for n in part]))
         finally:
             self.model.train(was_training)
-        return self._finish(out)
+        return self._finish(rows.finish())
 
-    def _forward(self, body: Any, texts: list[str]) -> NDArray[np.float32]:
+    def _forward(self, body: Any, texts: list[str]) -> Any:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         inputs = self.tokenizer(
@@ -185,7 +186,7 @@ class HiddenStates:
             truncation=True,
             max_length=self.max_tokens,
         )
-        inputs = {k: v.to(self.model.device) for k, v in inputs.items() if k != "token_type_ids"}
+        inputs = {k: to_device(v, self.model.device) for k, v in inputs.items() if k != "token_type_ids"}
         hidden = body(**inputs, output_hidden_states=True).hidden_states[self.layer].float()
         mask = inputs["attention_mask"]
         if self.pool_name == "mean":
@@ -194,7 +195,7 @@ class HiddenStates:
         else:
             places = mask.new_ones(mask.shape).cumsum(1) * mask
             pooled = hidden[range(len(texts)), places.argmax(1)]
-        return pooled.cpu().numpy()
+        return pooled
 
     def _finish(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return unit(rows if self.center is None else rows - self.center)

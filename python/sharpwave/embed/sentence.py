@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
+from sharpwave.embed.host import Collected
 from sharpwave.embed.protocol import check_dtype, check_texts, unit, weights_hash
 
 
@@ -108,6 +109,6 @@ class SentenceTransformer:
             convert_to_tensor=True,
             normalize_embeddings=False,
         )
-        out = np.empty((len(texts), rows.shape[1]), np.float32)
-        out[order] = rows.detach().float().cpu().numpy()
-        return unit(out)
+        collected = Collected(len(texts), rows.shape[1], rows.device)
+        collected.put(order, rows)
+        return unit(collected.finish())

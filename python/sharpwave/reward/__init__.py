@@ -2,6 +2,7 @@
 
 core.py       `InstrumentalReward`: the terms, their sum, learning and keeping it
 function.py   the reward as a function that a trainer calls
+later.py      scoring beside the training: `submit`, `prepare`, `AsyncReward`
 weights.py    `Weights` of the terms
 terminal.py   terminals: any trainer-style reward function, or a channel of the store
 scale.py      `Scale`: the constants that put the terms on one scale
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from sharpwave.reward.base import BaseSamples
 from sharpwave.reward.core import InstrumentalReward
+from sharpwave.reward.later import AsyncReward
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.parts import Part
 from sharpwave.reward.scale import Constants, Scale
@@ -27,6 +29,7 @@ from sharpwave.reward.weights import TERMS, Weights
 
 __all__ = [
     "TERMS",
+    "AsyncReward",
     "BaseSamples",
     "Constants",
     "InstrumentalReward",

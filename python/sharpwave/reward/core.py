@@ -19,7 +19,7 @@ from sharpwave.habituation import Habituation, shared
 from sharpwave.reports import Explanation, ReplayReport, Scores
 from sharpwave.reward import checkpoint, ranks
 from sharpwave.reward.base import BaseSamples, prompt_key
-from sharpwave.reward.function import TrainerFunction
+from sharpwave.reward.later import Later
 from sharpwave.reward.learning import LEARN, Learn, episodes_of, joined, open_channel, write_of
 from sharpwave.reward.measure import Clock, Measured, Scorable, embedded
 from sharpwave.reward.output import RewardOutput
@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 Base = tuple[Sequence[Text | None], Sequence[Text]]
 
 
-class InstrumentalReward(TrainerFunction):
+class InstrumentalReward(Later):
     """``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``, each term standardised on base samples.
 
     >>> reward = sw.InstrumentalReward(store, embedder, base=(prompts, completions))
@@ -141,6 +141,7 @@ class InstrumentalReward(TrainerFunction):
 
     def _start(self) -> None:
         self._lock = threading.RLock()
+        self._pool = None
         self._once = Once(self.name)
         self._model: Callable[[], Any] | None = None
         self._last: tuple[Any, set[str], RewardOutput] | None = None
@@ -442,7 +443,7 @@ class InstrumentalReward(TrainerFunction):
         return build(cls, config, overrides)
 
     def __getstate__(self) -> dict[str, Any]:
-        run = ("_lock", "_once", "_model", "_last")
+        run = ("_lock", "_once", "_model", "_last", "_pool")
         return {name: value for name, value in self.__dict__.items() if name not in run}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
