@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -184,3 +185,12 @@ def test_what_cannot_be_an_actor_is_told(tmp_path: Path) -> None:
     missing = actor("missing", tmp_path / "nothing here", max_restarts=0)
     with pytest.raises(ConnectionError, match=r"could not be started.*no store"):
         len(missing)
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "trainers" / "ray.md"
+    blocks = re.findall(r"^```py\n(.*?)^```$", page.read_text(), re.M | re.S)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), {"__name__": "page"})
