@@ -151,10 +151,12 @@ def chat_tokenizer() -> Any:
     return tokenizer
 
 
-def score_in_child(given: bytes, told: list[str], answers: Any) -> None:
+def score_in_child(given: list[bytes], told: list[str], answers: Any) -> None:
     """What the child that AsyncGRPO spawns does with a finished group: TRL's own loop, made of what it pickles."""
+    from accelerate import PartialState
     from trl.experimental.async_grpo.async_rollout_worker import RolloutGroup, _AsyncRolloutLoop
 
+    PartialState(cpu=True)
     context = multiprocessing.get_context("spawn")
     shared = {
         "rollout_buffer": context.Queue(),
@@ -164,25 +166,25 @@ def score_in_child(given: bytes, told: list[str], answers: Any) -> None:
         "exception_info_queue": context.Queue(),
         "metrics_queue": context.Queue(),
     }
-    loop = _AsyncRolloutLoop(**pickle.loads(given), **shared)
     count = len(told)
-    group = RolloutGroup(
-        prompts=[[{"role": "user", "content": tiny.PROMPT}]] * count,
-        reward_kwargs={"answer": ["altar"] * count},
-        completions=[[{"role": "assistant", "content": text}] for text in told],
-        completions_ids=[[5, 6]] * count,
-        completions_sequences=[[]] * count,
-        tool_call_counts=[0] * count,
-        tool_failure_counts=[0] * count,
-        model_version=0,
-        group_id=0,
-        env_rewards=[None] * count,
-        rollout_rewards=[None] * count,
-    )
     sequence = type("Sequence", (), {"input_ids": [5], "completion_mask": [1], "old_log_probs": [0.0]})
-    group.completions_sequences = [[sequence()]] * count
-    samples = loop._loop.run_until_complete(loop._score_group(group))
-    answers.put([sample.metrics for sample in samples])
+    for arguments in given:
+        loop = _AsyncRolloutLoop(**pickle.loads(arguments), **shared)
+        group = RolloutGroup(
+            prompts=[[{"role": "user", "content": tiny.PROMPT}]] * count,
+            reward_kwargs={"answer": ["altar"] * count},
+            completions=[[{"role": "assistant", "content": text}] for text in told],
+            completions_ids=[[5, 6]] * count,
+            completions_sequences=[[sequence()]] * count,
+            tool_call_counts=[0] * count,
+            tool_failure_counts=[0] * count,
+            model_version=0,
+            group_id=0,
+            env_rewards=[None] * count,
+            rollout_rewards=[None] * count,
+        )
+        samples = loop._loop.run_until_complete(loop._score_group(group))
+        answers.put([sample.metrics["rewards/sharpwave"] for sample in samples])
 
 
 def test_asyncgrpo_pickles_the_address_of_a_shared_store(tmp_path: Path) -> None:
@@ -192,36 +194,33 @@ def test_asyncgrpo_pickles_the_address_of_a_shared_store(tmp_path: Path) -> None
     scored samples of a group, in a spawned process.
     """
     import tiny_trl
-    from sharpwave.integrations.trl import SharpwaveCallback
 
     here = made().train()
     with Server(tmp_path / "store", dim=tiny.DIM) as server:
         client = server.client()
         client.become(tiny.store())
         reward = sw.InstrumentalReward(client, tiny.embed, learn="online", base=tiny.base()).train()
+        arguments = {
+            "model_name": "tiny",
+            "dataset": tiny_trl.dataset(chat=True),
+            "processing_class": chat_tokenizer(),
+            "eos_token_ids": [1],
+        }
         functions: list[Any] = [reward, reward.asynchronous()]
-        for function in functions:
-            arguments = {
-                "model_name": "tiny",
-                "dataset": tiny_trl.dataset(chat=True),
-                "reward_funcs": [function],
-                "processing_class": chat_tokenizer(),
-                "eos_token_ids": [1],
-            }
-            given = pickle.dumps(arguments)
-            context = multiprocessing.get_context("spawn")
-            answers = context.Queue()
-            child = context.Process(target=score_in_child, args=(given, TOLD, answers))
-            child.start()
-            found = answers.get(timeout=300)
-            child.join()
-            chats = [[{"role": "assistant", "content": text}] for text in TOLD]
-            expected = here([[{"role": "user", "content": tiny.PROMPT}]] * len(TOLD), chats)
-            assert [metrics["rewards/sharpwave"] for metrics in found] == expected
-            assert client.digest() == here.store.digest()  # what the child learned
-            SharpwaveCallback(reward).reward.sleep()
-            here.sleep()
-            assert client.digest() == here.store.digest()
+        given = [pickle.dumps({**arguments, "reward_funcs": [function]}) for function in functions]
+        context = multiprocessing.get_context("spawn")
+        answers = context.Queue()
+        child = context.Process(target=score_in_child, args=(given, TOLD, answers))
+        child.start()
+        chats = [[{"role": "assistant", "content": text}] for text in TOLD]
+        for _ in functions:
+            expected = here([[{"role": "user", "content": tiny.PROMPT}]] * len(TOLD), [*chats])
+            assert answers.get(timeout=300) == expected
+        child.join()
+        assert client.digest() == here.store.digest()  # what the child learned
+        reward.sleep()
+        here.sleep()
+        assert client.digest() == here.store.digest()
 
 
 class Diary:
