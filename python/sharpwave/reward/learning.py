@@ -77,7 +77,7 @@ def episodes_of(
     if found.scores is None:
         return []
     used = used_by_each(found.scores) if habituates else None
-    rows = np.flatnonzero(found.scorable.kept)
+    rows: list[int] = np.flatnonzero(found.scorable.kept).tolist()
     spans = zip(found.scorable.offsets[:-1], found.scorable.offsets[1:], strict=True)
     return [
         ranks.Episode(
