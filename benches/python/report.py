@@ -32,8 +32,9 @@ def write() -> None:
 
 
 def read(directory: Path) -> dict[str, dict[str, Any]]:
-    """The cells by name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
+    """The cells by name; what else was measured (a served store) has tables of its own."""
+    files = {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
+    return {name: found for name, found in files.items() if "cell" in found}
 
 
 def filled(text: str, tables: dict[str, list[str]], path: Path) -> str:
