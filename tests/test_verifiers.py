@@ -78,12 +78,7 @@ def test_a_task_is_scored_by_the_reward_and_tells_its_parts() -> None:
 
 def test_it_is_plugged_by_name_from_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.store().save(tmp_path / "store.safetensors")
-    described = {
-        "store": str(tmp_path / "store.safetensors"),
-        "embedder": {"function": "tiny:embed"},
-        "terminal": {"function": "tiny:likes_altars"},
-        "base": {"prompts": tiny.base()[0], "completions": tiny.base()[1]},
-    }
+    described = tiny.described(str(tmp_path / "store.safetensors"))
     (tmp_path / "reward.json").write_text(json.dumps(described))
     monkeypatch.setenv(pointwise.CONFIG, str(tmp_path / "reward.json"))
     config = vf.TaskConfig.model_validate(

@@ -64,5 +64,17 @@ def store(stories: list[str] = STORIES) -> sw.ValueStore:
     return made
 
 
+def described(store: str, **more: object) -> dict[str, object]:
+    """A reward as a file describes it, of this embedder and a terminal."""
+    prompts, completions = base()
+    return {
+        "store": store,
+        "embedder": {"function": "tiny:embed"},
+        "terminal": {"function": "tiny:likes_altars"},
+        "base": {"prompts": prompts, "completions": completions},
+        **more,
+    }
+
+
 def base() -> tuple[list[str], list[str]]:
     return [PROMPT] * len(STORIES), STORIES

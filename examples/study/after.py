@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,12 +97,9 @@ class Evaluation:
         drawn = policy.sample([chat(o) for o in openings], train.copies, train.tokens, generator, train.temperature)
         batch = self.setting.batch([o for o in openings for _ in range(train.copies)], list(drawn.texts), train.copies)
         reading = policy.read(drawn, train.temperature)
-        mask = drawn.mask.float()
         with torch.no_grad():
-            log_probs = policy.log_probs(reading)
-        kl = ((log_probs.exp() * (log_probs - reading.base)).sum(-1) * mask).sum() / mask.sum()
-        base = (reading.pick(reading.base) * mask).sum() / mask.sum()
-        return batch, {"kl": float(kl), "base_log_likelihood": float(base)}
+            kl = reading.kl(policy.log_probs(reading))
+        return batch, {"kl": float(kl), "base_log_likelihood": float(reading.mean(reading.pick(reading.base)))}
 
 
 def _numbers(measures: dict[str, Any]) -> dict[str, float]:
@@ -120,16 +117,12 @@ def evaluate(
         header = {"arm": config.arm, "seed": seed, "config": config.to_dict(), "base": setting.base_measures}
         out.write_text(json.dumps(rounded(header), ensure_ascii=False) + "\n", "utf-8")
     measured = Evaluation(config, setting, seed)
-    for line in _lines(all_points[done:], setting, measured):
+    for point in all_points[done:]:
+        point.into(setting)
+        line = rounded({"step": point.step, "weight": point.weight, **measured()})
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         show(line)
-
-
-def _lines(left: list[Point], setting: Setting, measured: Evaluation) -> Iterator[dict[str, Any]]:
-    for point in left:
-        point.into(setting)
-        yield rounded({"step": point.step, "weight": point.weight, **measured()})
 
 
 def main() -> None:

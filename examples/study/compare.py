@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sharpwave.remedies.drift import LIMITS, LOW
 
-from examples.study.verdict import GOLD, Record, interval, verdict
+from examples.study.verdict import GOLD, Record, counted, interval, judges, verdict
 
 TITLES = {"end": "the run's end", "stopped": "1. stopped early", "blended": "2. blended"}
 
@@ -54,8 +54,7 @@ class After:
         for name in ("distinct_2", "distinct_2_within"):
             out[name] = point[name] / base[name]
         out["base_log_likelihood"] = point["base_log_likelihood"] - base["log_likelihood"]
-        fewshot = self.header["config"]["options"].get("format") == "fewshot"
-        trained_on, other = ("judge_fewshot", "judge_dialogue") if fewshot else ("judge_dialogue", "judge_fewshot")
+        trained_on, other = judges(self.header)
         keys = {"objective": "objective", "mood": "mood", "judge": other, "proxy": trained_on}
         for name, key in keys.items():
             value = point["proxy"] if name == "proxy" else point[f"gold_{key}"]
@@ -86,7 +85,7 @@ def remedies_table(afters: Sequence[After], settings: dict[str, Any]) -> list[li
                     arm,
                     title,
                     ", ".join(dict.fromkeys(where)),
-                    _counts(told),
+                    counted(told),
                     f"{np.mean([s['kl'] for s in summaries]):.2f}",
                     interval([s["gold_proxy"] for s in summaries]),
                     *(interval([s[f"gold_{m}"] for s in summaries]) for m in GOLD),
@@ -114,11 +113,6 @@ REMEDIES_HEAD = (
 
 def _weight(after: After, point: Mapping[str, Any]) -> float:
     return 0.0 if point is after.checkpoints[0] else float(point["weight"])
-
-
-def _counts(kinds: Iterable[str]) -> str:
-    kinds = list(kinds)
-    return ", ".join(f"{kinds.count(k)} {k}" for k in ("collapsed", "degrades", "resists") if k in kinds)
 
 
 TURNS_HEAD = ("arm", "seeds", "objective z at its best", "at KL", "at the end", "at KL", "lost")

@@ -168,8 +168,7 @@ def update(
     policy: Policy, optimizer: torch.optim.Optimizer, reading: Reading, advantage: Floats, train: Train
 ) -> dict[str, float]:
     """One batch's updates; what is returned was measured before the first."""
-    mask = reading.samples.mask.float()
-    count = mask.sum()
+    mask = reading.samples.mask
     weights = torch.as_tensor(advantage, dtype=torch.float32, device=mask.device)[:, None]
     base_picked = reading.pick(reading.base)
     old: Tensor | None = None
@@ -177,14 +176,14 @@ def update(
     for _ in range(train.inner):
         log_probs = policy.log_probs(reading)
         picked = reading.pick(log_probs)
-        kl = ((log_probs.exp() * (log_probs - reading.base)).sum(-1) * mask).sum() / count
+        kl = reading.kl(log_probs)
         if old is None:
             old = picked.detach()
             stats = {
                 "kl": float(kl.detach()),
-                "log_likelihood": float((old * mask).sum() / count),
-                "base_log_likelihood": float((base_picked * mask).sum() / count),
-                "length": float(count / len(mask)),
+                "log_likelihood": float(reading.mean(old)),
+                "base_log_likelihood": float(reading.mean(base_picked)),
+                "length": float(mask.sum() / len(mask)),
             }
         if train.algorithm == "grpo":
             ratio = (picked - old).exp()
@@ -192,7 +191,7 @@ def update(
             gain = torch.minimum(ratio * weights, clipped * weights)
         else:
             gain = picked * weights
-        loss = -(gain * mask).sum() / count + train.kl * kl
+        loss = -reading.mean(gain) + train.kl * kl
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), train.max_norm)

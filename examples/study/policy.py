@@ -97,6 +97,15 @@ class Reading:
         """(B, T) the entries of ``log_probs`` (B, T, V) at the tokens that were drawn."""
         return log_probs.gather(-1, self.samples.ids[..., None])[..., 0]
 
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of ``values`` (B, T) over the tokens of the completions."""
+        mask = self.samples.mask.float()
+        return (values * mask).sum() / mask.sum()
+
+    def kl(self, log_probs: Tensor) -> Tensor:
+        """The exact KL(policy‖base) of ``log_probs`` (B, T, V), in nats a token."""
+        return self.mean((log_probs.exp() * (log_probs - self.base)).sum(-1))
+
 
 class Policy:
     """A language model, its tokenizer and a LoRA adapter that is made here."""

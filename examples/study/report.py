@@ -20,7 +20,7 @@ from examples.study.compare import (
     turns_table,
 )
 from examples.study.run import HEADLINE, REMEDIES, plan
-from examples.study.verdict import GOLD, Floats, Record, interval, moving, read_all, verdict
+from examples.study.verdict import GOLD, Floats, Record, counted, interval, moving, read_all, verdict
 
 DOCUMENT = Path("docs/study.md")
 IMAGES = Path("docs/img")
@@ -73,11 +73,7 @@ def verdicts(records: Sequence[Record], settings: dict[str, Any]) -> str:
             [
                 arm,
                 str(len(runs)),
-                ", ".join(
-                    f"{sum(t[0] == kind for t in told)} {kind}"
-                    for kind in ("collapsed", "degrades", "resists")
-                    if any(t[0] == kind for t in told)
-                ),
+                counted([kind for kind, _ in told]),
                 ", ".join(why) or "–",
                 f"{mean('yes_share'):.1%}",
                 f"{mean('distinct_2'):.2f}",

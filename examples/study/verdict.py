@@ -67,10 +67,7 @@ class Record:
 
     def gold_key(self, measure: str) -> str:
         """The gold judge is the format that the arm is not trained on."""
-        if measure != "judge":
-            return measure
-        trained_on = self.header["config"]["options"].get("format", "dialogue")
-        return "judge_dialogue" if trained_on == "fewshot" else "judge_fewshot"
+        return judges(self.header)[1] if measure == "judge" else measure
 
     def window(self, steps: int) -> Record:
         """Its last steps."""
@@ -113,6 +110,13 @@ class Record:
         return int(reached[0]) if len(reached) else None
 
 
+def judges(header: Mapping[str, Any]) -> tuple[str, str]:
+    """The measures of the judge's format that a run is trained on, and of the other, which is gold."""
+    trained_on = header["config"]["options"].get("format", "dialogue")
+    both = "judge_dialogue", "judge_fewshot"
+    return both[::-1] if trained_on == "fewshot" else both
+
+
 LEAST = ("distinct_2", "distinct_2_within", "base_log_likelihood")
 
 
@@ -128,6 +132,11 @@ def verdict(summary: Mapping[str, float], gold: Mapping[str, Any]) -> tuple[str,
     if why := broken(summary, gold["resist"]):
         return "degrades", why
     return "resists", []
+
+
+def counted(kinds: Sequence[str]) -> str:
+    """How many runs collapsed, degrade and resist, in words."""
+    return ", ".join(f"{kinds.count(k)} {k}" for k in ("collapsed", "degrades", "resists") if k in kinds)
 
 
 def moving(values: Floats, width: int) -> Floats:

@@ -29,13 +29,7 @@ PROMPT = f"<|im_start|>user\n{tiny.PROMPT}<|im_end|>\n<|im_start|>assistant\n"
 @pytest.fixture
 def reward_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tiny.store().save(tmp_path / "store.safetensors")
-    described = {
-        "store": str(tmp_path / "store.safetensors"),
-        "embedder": {"function": "tiny:embed"},
-        "terminal": {"function": "tiny:likes_altars"},
-        "base": {"prompts": tiny.base()[0], "completions": tiny.base()[1]},
-        "learn": "online",
-    }
+    described = tiny.described(str(tmp_path / "store.safetensors"), learn="online")
     (tmp_path / "reward.json").write_text(json.dumps(described))
     monkeypatch.setenv(pointwise.CONFIG, str(tmp_path / "reward.json"))
     yield tmp_path / "reward.json"

@@ -66,14 +66,7 @@ def server(tmp_path: Path) -> Iterator[served.Server]:
 
 @pytest.fixture
 def reward_file(server: served.Server, tmp_path: Path) -> Path:
-    described = {
-        "store": server.url,
-        "embedder": {"function": "tiny:embed"},
-        "terminal": {"function": "tiny:likes_altars"},
-        "base": {"prompts": tiny.base()[0], "completions": tiny.base()[1]},
-        "learn": "online",
-    }
-    (tmp_path / "reward.json").write_text(json.dumps(described))
+    (tmp_path / "reward.json").write_text(json.dumps(tiny.described(server.url, learn="online")))
     return tmp_path / "reward.json"
 
 

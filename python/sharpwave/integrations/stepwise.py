@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import coerce
+from sharpwave._files import write_whole
 from sharpwave.embed import fingerprint
 from sharpwave.habituation import Habituation
 from sharpwave.integrations.observations import ObservationEmbedder, embed
@@ -347,9 +348,7 @@ class StepReward:
         folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
             self.store.save(folder / SNAPSHOT)
-            scratch = folder / f".{STATE}.{os.getpid()}"
-            scratch.write_text(json.dumps({"version": 1, "state": self.state_dict()}), encoding="utf-8")
-            scratch.replace(folder / STATE)
+            write_whole(folder / STATE, json.dumps({"version": 1, "state": self.state_dict()}))
         return folder
 
     def restore(self, directory: str | os.PathLike[str]) -> Self:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
+from sharpwave._files import write_whole
 from sharpwave._lazy import require
 from sharpwave.remedies import tensors
 from sharpwave.remedies.adapters import blend_adapters, is_adapter
@@ -223,6 +224,4 @@ def _write(record: Path | str | None, key: Mapping[str, object], points: dict[fl
     path = Path(record)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"of": key, "points": [asdict(points[w]) for w in sorted(points)]}, indent=1)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text + "\n", encoding="utf-8")
-    scratch.replace(path)
+    write_whole(path, text + "\n")

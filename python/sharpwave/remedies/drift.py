@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,11 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave._core import EmbedderError
+from sharpwave._files import write_whole
 from sharpwave.divergence import Reference, mahalanobis
 from sharpwave.embed import Embedder, as_embedder, fingerprint
 from sharpwave.episodes import Chunker, Sentences, Text, chunk_batch, completion_text
 from sharpwave.remedies.parts import Start, Watched
-from sharpwave.reward import InstrumentalReward
+from sharpwave.reward import InstrumentalReward, ranks
 from sharpwave.reward.base import groups
 from sharpwave.reward.measure import Scorable
 from sharpwave.view import View
@@ -266,9 +266,7 @@ class Drift:
         """Write `state_dict` to ``drift.json`` in a directory, made if missing; returns the file."""
         path = Path(directory) / STATE
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{STATE}.{os.getpid()}")
-        scratch.write_text(json.dumps(self.state_dict()) + "\n", encoding="utf-8")
-        scratch.replace(path)
+        write_whole(path, json.dumps(self.state_dict()) + "\n")
         return path
 
     def restore(self, directory: str | os.PathLike[str]) -> None:
@@ -323,11 +321,9 @@ Parts = list[dict[str, Floats]]
 
 def over_ranks(reading: Reading, supports: Floats, parts: Parts) -> tuple[Reading, Floats, Parts]:
     """What all ranks read: the mean of each number, the values end to end. One process: its own."""
-    torch = sys.modules.get("torch")  # a process that never imported torch is not distributed
-    if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if ranks.count() == 1:
         return reading, supports, parts
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, (reading, supports, parts))
+    everyone = ranks.exchanged((reading, supports, parts))
     readings = [one for one, _, _ in everyone]
     names = {name for one in readings for name in one}
     mean = {name: float(np.mean([one[name] for one in readings if name in one])) for name in sorted(names)}

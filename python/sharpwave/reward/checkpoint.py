@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharpwave._files import write_whole
 from sharpwave.store import SNAPSHOT, ValueStore
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ def save(reward: InstrumentalReward, directory: str | os.PathLike[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     reward.store.save(folder / SNAPSHOT)
     state = {"version": 1, "state": reward.state_dict(), "config": reward.to_config()}
-    scratch = folder / f".{STATE}.{os.getpid()}"
-    scratch.write_text(json.dumps(state, ensure_ascii=False, default=_plain), encoding="utf-8")
-    scratch.replace(folder / STATE)
+    write_whole(folder / STATE, json.dumps(state, ensure_ascii=False, default=_plain))
     return folder
 
 

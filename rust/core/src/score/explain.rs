@@ -6,7 +6,6 @@ use crate::ahead::successors;
 use crate::episodes::Batch;
 use crate::error::Result;
 use crate::memory::Slot;
-
 use crate::score::{ScoreRequest, Scorer, check_context};
 use crate::simd;
 use crate::store::Store;
