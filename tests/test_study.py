@@ -17,7 +17,7 @@ tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("rich")
 
 sys.path.insert(0, str(ROOT))
-from examples.study import after, compare, config, gold, loop, measures, report, reward, run, verdict  # noqa: E402
+from examples.study import after, compare, config, gold, loop, measures, report, reward, run, tables, verdict  # noqa: E402
 from examples.study.policy import Lora, Policy  # noqa: E402
 from examples.study.setting import OPENINGS, Setting, read_base  # noqa: E402
 
@@ -247,16 +247,28 @@ FIXTURE = ROOT / "tests/data/study"
 
 
 def test_report_of_a_fixture(tmp_path):
-    document = tmp_path / "study.md"
-    document.write_text((ROOT / "docs/study.md").read_text())
+    document, told = tmp_path / "study.md", tmp_path / "study-samples.md"
+    for page in (document, told):
+        page.write_text((ROOT / "docs" / page.name).read_text())
     settings = gold.read(ROOT / "study/gold.toml")
-    report.write(FIXTURE, document, tmp_path / "img", settings)
+    report.write(FIXTURE, document, told, settings)
+    report.draw(FIXTURE, tmp_path / "img")
     text = document.read_text()
     assert "Finished (3): judge 0, instrumental 0, judge 1." in text
     assert "| judge | 2 |" in text
     assert (tmp_path / "img/study-curves.svg").stat().st_size > 10_000
-    report.write(FIXTURE, document, tmp_path / "img", settings)
+    assert "| **judge** | " in told.read_text()
+    report.write(FIXTURE, document, told, settings)
     assert document.read_text() == text  # writing it again changes nothing
+
+
+def test_documents_are_those_of_the_results(tmp_path):
+    pages = [tmp_path / p.name for p in report.DOCUMENTS]
+    for page in pages:
+        page.write_text((ROOT / "docs" / page.name).read_text())
+    report.write(ROOT / "study/results", *pages, gold.read(ROOT / "study/gold.toml"))
+    for page in pages:
+        assert page.read_text() == (ROOT / "docs" / page.name).read_text()
 
 
 def test_what_comes_after_a_run_is_chosen_by_drift_alone():
@@ -314,8 +326,8 @@ def test_a_run_that_is_under_way_is_named_and_not_judged(tmp_path):
     (tmp_path / "judge-0.jsonl").write_text("\n".join(rows[:-1]) + '\n{"step": 2, "to')
     records = verdict.read_all(tmp_path)
     assert not records[0].finished
-    assert "judge 0 (2 of 3 steps)" in report.progress(records)
-    assert report.verdicts(records, gold.read(ROOT / "study/gold.toml")) == "No run is finished yet."
+    assert "judge 0 (2 of 3 steps)" in tables.progress(records)
+    assert tables.verdicts(records, gold.read(ROOT / "study/gold.toml")) == "No run is finished yet."
 
 
 def test_the_same_kl_is_the_first_step_that_reaches_it():

@@ -43,6 +43,7 @@ OTHERS = (
     "instrumental-storm-ones",
     "instrumental-hidden",
     "cosine-storm",
+    "instrumental-sharing-kl-storm",
     "judge-grpo",
     "instrumental-grpo",
     "instrumental-long",
@@ -61,13 +62,23 @@ ABLATIONS = (
     "instrumental-progress",
     "instrumental-mean",
 )
+# All arms that lack a part of the store's reward, and read beside it.
+KNOCKED_OUT = (
+    "instrumental-ones",
+    "instrumental-constant",
+    *ABLATIONS,
+    "instrumental-storm",
+    "instrumental-storm-ones",
+)
+# Value and associations are what the claim rests on: their ablations have the seeds of the headline arms.
+SEEDED = (*HEADLINE, "judge-divergence", "instrumental-ones", "instrumental-constant")
 
 
 def plan() -> list[tuple[str, int]]:
     """Arms and seeds in order: seed 0 of everything before the other seeds of the headline arms."""
     first = [(arm, 0) for arm in HEADLINE + OTHERS[:4]]
     rest = [(arm, 0) for arm in OTHERS[4:] + REMEDIES + ABLATIONS]
-    return first + [(arm, seed) for seed in (1, 2) for arm in HEADLINE] + rest
+    return first + [(arm, seed) for seed in (1, 2) for arm in SEEDED] + rest
 
 
 def one(arm: str, seed: int, device: str = "cpu", results: Path = RESULTS) -> None:
