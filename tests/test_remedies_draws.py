@@ -1,4 +1,4 @@
-"""Base samples that are drawn when a prompt is first met: once, kept in a file, compared with as if given."""
+"""Base samples that are drawn: when a prompt is first met, once, kept in a file; or for each batch anew."""
 
 from __future__ import annotations
 
@@ -82,6 +82,25 @@ def test_a_prompt_that_gets_too_few_is_compared_with_all_of_them() -> None:
     assert asked == [NEW]
 
 
+def test_each_step_draws_anew_and_keeps_nothing() -> None:
+    drawn: list[list[str]] = [tiny.STORIES[2:6], tiny.STORIES[:4]]
+    reward, plain = build(), build()
+    draw_base(
+        reward, lambda prompts: ([p for p in prompts for _ in range(4)], drawn.pop(0) * len(prompts)), each_step=True
+    )
+    prompts, texts = [NEW, tiny.PROMPT], tiny.STORIES[:2]
+    kept = dict(reward.base.by_prompt)
+    found = [reward.score_texts(prompts, texts).divergence for _ in range(2)]
+    assert drawn == []
+    assert not np.allclose(found[0], found[1])
+    assert reward.base.by_prompt == kept
+    # What was given for a prompt is not looked at; the same samples, given, would be.
+    assert not np.allclose(found[0][1], plain.score_texts(prompts, texts).divergence[1])
+    given = ([p for p in prompts for _ in range(4)], tiny.STORIES[2:6] * 2)
+    same = sw.InstrumentalReward(tiny.store(), tiny.embed, base=given, weights=WEIGHTS)
+    assert np.allclose(same.score_texts(prompts, texts).divergence, found[0])
+
+
 def test_bad_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the reward has no base samples"):
         draw_base(sw.InstrumentalReward(tiny.store(), tiny.embed), draw)
@@ -89,3 +108,5 @@ def test_bad_use_is_refused(tmp_path: Path) -> None:
     cache.write_text('{"prompt": null, "completion": "a"}\n{"other": 1}\n')
     with pytest.raises(ValueError, match="line 2 is no base sample"):
         draw_base(build(), draw, cache)
+    with pytest.raises(ValueError, match="nothing for a cache to keep"):
+        draw_base(build(), draw, tmp_path / "other.jsonl", each_step=True)

@@ -1,4 +1,4 @@
-"""Remedy 3 for prompts without base samples: they are drawn when a prompt is first met, once, and kept."""
+"""Remedy 3 with base samples that are drawn: once, when a prompt is first met, and kept; or for each batch anew."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from sharpwave.reward.measure import Scorable
 Draw = Callable[[list[Text | None]], tuple[Sequence[Text | None], Sequence[Text]]]
 
 
-def draw_base(reward: InstrumentalReward, draw: Draw, cache: Path | str | None = None) -> None:
-    """Let a reward's divergence draw the base samples of prompts that have none.
+def draw_base(
+    reward: InstrumentalReward, draw: Draw, cache: Path | str | None = None, *, each_step: bool = False
+) -> None:
+    """Let a reward's divergence draw base samples: of prompts that have none, or of every prompt for each batch.
 
-    Without this, such a prompt's completions are compared with all base samples. Call it after
+    Without this, the completions of a prompt without samples are compared with all base samples. Call it after
     `InstrumentalReward.fit`, if that is called.
 
     Args:
@@ -29,17 +31,22 @@ def draw_base(reward: InstrumentalReward, draw: Draw, cache: Path | str | None =
             adapter in training, the base is the model with it switched off: ``with model.disable_adapter(): …``.
         cache: a ``.jsonl`` file to which each sample is added, ``{"prompt": …, "completion": …}``, and from which those
             that are there are read at once, so that a resumed run draws none again; None keeps them in memory alone.
+        each_step: draw anew for each batch, and compare its completions with these alone: a generation more a batch,
+            and no fixed samples that a policy could learn to resemble.
 
     Raises:
-        ValueError: the reward has no base samples, or a line of the cache is damaged.
+        ValueError: the reward has no base samples, a line of the cache is damaged, or ``each_step`` with a cache.
     """
     if reward.base is None:
         raise ValueError("the reward has no base samples: pass base=(prompts, completions) when it is made")
+    if each_step and cache is not None:
+        raise ValueError("each_step draws anew for each batch: there is nothing for a cache to keep")
     source = BaseDraws(draw, reward.chunker, reward.embedder, reward.store.dim, None if cache is None else Path(cache))
     kept = source.read()
     if kept[1]:
         reward.base.add(kept[0], source.vectors(*kept))
     reward.base.draw = source
+    reward.base.each_step = each_step
 
 
 class BaseDraws:

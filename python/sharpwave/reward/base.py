@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,8 @@ class BaseSamples:
         bandwidth: of `divergence.mmd`; None: the median distance between the base samples of the group.
 
     Attributes:
-        draw: prompts that have no samples to prompts and vectors (E, d) of such, or None; see
-            `sharpwave.remedies.draw_base`.
+        draw: prompts to prompts and vectors (E, d) of base samples, or None; see `sharpwave.remedies.draw_base`.
+        each_step: draw for every batch anew what its prompts are compared with, not only for those that have none.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class BaseSamples:
         kept = [prompt for prompt, use in zip(prompts, usable, strict=True) if use]
         rows = vectors[usable]
         self.draw: Callable[[list[Text | None]], tuple[Sequence[Text | None], NDArray[np.float32]]] | None = None
+        self.each_step = False
         self.bandwidth = bandwidth
         self.everything = Reference(rows, bandwidth)
         self.by_prompt = {
@@ -62,34 +63,44 @@ class BaseSamples:
     def __len__(self) -> int:
         return len(self.everything)
 
-    def reference(self, key: Hashable) -> Reference:
-        """The base samples that a prompt's completions are compared with."""
-        return self.by_prompt.get(key, self.everything)
-
     def add(self, prompts: Sequence[Text | None], vectors: NDArray[np.float32]) -> None:
         """Samples (E, d) of prompts that had none; what all others are compared with stays."""
-        for key, members in groups(prompts).items():
-            rows = vectors[members]
-            rows = rows[np.isfinite(rows).all(axis=1)]
-            enough = len(rows) >= MIN_GROUP
-            self.by_prompt[key] = Reference(rows, self.bandwidth) if enough else self.everything
+        self.by_prompt.update(self._references(prompts, vectors))
 
     def divergence(self, name: str, prompts: Sequence[Text | None], vectors: NDArray[np.float32]) -> Floats:
         """(E,) divergence, one number a completion; a group's mean is its estimate.
 
         NaN for a completion without a vector, and where a group is too small for the estimator.
         """
-        new = {key: prompts[members[0]] for key, members in groups(prompts).items() if key not in self.by_prompt}
-        if self.draw is not None and new:
-            self.add(*self.draw(list(new.values())))
-            self.by_prompt.update({key: self.everything for key in new if key not in self.by_prompt})
+        by_prompt = self._drawn(prompts)
         out = np.full(len(vectors), np.nan)
         usable: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         for key, members in groups(prompts).items():
             rows = members[usable[members]]
             if len(rows) >= (2 if name == "knn" else 1):
-                out[rows] = estimate(name, vectors[rows], self.reference(key)).per_sample
+                out[rows] = estimate(name, vectors[rows], by_prompt.get(key, self.everything)).per_sample
         return out
+
+    def _drawn(self, prompts: Sequence[Text | None]) -> Mapping[Hashable, Reference]:
+        """What prompts are compared with, after base samples were drawn where that is wanted."""
+        if self.draw is None:
+            return self.by_prompt
+        asked = {key: prompts[members[0]] for key, members in groups(prompts).items()}
+        if self.each_step:
+            return self._references(*self.draw(list(asked.values())))
+        new = {key: prompt for key, prompt in asked.items() if key not in self.by_prompt}
+        if new:
+            self.add(*self.draw(list(new.values())))
+            self.by_prompt.update({key: self.everything for key in new if key not in self.by_prompt})
+        return self.by_prompt
+
+    def _references(self, prompts: Sequence[Text | None], vectors: NDArray[np.float32]) -> dict[Hashable, Reference]:
+        found: dict[Hashable, Reference] = {}
+        for key, members in groups(prompts).items():
+            rows = vectors[members]
+            rows = rows[np.isfinite(rows).all(axis=1)]
+            found[key] = Reference(rows, self.bandwidth) if len(rows) >= MIN_GROUP else self.everything
+        return found
 
     def null(self, name: str) -> Floats:
         """What the estimator gives for base samples: each half of a group against the other half."""
