@@ -39,6 +39,7 @@ OTHERS = (
     "instrumental-divergence",
     "judge-fewshot",
     "judge-trained",
+    "judge-trained-kl",
     "instrumental-storm",
     "instrumental-storm-ones",
     "instrumental-hidden",
