@@ -217,6 +217,29 @@ def test_chat_completions_score_as_their_texts() -> None:
 # Learning
 
 
+@pytest.mark.parametrize("learn", ["propose", "online"])
+def test_rewards_that_share_a_store_fit_to_the_same_channels_whichever_came_first(learn: str) -> None:
+    store = tiny.store()
+    first, second = (build(store=store, terminal=tiny.likes_altars, learn=learn) for _ in range(2))
+    assert first.scale.to_dict() == second.scale.to_dict()
+    assert store.channels == ["wedding", "likes_altars"]
+    rewards = [each.score_texts(PROMPTS, NEW, learn=False).reward for each in (first, second)]
+    np.testing.assert_array_equal(*rewards)
+
+
+def test_a_terminal_is_asked_once_when_a_scale_is_fitted() -> None:
+    asked: list[int] = []
+
+    def counted(completions: list[str]) -> list[float]:
+        asked.append(len(completions))
+        return [float(len(text)) for text in completions]
+
+    reward = build(terminal=counted, learn="online")
+    assert asked == [len(tiny.STORIES)]
+    lengths = [float(len(text)) for text in tiny.STORIES]
+    assert reward.store.channel_ranges["counted"] == (min(lengths), max(lengths))
+
+
 def test_learning_off_propose_online() -> None:
     for learn in ("off", "propose", "online"):
         reward = build(learn=learn)

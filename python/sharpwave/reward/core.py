@@ -136,8 +136,7 @@ class InstrumentalReward(Later):
             self.fit(*base)
         elif self.weights.divergence:
             raise ValueError("a weight on divergence needs base samples: pass base=(prompts, completions)")
-        if learn != "off":
-            open_channel(store, self.terminal, self.terminal_range)
+        self._open()
 
     def _start(self) -> None:
         self._lock = threading.RLock()
@@ -145,6 +144,12 @@ class InstrumentalReward(Later):
         self._once = Once(self.name)
         self._model: Callable[[], Any] | None = None
         self._last: tuple[Any, set[str], RewardOutput] | None = None
+
+    def _open(self) -> None:
+        """Add the terminal's channel, if completions are learned. All channels share what a memory is worth, so a
+        scale is fitted after that: each of several processes then fits to the same channels, whichever comes first."""
+        if self.learn != "off":
+            open_channel(self.store, self.terminal, self.terminal_range)
 
     @property
     def store(self) -> ValueStore:
@@ -199,11 +204,16 @@ class InstrumentalReward(Later):
         Constants that the scale has already stay as they are.
         """
         batch = chunk_batch(self.chunker, prompts, completions)
+        scorable = Scorable.of(batch, self.embedder, self.store.dim)
         self.base_texts = (list(prompts), list(completions))
-        self.base = BaseSamples(prompts, Scorable.of(batch, self.embedder, self.store.dim).vectors())
-        found = self._measure(prompts, completions, {}, batch, Clock())
-        if self.terminal_range is None and isinstance(self.terminal, FunctionTerminal):
-            self.terminal_range = value_range(found.terminal)
+        self.base = BaseSamples(prompts, scorable.vectors())
+        given: Floats | None = None
+        if isinstance(self.terminal, FunctionTerminal):  # asked first: its channel takes its range from what it gives
+            given = self.terminal(Request(prompts, completions, {}, scorable, self.store))
+            if self.terminal_range is None:
+                self.terminal_range = value_range(given)
+            self._open()
+        found = self._measure(prompts, completions, {}, batch, Clock(), given=given)
         samples = {
             "terminal": self._discounted(found.terminal, found.support),
             "instrumental": found.raw["instrumental"],
@@ -300,14 +310,19 @@ class InstrumentalReward(Later):
         clock: Clock,
         learning: bool = False,
         every_rank: bool = False,
+        given: Floats | None = None,
     ) -> Measured:
-        """Every term in its own units, all through one frozen view. Only a batch that is learned from shares pay."""
+        """Every term in its own units, all through one frozen view. Only a batch that is learned from shares pay.
+
+        ``given`` is what the terminal gave, if it was asked before.
+        """
         # A served store is asked as it is: a moment of it would be a copy of all of it.
         view = self.store if self.store.remote else self.store.frozen()
         scorable = Scorable.of(batch, self.embedder, view.dim)
         clock.lap("embed")
         nothing = np.full(len(completions), np.nan)
-        support, instrumental, terminal, apart = nothing.copy(), nothing.copy(), nothing, nothing
+        support, instrumental, apart = nothing.copy(), nothing.copy(), nothing
+        terminal = nothing if given is None else given
         step = np.zeros(len(batch.steps), np.float32)
         scores: Scores | None = None
         if len(scorable.steps):
@@ -327,7 +342,7 @@ class InstrumentalReward(Later):
             support[scorable.kept] = scorable.means(scores.support)
             step[scorable.rows] = scores.step
         clock.lap("score")
-        if self.terminal is not None:
+        if self.terminal is not None and given is None:
             terminal = self.terminal(Request(prompts, completions, columns, scorable, view))
         clock.lap("terminal")
         if self.base is not None:
