@@ -64,7 +64,7 @@ def store(stories: list[str] = STORIES) -> sw.ValueStore:
     return made
 
 
-def described(store: str, **more: object) -> dict[str, object]:
+def described(store: object, **more: object) -> dict[str, object]:
     """A reward as a file describes it, of this embedder and a terminal."""
     prompts, completions = base()
     return {

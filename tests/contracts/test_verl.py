@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import verl
 from omegaconf import DictConfig, OmegaConf, open_dict
 from sharpwave.integrations import pointwise
 from sharpwave.integrations.verl import FOLDER, StoreCheckpoint, described, resumed
+from sharpwave.serve.ray import Handle, actor
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from verl import DataProto
@@ -55,18 +57,31 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[served.Server]:
-    with served.Server(tmp_path / "store", dim=tiny.DIM) as running:
-        store = tiny.store()
-        store.add_channel("likes_altars")  # before the workers come, so that all of them fit to the same channels
-        running.client().become(store)
-        yield running
+@dataclass
+class Shared:
+    """A store that workers share: how a file names it, and the way to it from here."""
+
+    named: object
+    store: sw.ValueStore
+
+
+@pytest.fixture(params=["served", "actor"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
+    if request.param == "served":
+        with served.Server(tmp_path / "store", dim=tiny.DIM) as running:
+            running.client().become(tiny.store())
+            yield Shared(running.url, running.client())
+        return
+    request.getfixturevalue("cluster")
+    handle = actor("stories", tmp_path / "store", sw.Config(dim=tiny.DIM), namespace="stores")
+    handle.become(tiny.store())
+    yield Shared("ray:stores/stories", handle)
+    handle.stop()
 
 
 @pytest.fixture
-def reward_file(server: served.Server, tmp_path: Path) -> Path:
-    (tmp_path / "reward.json").write_text(json.dumps(tiny.described(server.url, learn="online")))
+def reward_file(shared: Shared, tmp_path: Path) -> Path:
+    (tmp_path / "reward.json").write_text(json.dumps(tiny.described(shared.named, learn="online")))
     return tmp_path / "reward.json"
 
 
@@ -122,9 +137,9 @@ def batch(tokenizer: PreTrainedTokenizerFast, split: str, raw: bool = False) -> 
     return DataProto.from_dict(tensors, {name: np.array(rows, dtype=object) for name, rows in columns.items()})
 
 
-def expected(server: served.Server, prompt: Any = tiny.PROMPT) -> Any:
+def expected(shared: Shared, prompt: Any = tiny.PROMPT) -> Any:
     """What the same reward says here, of a copy of the served store."""
-    copy = sw.ValueStore.from_bytes(server.client().to_bytes())
+    copy = sw.ValueStore.from_bytes(shared.store.to_bytes())
     options: dict[str, Any] = {"terminal": tiny.likes_altars, "base": tiny.base(), "learn": "online"}
     return sw.InstrumentalReward(copy, tiny.embed, **options).score_texts([prompt] * len(TOLD), TOLD, learn=False)
 
@@ -140,24 +155,24 @@ def at_the_end(data: DataProto, rm_scores: torch.Tensor) -> np.ndarray:
 
 
 def test_the_reward_loop_scores_with_one_store_for_all_workers(
-    cluster: None, server: served.Server, reward_file: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    cluster: None, shared: Shared, reward_file: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     loop = RewardLoopManager(config(tmp_path, documented(1, reward_file)))
     assert len(loop.reward_loop_workers) == 2
-    here = expected(server)
+    here = expected(shared)
 
     validated = loop.compute_rm_score(batch(tokenizer, "test"))
     scores, parts = extract_reward(validated)
     np.testing.assert_allclose(at_the_end(batch(tokenizer, "test"), scores), np.nan_to_num(here.reward), atol=1e-5)
     np.testing.assert_allclose(parts["support"], np.nan_to_num(here.support), atol=1e-6)
     np.testing.assert_allclose(parts["instrumental"], here.standardised["instrumental"], atol=1e-5)
-    before = server.client().episodes_observed
+    before = shared.store.episodes_observed
     assert before == len(tiny.STORIES)
 
     loop.compute_rm_score(batch(tokenizer, "train"))
-    assert server.client().episodes_observed == before + len(TOLD)  # both workers wrote into the one store
+    assert shared.store.episodes_observed == before + len(TOLD)  # both workers wrote into the one store
     again = extract_reward(loop.compute_rm_score(batch(tokenizer, "test")))[1]
-    now = expected(server)
+    now = expected(shared)
     np.testing.assert_allclose(again["support"], np.nan_to_num(now.support), atol=1e-6)
     assert (again["support"] > parts["support"]).any()  # each worker scores with what the other learned
     for worker in loop.reward_loop_workers:
@@ -165,15 +180,15 @@ def test_the_reward_loop_scores_with_one_store_for_all_workers(
 
 
 def test_the_reward_manager_scores_the_prompts_as_they_were_given(
-    cluster: None, server: served.Server, reward_file: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    cluster: None, shared: Shared, reward_file: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     loop = RewardLoopManager(config(tmp_path, documented(2, reward_file)))
     data = batch(tokenizer, "test", raw=True)
     scores, parts = extract_reward(loop.compute_rm_score(data))
-    here = expected(server, [{"role": "user", "content": tiny.PROMPT}])
+    here = expected(shared, [{"role": "user", "content": tiny.PROMPT}])
     np.testing.assert_allclose(at_the_end(data, scores), np.nan_to_num(here.reward), atol=1e-5)
     np.testing.assert_allclose(parts["sharpwave_instrumental"], here.standardised["instrumental"], atol=1e-5)
-    assert server.client().episodes_observed == len(tiny.STORIES)
+    assert shared.store.episodes_observed == len(tiny.STORIES)
     bare, _ = extract_reward(loop.compute_rm_score(batch(tokenizer, "test")))
     np.testing.assert_allclose(at_the_end(data, bare), np.nan_to_num(here.reward), atol=1e-5)
     for worker in loop.reward_loop_workers:
@@ -181,7 +196,7 @@ def test_the_reward_manager_scores_the_prompts_as_they_were_given(
 
 
 def test_the_callback_saves_the_shared_store_and_a_resumed_run_gets_it_back(
-    server: served.Server, reward_file: Path, tmp_path: Path
+    shared: Shared, reward_file: Path, tmp_path: Path
 ) -> None:
     made = config(tmp_path, documented(1, reward_file))
     folder = tmp_path / "checkpoints" / "global_step_3"
@@ -189,17 +204,32 @@ def test_the_callback_saves_the_shared_store_and_a_resumed_run_gets_it_back(
     callback = build_checkpoint_callback(made)
     assert isinstance(callback, StoreCheckpoint)
     assert callback.resumed_from is None
-    kept = server.client().digest()
+    kept = shared.store.digest()
     callback.on_save(trainer=None, global_step=3, checkpoint_dir=str(folder), async_save=False, later="ignored")
     assert (folder / FOLDER / "snapshot.safetensors").is_file()
     (folder.parent / "latest_checkpointed_iteration.txt").write_text("3")
 
-    server.client().observe(tiny.embed(["A dragon.", "A knight."]))
-    assert server.client().digest() != kept
+    shared.store.observe(tiny.embed(["A dragon.", "A knight."]))
+    assert shared.store.digest() != kept
     again = build_checkpoint_callback(made)
     assert isinstance(again, StoreCheckpoint)
     assert again.resumed_from == folder
-    assert server.client().digest() == kept
+    assert shared.store.digest() == kept
+
+
+def test_the_first_worker_starts_the_actor_that_the_page_names(cluster: None, tmp_path: Path) -> None:
+    page = OmegaConf.to_container(documented(0, tmp_path))
+    assert isinstance(page, dict)
+    named = {**page["store"], "directory": str(tmp_path / "store"), "config": {"dim": tiny.DIM}}
+    one, other = (sw.InstrumentalReward.from_config(tiny.described(named, base=None)) for _ in range(2))
+    assert isinstance(one.store, Handle)
+    assert isinstance(other.store, Handle)
+    assert one.store.process == other.store.process != os.getpid()
+    assert one.to_config()["store"] == {"ray": page["store"]["ray"], "namespace": page["store"]["namespace"]}
+    one.observe_texts([tiny.PROMPT], TOLD[:1])
+    assert sw.InstrumentalReward.from_config(one.to_config()).store.digest() == other.store.digest()
+    one.store.stop()
+    assert sw.ValueStore.open(tmp_path / "store").episodes_observed == 1
 
 
 def test_what_to_resume_from_is_found_as_verl_finds_it(tmp_path: Path) -> None:

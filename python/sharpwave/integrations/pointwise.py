@@ -6,7 +6,8 @@ last batch was scored, waits a moment for more, and makes one `score_texts` of i
 
 These trainers are configured with names, not with objects. `shared_reward` makes the reward that a file describes
 (`InstrumentalReward.from_config`), once a process. Where each of several processes makes its own, its store should be a
-served one (``store: http://…`` in the file), so that all learn into one and all scores are comparable.
+served one (``store: http://…`` in the file, or ``store: ray:…``), so that all learn into one and all scores are
+comparable.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ or, so that the prompts are seen as they were given (``data.return_raw_chat=True
     +reward.sharpwave.reward=reward.yaml
 
 verl scores in ``reward.num_workers`` Ray actors (8 by default). Each makes the reward that the file describes, so its
-store must be one that they share: ``store: http://…`` of `sharpwave serve`.
+store must be one that they share: an actor of Ray's (``store: {ray: name, directory: …}``), which the first to come
+starts, or ``store: http://…`` of `sharpwave serve`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A reward as plain data and back, for trainers that are configured by dicts and YAML.
 
-    store: runs/a/store                      # a directory, a snapshot file, http://…, or {config: {dim: 384, …}}
+    store: runs/a/store        # a directory, a snapshot file, http://…, {config: {dim: 384, …}}, or an actor of Ray's:
+                               # ray:namespace/name, or {ray: name, namespace: …, directory: …, config: {dim: 384, …}}
     embedder: {kind: sentence-transformers, path: all-MiniLM-L6-v2}      # or {function: "package.module:name"}
     chunker: {kind: sentences, max_words: 16}
     terminal: "wedding"                      # a channel, or {function: "package.module:name"}
@@ -27,6 +28,7 @@ from sharpwave._lazy import require
 from sharpwave.config import Config
 from sharpwave.reward.scale import Scale
 from sharpwave.reward.terminal import FunctionTerminal
+from sharpwave.serve.ray import Handle, actor
 from sharpwave.store import ValueStore
 
 if TYPE_CHECKING:
@@ -143,6 +145,8 @@ def _without_target(data: Any) -> Any:
 def _describe_store(store: ValueStore) -> Any:
     if isinstance(store, serve.Client):
         return {"url": store.url}
+    if isinstance(store, Handle):
+        return {"ray": store.name, "namespace": store.namespace}
     if store.path is not None:
         return str(store.path)
     return {"config": store.config.to_dict(), "digest": store.digest()}
@@ -151,8 +155,13 @@ def _describe_store(store: ValueStore) -> Any:
 def _build_store(entry: Any) -> ValueStore:
     if isinstance(entry, Mapping) and "url" in entry:
         return serve.Client(**entry)
+    if isinstance(entry, Mapping) and "ray" in entry:
+        return _build_handle(**entry)
     if isinstance(entry, str) and entry.startswith(("http://", "https://")):
         return serve.Client(entry)
+    if isinstance(entry, str) and entry.startswith("ray:"):
+        namespace, _, name = entry.removeprefix("ray:").rpartition("/")
+        return Handle(name, namespace or None)
     if isinstance(entry, str | Path):
         path = Path(entry)
         return ValueStore.load(path) if path.is_file() else ValueStore.open(path)
@@ -164,6 +173,15 @@ def _build_store(entry: Any) -> ValueStore:
     if config is None:
         raise ValueError("store needs a path or a config")
     return ValueStore(config)
+
+
+def _build_handle(
+    *, ray: str, directory: str | None = None, config: Mapping[str, Any] | None = None, **options: Any
+) -> Handle:
+    """Of the actor ``ray``, which is started if there is none of that name and a directory is given."""
+    if directory is None:
+        return Handle(ray, **options)
+    return actor(ray, directory, None if config is None else Config(**config), **options)
 
 
 def _describe_embedder(embedder: Any) -> Any:

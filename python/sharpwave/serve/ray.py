@@ -198,6 +198,11 @@ class Handle(RemoteStore):
         return self._ray.name
 
     @property
+    def namespace(self) -> str | None:
+        """Of the actor; None: the driver's own."""
+        return self._ray.namespace
+
+    @property
     def process(self) -> int:
         """The number of the actor's process, on its node."""
         return self._ray.ask("process")
