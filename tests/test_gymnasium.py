@@ -168,6 +168,41 @@ def test_frozen_it_pays_and_learns_nothing() -> None:
     assert store.digest() != digest
 
 
+def test_rarity_pays_for_the_mth_step_that_a_memory_takes_in() -> None:
+    store = corridor.store()
+    env = wrapped(store, weight=0.0, rarity=0.5, remember="rewarded")
+    actions, met, expected, cell = [1, 1, 0, 1, 0, 0, 1, 1, 1, 1], dict[int, int](), [], 0
+    for action in actions:
+        cell += 1 if action else -1
+        met[cell] = met.get(cell, 0) + 1
+        expected.append(0.5 / met[cell] ** 0.5)
+    env.reset()
+    found, info = [], {}
+    for action in actions:
+        _, reward, *_, info = env.step(action)
+        found.append(reward)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert info["sharpwave/rarity"] == pytest.approx(2 * expected[-1])
+    assert len(store) == len(met)
+    assert store.counts.sum() == len(actions)
+    env.update_memory = False  # frozen, nothing is counted or paid for
+    digest = store.digest()
+    env.reset()
+    assert env.step(1)[1] == 0.0
+    assert store.digest() == digest
+
+
+def test_what_rarity_counts_changes_no_value() -> None:
+    plain, counting = corridor.store(), corridor.store()
+    for store, rarity in ((plain, 0.0), (counting, 0.1)):
+        env = wrapped(store, rarity=rarity, remember="rewarded", sleep_every=2)
+        for actions in (FORWARD, WANDERING):
+            episode(env, actions)
+    cells = np.eye(corridor.CELLS, dtype=np.float32)
+    np.testing.assert_allclose(counting.value(cells)[0], plain.value(cells)[0], atol=1e-6)
+    assert counting.counts.sum() > plain.counts.sum()
+
+
 def test_only_rewarded_episodes_are_remembered_if_so_wished() -> None:
     store = corridor.store()
     env = wrapped(store, limit=5, remember="rewarded")
@@ -226,6 +261,7 @@ def test_a_wrapped_environment_is_made_again_from_its_spec() -> None:
         ({"functional": "mean"}, 'needs pays="end"'),
         ({"habituation": {}}, "habituation"),
         ({"discount": 1.5}, "discount"),
+        ({"rarity": -0.1}, "rarity must not be negative"),
         ({"remember": "some"}, "remember"),
         ({"channel": "goal"}, "embedding channel"),
     ],

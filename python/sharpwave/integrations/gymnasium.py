@@ -9,13 +9,12 @@ Put it outside of what ends episodes (`TimeLimit`, which `gym.make` puts on), so
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any, Self, SupportsFloat
+from typing import Any, SupportsFloat
 
 from sharpwave._lazy import MissingExtra
 from sharpwave.integrations.observations import ObservationEmbedder, RandomFeatures, default_embedder, stack
-from sharpwave.integrations.stepwise import Paid, StepReward
+from sharpwave.integrations.running import Paid
+from sharpwave.integrations.stepwise import Keeps, StepReward
 from sharpwave.reports import ReplayReport
 
 try:
@@ -26,7 +25,7 @@ except ImportError as error:
 __all__ = ["RandomFeatures", "StepReward", "ValueMemory", "sample_observations"]
 
 
-class ValueMemory(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+class ValueMemory(Keeps, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Adds ``weight`` times what the store pays to the reward, and observes the episodes that end.
 
     Observations, actions, ends and seeds pass through as they are. ``info`` gains, at every step,
@@ -35,6 +34,7 @@ class ValueMemory(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
         sharpwave/instrumental   what the store paid, before the weight
         sharpwave/support        σ of the observation, 0 where the store knows nothing
         sharpwave/value          Φ of the observation
+        sharpwave/rarity         1/√m of the m-th step that its memory took in, if that is paid
 
     and at the last of an episode ``sharpwave/episode`` with its length and the sums of its parts.
 
@@ -47,8 +47,8 @@ class ValueMemory(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
             scaled by the bounds, of the store's dimension.
         update_memory: whether episodes are observed and the store sleeps; `update_memory` sets it later, as
             NormalizeReward's ``update_running_mean``. Rewards are paid in any case.
-        **options: of `StepReward`: functional, weight, discount, channel, reward_range, channel_weights, pays,
-            sleep_every, sleep, habituation.
+        **options: of `StepReward`: functional, weight, rarity, discount, channel, reward_range, channel_weights, pays,
+            remember, sleep_every, sleep, habituation.
     """
 
     def __init__(
@@ -67,11 +67,6 @@ class ValueMemory(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
         if embedder is None:
             embedder = default_embedder(env.observation_space, store.dim)
         self.memory = StepReward(store, embedder, learn=update_memory, **options)
-
-    @property
-    def store(self) -> Any:
-        """The live store."""
-        return self.memory.store
 
     @property
     def update_memory(self) -> bool:
@@ -96,21 +91,12 @@ class ValueMemory(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorAr
         """Let the store sleep now."""
         return self.memory.sleep()
 
-    def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write the store, and what else the wrapper knows, into ``directory``."""
-        return self.memory.save(directory)
-
-    def restore(self, directory: str | os.PathLike[str]) -> Self:
-        """Go on from what was saved; `reset` the environment then."""
-        self.memory.restore(directory)
-        return self
-
 
 def told(paid: Paid, n: int) -> dict[str, Any]:
     """What ``info`` gains for environment ``n``."""
     found: dict[str, Any] = {
         f"sharpwave/{name}": float(getattr(paid, name)[n])
-        for name in ("environment", "instrumental", "support", "value")
+        for name in ("environment", "instrumental", "support", "value", "rarity")
     }
     if n in paid.episodes:
         found["sharpwave/episode"] = dict(paid.episodes[n])

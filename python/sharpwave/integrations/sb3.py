@@ -21,7 +21,8 @@ import numpy as np
 from sharpwave import coerce
 from sharpwave._lazy import MissingExtra
 from sharpwave.integrations.observations import ObservationEmbedder, RandomFeatures, default_embedder, stack
-from sharpwave.integrations.stepwise import Paid, StepReward
+from sharpwave.integrations.running import Paid
+from sharpwave.integrations.stepwise import Keeps, StepReward
 from sharpwave.reports import ReplayReport
 
 try:
@@ -33,10 +34,10 @@ except ImportError as error:
 
 __all__ = ["RandomFeatures", "StepReward", "ValueMemoryCallback", "VecValueMemory"]
 
-PARTS = ("environment", "instrumental", "support", "value")
+PARTS = ("environment", "instrumental", "support", "value", "rarity")
 
 
-class VecValueMemory(VecEnvWrapper):
+class VecValueMemory(Keeps, VecEnvWrapper):
     """Adds ``weight`` times what the store pays to the rewards, and observes the episodes that end.
 
     ``training`` is as VecNormalize's: False freezes the store, and rewards are then those of the environment alone
@@ -50,8 +51,8 @@ class VecValueMemory(VecEnvWrapper):
             scaled by the bounds, of the store's dimension.
         training: whether episodes are observed and the store sleeps.
         pay_in_evaluation: whether rewards contain what the store pays while ``training`` is False.
-        **options: of `StepReward`: functional, weight, discount, channel, reward_range, channel_weights, pays,
-            sleep_every, sleep, habituation.
+        **options: of `StepReward`: functional, weight, rarity, discount, channel, reward_range, channel_weights, pays,
+            remember, sleep_every, sleep, habituation.
     """
 
     def __init__(
@@ -71,11 +72,6 @@ class VecValueMemory(VecEnvWrapper):
         self.pay_in_evaluation = bool(pay_in_evaluation)
         self.old_reward = np.zeros(venv.num_envs, np.float32)
         self.parts: Paid | None = None
-
-    @property
-    def store(self) -> Any:
-        """The live store."""
-        return self.memory.store
 
     @property
     def training(self) -> bool:
@@ -108,10 +104,6 @@ class VecValueMemory(VecEnvWrapper):
         """(n,) what the environments gave in the last step."""
         return self.old_reward.copy()
 
-    def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write the store, and what else the wrapper knows, into ``directory``."""
-        return self.memory.save(directory)
-
     @classmethod
     def load(
         cls,
@@ -123,13 +115,7 @@ class VecValueMemory(VecEnvWrapper):
     ) -> Self:
         """A wrapper that goes on from what was saved; ``store`` becomes what it was. Arguments as when it was made."""
         made = cls(venv, store, embedder, **options)
-        made.memory.restore(directory)
-        return made
-
-    def restore(self, directory: str | os.PathLike[str]) -> Self:
-        """Go on from what was saved; reset the environments then."""
-        self.memory.restore(directory)
-        return self
+        return made.restore(directory)
 
     # VecEnvWrapper hands down what it does not know; a copy without its environments travels to another process.
 
@@ -179,8 +165,8 @@ def _rows(observations: Any, which: Any) -> Any:
 class ValueMemoryCallback(BaseCallback):
     """Sleeps, saves, restores and logs a `VecValueMemory` with its run.
 
-    Logged under ``sharpwave/``: the means of environment, instrumental, support and value since the last log, the mean
-    sums of the last 100 episodes, how many memories and episodes there are, and what the last sleep did.
+    Logged under ``sharpwave/``: the means of environment, instrumental, support, value and rarity since the last log,
+    the mean sums of the last 100 episodes, how many memories and episodes there are, and what the last sleep did.
 
     Args:
         sleep_every: environment steps from one sleep to the next, beside those that the wrapper's ``sleep_every``

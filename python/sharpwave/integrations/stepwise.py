@@ -12,6 +12,11 @@ learns meanwhile still leaves the optimal policy as it is: dynamic shaping (Devl
 https://dl.acm.org/doi/10.5555/2343576.2343638). `progress` and `coverage` pay a step for what the episode had not shown
 before, which its beginning decides: the episode so far is scored anew at every step, in time that grows with its
 length. They are not free of influence on the optimum.
+
+Nothing of that can pay before something of worth was met. `rarity` can: every step is noted at once, as an episode of
+its own, and pays 1/√m for being the m-th that its memory took in. That is count-based exploration (Strehl & Littman
+2008, https://doi.org/10.1016/j.jcss.2007.08.009) with the store's gate to say what is the same state, so that it counts
+in continuous spaces too.
 """
 
 from __future__ import annotations
@@ -20,7 +25,6 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -32,6 +36,7 @@ from sharpwave._files import write_whole
 from sharpwave.embed import fingerprint
 from sharpwave.habituation import Habituation
 from sharpwave.integrations.observations import ObservationEmbedder, embed
+from sharpwave.integrations.running import Episode, Paid, laid_out
 from sharpwave.reports import ReplayReport
 from sharpwave.store import SNAPSHOT, ValueStore
 from sharpwave.view import Functional
@@ -43,34 +48,6 @@ STATE = "steps.json"
 FUNCTIONALS = ("potential", "progress", "coverage", "mean")
 
 
-@dataclass
-class Paid:
-    """What one step of n environments earned, each (n,)."""
-
-    reward: Floats
-    """What the trainer is given: environment + weight·instrumental."""
-    environment: Floats
-    """What the environment gave, as it gave it."""
-    instrumental: Floats
-    """What the store pays, before the weight."""
-    support: Floats
-    """σ: how much the store knows about the observation at all."""
-    value: Floats
-    """Φ of the observation, over the channels by weight."""
-    episodes: dict[int, dict[str, float]] = field(default_factory=dict)
-    """Of the environments whose episode ended: its length and the sums of its parts."""
-
-
-@dataclass
-class _Episode:
-    """The episode that one environment is in."""
-
-    steps: list[Floats] = field(default_factory=list)
-    drives: list[float] = field(default_factory=list)
-    value: float = 0.0
-    instrumental: float = 0.0
-
-
 class StepReward:
     """Pays the steps of environments that run side by side, and remembers their episodes.
 
@@ -79,6 +56,9 @@ class StepReward:
         embedder: stacked observations (n, …) to vectors (n, d); `observations.RandomFeatures` for Box spaces.
         functional: "potential", "progress", "coverage" or "mean", as in docs/model.md.
         weight: of what the store pays, beside the environment's own reward.
+        rarity: β, of the bonus for what was seldom met, while learning; 0: none. It changes what is optimal, ever less
+            as the counts grow. The store then counts every step as an episode of one; with a served store that is a
+            write a step, and a look at all counts.
         discount: γ', the trainer's discount, which "potential" needs to leave the optimal policy as it is.
         channel: the scalar channel that the environment's reward feeds; added if the store has none of that name.
             None: rewards are not observed, and values come from the store's other channels alone.
@@ -107,6 +87,7 @@ class StepReward:
         *,
         functional: Functional = "potential",
         weight: float = 1.0,
+        rarity: float = 0.0,
         discount: float = 0.99,
         channel: str | None = "reward",
         reward_range: tuple[float, float] = (0.0, 1.0),
@@ -133,6 +114,9 @@ class StepReward:
         self.embedder = embedder
         self.functional: Functional = functional
         self.weight = coerce.number("weight", weight)
+        self.rarity = coerce.number("rarity", rarity)
+        if self.rarity < 0:
+            raise ValueError(f"rarity must not be negative, got {self.rarity}")
         self.discount = coerce.number("discount", discount)
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount must be between 0 and 1, got {self.discount}")
@@ -154,7 +138,7 @@ class StepReward:
         self.last_sleep: ReplayReport | None = None
         self.episodes = 0
         self._lock = threading.RLock()
-        self._running: list[_Episode] = []
+        self._running: list[Episode] = []
         store.bind_embedder(fingerprint(embedder))
         if self.channel is not None:
             if self.channel not in store.channels:
@@ -167,7 +151,7 @@ class StepReward:
     def begin(self, observations: Any) -> None:
         """All environments were reset, to stacked observations (n, …). What had not ended is forgotten."""
         rows = embed(self.embedder, observations, self.store.dim)
-        self._running = [_Episode() for _ in rows]
+        self._running = [Episode() for _ in rows]
         self._start(np.arange(len(rows)), rows)
 
     def begin_some(self, which: Sequence[int], observations: Any) -> None:
@@ -178,12 +162,12 @@ class StepReward:
     def grow(self, count: int) -> None:
         """Make room for ``count`` environments."""
         while len(self._running) < count:
-            self._running.append(_Episode())
+            self._running.append(Episode())
 
     def _start(self, which: NDArray[np.int64], rows: Floats) -> None:
         values, _ = self._values(rows)
         for n, row, value in zip(which, rows, values, strict=True):
-            self._running[n] = _Episode([row], [np.nan], float(value))
+            self._running[n] = Episode([row], [np.nan], float(value))
 
     def step(self, observations: Any, rewards: Any, terminated: Any, truncated: Any) -> Paid:
         """One step of all environments: what they showed, gave, and whether they ended there; each (n, …).
@@ -209,7 +193,8 @@ class StepReward:
             for episode, value, pay in zip(self._running, values, instrumental, strict=True):
                 episode.value = float(value)
                 episode.instrumental += float(pay)
-            reward = given + self.weight * instrumental
+            rare = self._noted(rows) if self.rarity and self.learning else np.zeros(len(rows))
+            reward = given + self.weight * instrumental + self.rarity * rare
             ended = np.flatnonzero(done)
             paid = Paid(
                 reward.astype(np.float32),
@@ -217,6 +202,7 @@ class StepReward:
                 instrumental.astype(np.float32),
                 support.astype(np.float32),
                 values.astype(np.float32),
+                rare.astype(np.float32),
                 {int(n): self._summary(self._running[n]) for n in ended},
             )
             if len(ended):
@@ -227,6 +213,13 @@ class StepReward:
         """Φ = Σ_q w_q Φ_q and σ of each row."""
         values, support = self.store.value(rows)
         return values.astype(np.float64) @ self._weights(), support
+
+    def _noted(self, rows: Floats) -> NDArray[np.float64]:
+        """(n,) 1/√m of rows that are counted now; 1 for one that the gate dropped, or whose memory is gone again."""
+        met = self.store.observe(rows, np.arange(len(rows) + 1), source=f"{self.source}:met").memory_ids
+        ids, counts = self.store.ids, self.store.counts
+        place = np.minimum(np.searchsorted(ids, met), len(ids) - 1)
+        return np.where(ids[place] == met, 1 / np.sqrt(np.maximum(counts[place], 1)), 1.0)
 
     def _weights(self) -> NDArray[np.float64]:
         channels = self.store.channels
@@ -243,7 +236,7 @@ class StepReward:
         out = np.zeros(len(values))
         rows = np.arange(len(values)) if self.pays == "step" else np.flatnonzero(done)
         if len(rows):
-            steps, offsets = _laid_out([self._running[n] for n in rows])
+            steps, offsets = laid_out([self._running[n] for n in rows])
             scores = self.store.score(steps, offsets, functional=self.functional, **self._score_options())
             # What a step is paid is decided by what came before it, so the last step's pay in the episode so far stays.
             out[rows] = scores.step[offsets[1:] - 1] if self.pays == "step" else scores.total
@@ -252,20 +245,20 @@ class StepReward:
     def _score_options(self) -> dict[str, Any]:
         return {"weights": self.channel_weights, "habituation": self.habituation}
 
-    def _summary(self, episode: _Episode) -> dict[str, float]:
+    def _summary(self, episode: Episode) -> dict[str, float]:
         return {
             "length": float(len(episode.steps) - 1),
             "environment": float(np.sum(episode.drives[1:])),
             "instrumental": episode.instrumental,
         }
 
-    def _finish(self, ended: list[_Episode]) -> None:
+    def _finish(self, ended: list[Episode]) -> None:
         """Remember episodes, and sleep when it is time."""
         if self.remember == "rewarded":
             ended = [one for one in ended if np.nanmax(one.drives) > self.reward_range[0]]
         if not self.learning or not ended:
             return
-        steps, offsets = _laid_out(ended)
+        steps, offsets = laid_out(ended)
         if self.habituation is not None:
             options = self._score_options()
             self.habituation.record(
@@ -379,8 +372,21 @@ class StepReward:
         self._lock = threading.RLock()
 
 
-def _laid_out(episodes: list[_Episode]) -> tuple[Floats, NDArray[np.int64]]:
-    """The steps of episodes end to end, and where each begins."""
-    offsets = np.zeros(len(episodes) + 1, np.int64)
-    np.cumsum([len(one.steps) for one in episodes], out=offsets[1:])
-    return np.concatenate([np.stack(one.steps) for one in episodes]), offsets
+class Keeps:
+    """What every wrapper around a `StepReward` has of it: its store, and how it is kept."""
+
+    memory: StepReward
+
+    @property
+    def store(self) -> Any:
+        """The live store."""
+        return self.memory.store
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write the store, and what else changed, into ``directory``."""
+        return self.memory.save(directory)
+
+    def restore(self, directory: str | os.PathLike[str]) -> Self:
+        """Go on from what was saved; reset the environments then."""
+        self.memory.restore(directory)
+        return self

@@ -9,15 +9,13 @@ end, and sleeps. On what a buffer gives it pays transitions by what the store kn
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from sharpwave._lazy import MissingExtra
 from sharpwave.integrations.observations import ObservationEmbedder, RandomFeatures
-from sharpwave.integrations.stepwise import StepReward
+from sharpwave.integrations.stepwise import Keeps, StepReward
 
 try:
     import torch
@@ -30,7 +28,7 @@ except ImportError as error:
 __all__ = ["RandomFeatures", "StepReward", "ValueMemoryTransform"]
 
 
-class ValueMemoryTransform(Transform):
+class ValueMemoryTransform(Keeps, Transform):
     """Adds ``weight`` times what the store pays to the reward, and writes the parts beside it.
 
     At every step the next tensordict gains ``<name>_instrumental`` (what the store paid, before the weight),
@@ -50,7 +48,7 @@ class ValueMemoryTransform(Transform):
         observation_key, reward_key: where to look.
         name: what the new entries begin with.
         update_memory: whether episodes are observed and the store sleeps; the attribute changes it later.
-        **options: of `StepReward`: functional, weight, discount, channel, reward_range, channel_weights, pays,
+        **options: of `StepReward`: functional, weight, rarity, discount, channel, reward_range, channel_weights, pays,
             remember, sleep_every, sleep, habituation.
 
     Raises:
@@ -72,11 +70,6 @@ class ValueMemoryTransform(Transform):
         super().__init__(in_keys=[observation_key, reward_key], out_keys=[reward_key, *self_parts])
         self.observation_key, self.reward_key, self.name = observation_key, reward_key, name
         self.memory = StepReward(store, embedder, learn=update_memory, **options)
-
-    @property
-    def store(self) -> Any:
-        """The live store."""
-        return self.memory.store
 
     @property
     def update_memory(self) -> bool:
@@ -171,17 +164,6 @@ class ValueMemoryTransform(Transform):
         made.observation_key, made.reward_key, made.name = self.observation_key, self.reward_key, self.name
         made.memory = self.memory
         return made
-
-    # Keeping it
-
-    def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write the store, and what else the transform knows, into ``directory``."""
-        return self.memory.save(directory)
-
-    def restore(self, directory: str | os.PathLike[str]) -> Self:
-        """Go on from what was saved; reset the environment then."""
-        self.memory.restore(directory)
-        return self
 
 
 def _array(tensor: Any) -> Any:
