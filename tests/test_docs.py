@@ -166,6 +166,23 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in map(slug, headings), f"{page.name} links to {target}, which has no such heading"
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "trainers").glob("*.md")), ids=lambda page: page.stem)
+def test_a_trainers_page_says_what_each_of_them_must(page: Path) -> None:
+    if page.stem == "index":
+        linked = re.findall(r"\(([a-z0-9]+)\.md\)", page.read_text())
+        assert set(linked) >= {other.stem for other in page.parent.glob("*.md")} - {"index"}
+        return
+    headings = re.findall(r"^## (.*)$", FENCE.sub("", page.read_text()), re.M)
+    processes = {"Several processes", "One store for all workers", "One store for all ranks"}
+    assert set(headings) >= {"Install", "Resuming", "What is logged", "What is not supported"}
+    assert processes & set(headings)
+    run = {"verl": "test_verl.py", "ray": "test_serve_ray.py"}.get(page.stem)
+    if run is None:
+        assert "```python\n" in page.read_text()
+    else:  # in the second environment
+        assert f"{page.stem}.md" in (ROOT / "tests" / "contracts" / run).read_text()
+
+
 def test_make_help_lists_every_public_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     explained = set(re.findall(r"^([a-z][a-z-]*):.*## ", makefile, re.M))
