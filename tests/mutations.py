@@ -296,8 +296,8 @@ MUTATIONS = [
     m(
         "the digest overlooks the dirty marks",
         "persist/digest.rs",
-        "if role == Role::State {",
-        'if role == Role::State && section.name != "dirty" {',
+        "if role == Role::Names {",
+        'if role == Role::Names || section.name == "dirty" {',
     ),
     m(
         "a snapshot forgets the dirty marks",

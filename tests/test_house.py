@@ -14,6 +14,8 @@ import sharpwave as sw
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.mutations import BEGIN, END, MUTATIONS, PAGE
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
@@ -81,3 +83,12 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     assert "set -euo pipefail" in script
     assert re.search(r"^make test$", script, re.M)
     assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_every_mutation_applies_and_stands_in_the_table() -> None:
+    for mutation in MUTATIONS:
+        text = (ROOT / "rust" / "core" / "src" / mutation.file).read_text()
+        assert text.count(mutation.old) == 1, mutation.what
+    table = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
+    rows = re.findall(r"^\| (.+?) \| `(\S+)` \| (?!\*\*nothing)", table, re.M)
+    assert rows == [(mutation.what, mutation.file) for mutation in MUTATIONS]
