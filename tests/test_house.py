@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import sharpwave as sw
+from mutations import BEGIN, END, MUTATIONS, PAGE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-from tests.mutations import BEGIN, END, MUTATIONS, PAGE
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
