@@ -112,11 +112,13 @@ fuzz: setup ## a minute of fuzzing for each of snapshot, journal, operations and
 	$(BIN)/python tests/fuzz_http.py runs/fuzz/http rust/fuzz/corpus/http $(FUZZED) -artifact_prefix=runs/fuzz/http- 2>&1 \
 	  | tee runs/fuzz/http.log | $(FOUND)
 
-torture: setup ## the long forms: 200 kills, minutes of threads, ten times the property tests, 30000 schedules (about 10 minutes)
+torture: setup ## the long forms: 200 kills, minutes of threads, ten times the property tests, 30000 schedules (half an hour)
 	SHARPWAVE_CRASHES=200 SHARPWAVE_SECONDS=180 $(BIN)/python -m pytest tests/test_durability.py tests/test_durability_faults.py \
-	  tests/test_trust.py tests/test_threads.py tests/test_golden.py
-	PROPTEST_CASES=500 SHARPWAVE_SCHEDULES=10000 cargo test --release --locked -p sharpwave-core --test journal --test damage \
-	  --test schedules
+	  tests/test_serve_durability.py tests/test_trust.py tests/test_threads.py tests/test_golden.py
+	SHARPWAVE_HYPOTHESIS=tenfold $(BIN)/python -m pytest -n $(WORKERS) tests/test_properties_history.py \
+	  tests/test_properties_graph.py tests/test_properties_score.py
+	SHARPWAVE_TIMES=10 SHARPWAVE_SCHEDULES=10000 cargo test --release --locked -p sharpwave-core --test journal \
+	  --test damage --test properties --test schedules
 
 sanitize: setup ## the tests under AddressSanitizer (needs a nightly compiler) and valgrind
 	tests/sanitize.sh

@@ -1,4 +1,5 @@
-"""Hypothesis profiles, chosen by SHARPWAVE_HYPOTHESIS: `ci` by default; `long`; `quick` finds and does not shrink."""
+"""Hypothesis profiles, chosen by SHARPWAVE_HYPOTHESIS: `ci` by default; `tenfold` tries ten times as much, from new
+seeds; `long` more, and longer; `quick` finds and does not shrink."""
 
 from __future__ import annotations
 
@@ -12,6 +13,9 @@ collect_ignore = ["contracts"]
 _quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
     "ci", max_examples=60, stateful_step_count=25, deadline=None, derandomize=True, suppress_health_check=_quiet
+)
+settings.register_profile(
+    "tenfold", settings.get_profile("ci"), max_examples=600, derandomize=False, print_blob=True, database=None
 )
 settings.register_profile(
     "long", max_examples=1000, stateful_step_count=60, deadline=None, print_blob=True, suppress_health_check=_quiet

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The tests under AddressSanitizer, which only a nightly compiler has, and under valgrind. `make sanitize` calls it.
+# The tests under AddressSanitizer and under valgrind, a part of their random cases each (SHARPWAVE_TIMES,
+# SHARPWAVE_SCHEDULES, PROPTEST_CASES: more for more). `make sanitize` calls it.
 #
 #   core       the core's tests with AddressSanitizer, for each instruction set that this machine has
 #   extension  the Python tests that exercise the extension, with AddressSanitizer in the extension
@@ -9,12 +10,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TOOLCHAIN=${TOOLCHAIN:-nightly}
+# A nightly compiler has the sanitizers. Where there is none, the pinned one has them as well, told to be one.
+if [[ -z ${TOOLCHAIN:-} ]] && cargo +nightly --version >/dev/null 2>&1; then
+  TOOLCHAIN=nightly
+fi
+if [[ -z ${TOOLCHAIN:-} ]]; then
+  export RUSTC_BOOTSTRAP=1
+fi
 HOST=$(rustc -vV | sed -n 's/^host: //p')
 PYTHON=${PYTHON:-.venv/bin/python}
 parts=${*:-core extension valgrind}
 
 export CARGO_TARGET_DIR=target/sanitize
+export SHARPWAVE_TIMES=${SHARPWAVE_TIMES:-0.2} SHARPWAVE_SCHEDULES=${SHARPWAVE_SCHEDULES:-10}
 export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1"
 
 sets=portable
@@ -27,7 +35,7 @@ aarch64-*) sets="$sets neon" ;;
 esac
 
 asan() {
-  RUSTFLAGS="-Zsanitizer=address" cargo "+$TOOLCHAIN" "$1" --locked --target "$HOST" "${@:2}"
+  RUSTFLAGS="-Zsanitizer=address" cargo ${TOOLCHAIN:+"+$TOOLCHAIN"} "$1" --locked --target "$HOST" "${@:2}"
 }
 
 for part in $parts; do

@@ -60,14 +60,18 @@ import os, signal, sys, threading, time
 import numpy as np, sharpwave as sw
 path, call = sys.argv[1:]
 rows = lambda n, seed=0: np.random.default_rng(seed).standard_normal((n, 64), dtype=np.float32)
-many = rows(600_000)
-lives = call in ("flush", "close", "become")
-config = sw.Config(dim=64, keep_episodes=not lives)
+many = rows(4_000 if call in ("explain", "recall", "associate") else 600_000)
+lives = call in ("flush", "close", "become", "veto")
+config = sw.Config(dim=64, keep_episodes=not lives or call == "veto")
 store = sw.ValueStore.open(path, config) if lives else sw.ValueStore(config)
 if call not in ("insert", "calibrate"):
-    store.insert(many)
+    store.insert(many, texts=[f"text {i}" for i in range(len(many))] if call == "texts" else None)
 if lives:
     store.insert(many[:50_000])  # the first was long enough for a snapshot of its own
+if call in ("explain", "recall", "associate", "veto", "consolidate"):
+    store.observe(many[:800], np.arange(0, 801, 8), propose=call == "consolidate")
+if call == "frozen":
+    view = store.frozen()
 if call == "become":
     other = sw.ValueStore(config)
     other.insert(many[::-1])
@@ -78,6 +82,15 @@ calls = {
     "insert": lambda: store.insert(many),
     "calibrate": lambda: store.calibrate(many[:20000], [0, 20000]),
     "digest": store.digest,
+    "keys": lambda: store.keys,
+    "texts": lambda: store.texts,
+    "explain": lambda: store.explain(np.tile(many, (20, 1)), np.arange(0, 80_001, 8)),
+    "recall": lambda: store.recall_many(np.tile(many, (20, 1))),
+    "associate": lambda: store.associate(np.tile(many, (20, 1))),
+    "ablated": lambda: store.frozen().ablated(constant_transitions=True),
+    "veto": lambda: store.veto(episode=0),
+    "consolidate": lambda: store.replay(consolidate=True),
+    "frozen": lambda: store.observe(many[:8]),  # the first write since, which copies the store
     "to_bytes": store.to_bytes,
     "save": lambda: store.save(path + "/saved.safetensors"),
     "flush": store.flush,
@@ -92,7 +105,8 @@ def press():
     global pressed
     pressed = time.perf_counter()
     os.kill(os.getpid(), signal.SIGINT)
-timer = threading.Timer(0.05, press)
+brief = call in ("keys", "texts", "ablated", "frozen")  # a copy of much memory and no more
+timer = threading.Timer(0.005 if brief else 0.05, press)
 timer.start()
 try:
     calls[call]()
@@ -101,6 +115,8 @@ except KeyboardInterrupt:
 else:
     raise SystemExit(f"{call} went on to its end")
 timer.join()
+if call == "frozen":
+    assert (view.digest(), len(view)) == (before, size)
 if call == "close":
     assert store.closed
     store = sw.ValueStore.open(path)
@@ -118,7 +134,11 @@ print(took)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
-    ["insert", "calibrate", "digest", "to_bytes", "save", "flush", "close", "become", "load", "from_bytes"],
+    [
+        *["insert", "calibrate", "frozen", "consolidate", "veto", "become", "flush", "close"],
+        *["digest", "keys", "texts", "ablated", "explain", "recall", "associate"],
+        *["to_bytes", "save", "load", "from_bytes"],
+    ],
 )
 def test_ctrl_c_ends_what_takes_long_and_leaves_no_trace(tmp_path: Path, call: str) -> None:
     program = [sys.executable, "-c", INTERRUPTED, str(tmp_path), call]

@@ -1,10 +1,31 @@
 //! The columns of the memories as arrays, by rising id.
 
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::memory::Slot;
 use crate::store::Store;
 
+/// Memories whose columns are copied between two looks at the interrupt.
+const ROUND: usize = 256;
+
+/// What `work` makes, which nothing but an interrupt can fail.
+fn uninterrupted<T>(work: impl FnOnce() -> Result<T>) -> T {
+    interrupt::never(work).expect("nobody may interrupt it")
+}
+
 impl Store {
+    /// What `of` appends for every memory, within [`crate::interruptible`].
+    fn gathered<T>(&self, room: usize, of: impl Fn(&mut Vec<T>, Slot)) -> Result<Vec<T>> {
+        let mut all = Vec::with_capacity(room);
+        for round in self.memories.in_order().chunks(ROUND) {
+            interrupt::check()?;
+            for &slot in round {
+                of(&mut all, slot);
+            }
+        }
+        Ok(all)
+    }
+
     fn column<T>(&self, of: impl Fn(Slot) -> T) -> Vec<T> {
         self.memories
             .in_order()
@@ -22,12 +43,17 @@ impl Store {
     /// `(N, d)`.
     #[must_use]
     pub fn keys(&self) -> Vec<f32> {
-        self.memories
-            .in_order()
-            .iter()
-            .flat_map(|&slot| self.memories.key(slot))
-            .copied()
-            .collect()
+        uninterrupted(|| self.checked_keys())
+    }
+
+    /// [`Store::keys`], within [`crate::interruptible`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if it gave up.
+    pub fn checked_keys(&self) -> Result<Vec<f32>> {
+        self.gathered(self.len() * self.memories.dim(), |keys, slot| {
+            keys.extend_from_slice(self.memories.key(slot));
+        })
     }
 
     /// The keys of the memories `ids`, `(len, d)`.
@@ -36,7 +62,10 @@ impl Store {
     /// [`Error::Unknown`] if there is no such memory.
     pub fn keys_of(&self, ids: &[i64]) -> Result<Vec<f32>> {
         let mut keys = Vec::with_capacity(ids.len() * self.memories.dim());
-        for &id in ids {
+        for (at, &id) in ids.iter().enumerate() {
+            if at % ROUND == 0 {
+                interrupt::check()?;
+            }
             let slot = self.memories.slot(id);
             let slot = slot.ok_or_else(|| Error::unknown("memory", id.to_string()))?;
             keys.extend_from_slice(self.memories.key(slot));
@@ -94,10 +123,17 @@ impl Store {
     /// `(N,)`: the text of the step that made each memory, where there was one.
     #[must_use]
     pub fn texts(&self) -> Vec<Option<String>> {
-        self.column(|slot| {
-            self.memories.texts[slot as usize]
-                .as_deref()
-                .map(str::to_owned)
+        uninterrupted(|| self.checked_texts())
+    }
+
+    /// [`Store::texts`], within [`crate::interruptible`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if it gave up.
+    pub fn checked_texts(&self) -> Result<Vec<Option<String>>> {
+        self.gathered(self.len(), |texts, slot| {
+            let text = self.memories.texts[slot as usize].as_deref();
+            texts.push(text.map(str::to_owned));
         })
     }
 
@@ -110,17 +146,31 @@ impl Store {
     /// The associations as `(source id, target id, P)`, by rising source, then target.
     #[must_use]
     pub fn edges(&self) -> (Vec<i64>, Vec<i64>, Vec<f64>) {
-        let mut sources = Vec::new();
-        let mut targets = Vec::new();
-        let mut weights = Vec::new();
-        for &slot in self.memories.in_order() {
-            for (successor, p) in self.graph.successors(slot) {
-                sources.push(self.memories.id(slot));
-                targets.push(self.memories.id(successor));
-                weights.push(p);
+        uninterrupted(|| self.checked_edges())
+    }
+
+    /// [`Store::edges`], within [`crate::interruptible`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if it gave up.
+    pub fn checked_edges(&self) -> Result<(Vec<i64>, Vec<i64>, Vec<f64>)> {
+        let n = self.graph.edges();
+        let (mut sources, mut targets, mut weights) = (
+            Vec::with_capacity(n),
+            Vec::with_capacity(n),
+            Vec::with_capacity(n),
+        );
+        for round in self.memories.in_order().chunks(ROUND) {
+            interrupt::check()?;
+            for &slot in round {
+                for (successor, p) in self.graph.successors(slot) {
+                    sources.push(self.memories.id(slot));
+                    targets.push(self.memories.id(successor));
+                    weights.push(p);
+                }
             }
         }
-        (sources, targets, weights)
+        Ok((sources, targets, weights))
     }
 
     /// How many associations there are, and the bytes they take, both ways.

@@ -1,8 +1,10 @@
 //! Read-only views of one moment, and what ablations change in them.
 
+use crate::copied;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::persist::segment::Plug;
+use crate::replay::sleep::Interrupt;
 use crate::store::Store;
 
 /// A store at one moment, which nothing can change any more.
@@ -23,8 +25,21 @@ impl Frozen {
     pub fn into_store(self) -> Store {
         self.0
     }
+}
 
-    /// The same view with some of its parts replaced: `values` `(N, Q)` by rising id, `baseline`
+impl Store {
+    /// A read-only copy of this moment, without the archive.
+    #[must_use]
+    pub fn frozen(&self) -> Frozen {
+        Frozen(self.without_history())
+    }
+
+    fn without_history(&self) -> Self {
+        let copy = self.copied_without_history(&|| false);
+        copy.expect("nobody gives it up")
+    }
+
+    /// A read-only copy of this moment with some of its parts replaced: `values` `(N, Q)` by rising id, `baseline`
     /// `(Q,)`, every row of P by one and the same, or another fade.
     /// For ablations.
     ///
@@ -37,14 +52,10 @@ impl Frozen {
         baseline: Option<&[f32]>,
         constant_transitions: bool,
         fade: Option<f64>,
-    ) -> Result<Self> {
-        interrupt::check()?;
-        let mut ablated = self.clone();
-        interrupt::check()?;
-        let store = &mut ablated.0;
-        let channels = store.channels.len();
+    ) -> Result<Frozen> {
+        let channels = self.channels.len();
         for (name, given, expected) in [
-            ("values", values, store.len() * channels),
+            ("values", values, self.len() * channels),
             ("baseline", baseline, channels),
         ] {
             let Some(given) = given else { continue };
@@ -58,6 +69,7 @@ impl Frozen {
                 return Err(Error::invalid(name, "not all numbers are finite"));
             }
         }
+        let mut store = self.copied_without_history(&|| interrupt::check().is_err())?;
         if let Some(values) = values {
             store.values.replace(&store.memories, values);
         }
@@ -69,34 +81,40 @@ impl Frozen {
             store.config.validate()?;
         }
         if constant_transitions {
-            store.graph = store
-                .graph
-                .with_constant_rows(&store.memories, store.config.max_out);
+            let most = store.config.max_out;
+            store.graph = self.graph.with_constant_rows(&store.memories, most)?;
         }
-        Ok(ablated)
-    }
-}
-
-impl Store {
-    /// A read-only copy of this moment, without the archive.
-    #[must_use]
-    pub fn frozen(&self) -> Frozen {
-        Frozen(self.clone_without_history())
+        Ok(Frozen(store))
     }
 
-    pub(crate) fn clone_without_history(&self) -> Self {
-        Self {
+    /// A copy, unless that is given up. The journal stays behind.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let history = self.history.as_ref();
+        let history = history.map(|entries| copied::owning(entries, interrupt));
+        Ok(Self {
+            proposals: copied::owning(&self.proposals, interrupt)?,
+            history: history.transpose()?,
+            ..self.copied_without_history(interrupt)?
+        })
+    }
+
+    /// [`Store::copied`], without the archive and what was proposed.
+    pub(crate) fn copied_without_history(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        Ok(Self {
             config: self.config.clone(),
             given: self.given.clone(),
             embedder: self.embedder.clone(),
             channels: self.channels.clone(),
-            memories: self.memories.clone(),
-            graph: self.graph.clone(),
+            memories: self.memories.copied(interrupt)?,
+            graph: self.graph.copied(interrupt)?,
             values: self.values.clone(),
             edges: self.edges.clone(),
-            sample: self.sample.clone(),
+            sample: copied::plain(&self.sample, interrupt)?,
             clock: self.clock,
-            episode_ids: self.episode_ids.clone(),
+            episode_ids: copied::plain(&self.episode_ids, interrupt)?,
             ordinals: self.ordinals.clone(),
             inserts: self.inserts,
             next_memory: self.next_memory,
@@ -104,6 +122,6 @@ impl Store {
             proposals: Vec::new(),
             history: None,
             journal: Plug::default(),
-        }
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! The archive: every operation that made the store, so that history can be replayed without a part.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -201,23 +202,40 @@ impl Operation {
     }
 }
 
+/// Entries as a store holds them.
+pub(crate) fn shared(history: Vec<Entry>) -> Vec<Arc<Entry>> {
+    history.into_iter().map(Arc::new).collect()
+}
+
 impl Store {
     /// Records an operation before it changes anything: in the journal, and in the archive if episodes are kept.
     ///
     /// # Errors
     /// [`Error::Io`] if the journal cannot be written to: the operation must not be done then.
     pub(crate) fn record(&mut self, operation: impl FnOnce() -> Operation) -> Result<()> {
-        if self.history.is_none() && self.journal.0.is_none() {
-            return Ok(());
+        if self.is_recorded() {
+            self.record_now(operation())?;
         }
-        let operation = operation();
+        Ok(())
+    }
+
+    /// Whether anyone wants to know what is done to it.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.history.is_some() || self.journal.0.is_some()
+    }
+
+    /// [`Store::record`], where [`Store::is_recorded`] said so.
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    pub(crate) fn record_now(&mut self, operation: Operation) -> Result<()> {
         let record = Record::Operation(Cow::Borrowed(&operation));
         self.journal.append(&record)?;
         if let Some(history) = &mut self.history {
-            history.push(Entry {
+            history.push(Arc::new(Entry {
                 next_memory: self.next_memory,
                 operation,
-            });
+            }));
         }
         Ok(())
     }
@@ -252,16 +270,7 @@ impl Store {
     /// [`Error::Unknown`] for an id that was never observed or proposed, [`Error::State`] if the
     /// store does not keep its episodes.
     pub fn veto_episode(&mut self, id: i64) -> Result<()> {
-        let proposed = self.proposals.iter().any(|episode| episode.id == id);
-        if !proposed && !self.ordinals.contains_key(&id) {
-            return Err(Error::unknown("episode", id));
-        }
-        self.rewrite(&Record::VetoEpisode(id), |operation, _| match operation {
-            Operation::Observe(episode) | Operation::Propose(episode) if episode.id == id => {
-                Rewrite::Drop
-            }
-            _ => Rewrite::Keep,
-        })
+        self.veto(Veto::Episode(id))
     }
 
     /// Forgets every step that went into a memory; a hole that leaves cuts the transitions across it.
@@ -270,6 +279,50 @@ impl Store {
     /// [`Error::Unknown`] for an unknown id, [`Error::Invalid`] for a terminal, [`Error::State`] if
     /// the store does not keep its episodes.
     pub fn veto_memory(&mut self, id: i64) -> Result<()> {
+        self.veto(Veto::Memory(id))
+    }
+
+    fn veto(&mut self, what: Veto) -> Result<()> {
+        let mut rest = self.without(what)?;
+        self.journal.append(&what.record())?;
+        rest.journal = std::mem::take(&mut self.journal);
+        *self = rest;
+        Ok(())
+    }
+
+    /// The store that a veto leaves, made beside readers.
+    ///
+    /// # Errors
+    /// As [`Store::veto_episode`] or [`Store::veto_memory`]; [`Error::Interrupted`] within [`crate::interruptible`].
+    pub fn without(&self, what: Veto) -> Result<Self> {
+        match what {
+            Veto::Episode(id) => self.without_episode(id),
+            Veto::Memory(id) => self.without_memory(id),
+        }
+    }
+
+    /// Records the veto that made this store [of another](Store::without), whose journal it has now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the journal cannot be written to.
+    pub fn record_veto(&mut self, what: Veto) -> Result<()> {
+        self.journal.append(&what.record())
+    }
+
+    fn without_episode(&self, id: i64) -> Result<Self> {
+        let proposed = self.proposals.iter().any(|episode| episode.id == id);
+        if !proposed && !self.ordinals.contains_key(&id) {
+            return Err(Error::unknown("episode", id));
+        }
+        self.rebuilt(|operation, _| match operation {
+            Operation::Observe(episode) | Operation::Propose(episode) if episode.id == id => {
+                Rewrite::Drop
+            }
+            _ => Rewrite::Keep,
+        })
+    }
+
+    fn without_memory(&self, id: i64) -> Result<Self> {
         let slot = self
             .memories
             .slot(id)
@@ -295,57 +348,41 @@ impl Store {
             .filter(|p| p.origin >= 0)
             .map(|p| (ids[p.origin as usize], steps_of(p.origin)))
             .collect();
-        self.rewrite(
-            &Record::VetoMemory(id),
-            |operation, insert| match operation {
-                Operation::Observe(episode) | Operation::Propose(episode) => {
-                    match vetoed.iter().find(|(id, _)| *id == episode.id) {
-                        Some((_, steps)) => {
-                            let scalars = episode.drives.len() / episode.len().max(1);
-                            let kept = episode.without(steps, dim, scalars);
-                            Rewrite::Replace(match operation {
-                                Operation::Observe(_) => Operation::Observe(kept),
-                                _ => Operation::Propose(kept),
-                            })
-                        }
-                        None => Rewrite::Keep,
+        self.rebuilt(|operation, insert| match operation {
+            Operation::Observe(episode) | Operation::Propose(episode) => {
+                match vetoed.iter().find(|(id, _)| *id == episode.id) {
+                    Some((_, steps)) => {
+                        let scalars = episode.drives.len() / episode.len().max(1);
+                        let kept = episode.without(steps, dim, scalars);
+                        Rewrite::Replace(match operation {
+                            Operation::Observe(_) => Operation::Observe(kept),
+                            _ => Operation::Propose(kept),
+                        })
                     }
+                    None => Rewrite::Keep,
                 }
-                Operation::Insert {
-                    keys,
-                    drives,
-                    texts,
-                    rows,
-                } => {
-                    let gone = steps_of(-1 - insert);
-                    if gone.is_empty() {
-                        return Rewrite::Keep;
-                    }
-                    let scalars = drives.len() / rows.len().max(1);
-                    let kept = |at: usize| !gone.contains(&rows[at]);
-                    Rewrite::Replace(Operation::Insert {
-                        keys: keep_rows(keys, dim, kept),
-                        drives: keep_rows(drives, scalars, kept),
-                        texts: keep_rows(texts, 1, kept),
-                        rows: keep_rows(rows, 1, kept),
-                    })
+            }
+            Operation::Insert {
+                keys,
+                drives,
+                texts,
+                rows,
+            } => {
+                let gone = steps_of(-1 - insert);
+                if gone.is_empty() {
+                    return Rewrite::Keep;
                 }
-                _ => Rewrite::Keep,
-            },
-        )
-    }
-
-    /// Replays history with some operations dropped or replaced, and becomes the result.
-    fn rewrite(
-        &mut self,
-        record: &Record<'_>,
-        edit: impl FnMut(&Operation, i64) -> Rewrite,
-    ) -> Result<()> {
-        let mut rebuilt = self.rebuilt(edit)?;
-        self.journal.append(record)?;
-        rebuilt.journal = std::mem::take(&mut self.journal);
-        *self = rebuilt;
-        Ok(())
+                let scalars = drives.len() / rows.len().max(1);
+                let kept = |at: usize| !gone.contains(&rows[at]);
+                Rewrite::Replace(Operation::Insert {
+                    keys: keep_rows(keys, dim, kept),
+                    drives: keep_rows(drives, scalars, kept),
+                    texts: keep_rows(texts, 1, kept),
+                    rows: keep_rows(rows, 1, kept),
+                })
+            }
+            _ => Rewrite::Keep,
+        })
     }
 
     /// What the whole history makes: the store itself.
@@ -399,6 +436,24 @@ impl Store {
     #[must_use]
     pub fn given_config(&self) -> &Config {
         &self.given
+    }
+}
+
+/// What to forget as if it had never been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Veto {
+    /// The episode of that id.
+    Episode(i64),
+    /// Every step that went into the memory of that id.
+    Memory(i64),
+}
+
+impl Veto {
+    fn record(self) -> Record<'static> {
+        match self {
+            Self::Episode(id) => Record::VetoEpisode(id),
+            Self::Memory(id) => Record::VetoMemory(id),
+        }
     }
 }
 

@@ -5,6 +5,10 @@
 
 use std::ops::{Deref, DerefMut};
 
+use crate::copied;
+use crate::error::Result;
+use crate::replay::sleep::Interrupt;
+
 /// A vector in huge pages where the system gives them, also when it grows or is cloned.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Huge<T>(Vec<T>);
@@ -30,6 +34,33 @@ impl<T: Copy> Huge<T> {
         advise(roomy.spare_capacity_mut());
         roomy.extend_from_slice(&self.0);
         self.0 = roomy;
+    }
+
+    /// Makes room for `more` if there is too little, unless that is given up: as much as growing would make, which copies
+    /// everything in one piece.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn reserve_for(&mut self, more: usize, interrupt: Interrupt<'_>) -> Result<()> {
+        if self.0.capacity() - self.0.len() >= more {
+            return Ok(());
+        }
+        let mut roomy = Self(Vec::with_capacity(self.0.len() + more.max(self.0.len())));
+        advise(roomy.0.spare_capacity_mut());
+        copied::append(&mut roomy.0, self, interrupt)?;
+        *self = roomy;
+        Ok(())
+    }
+
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let mut copy = Self::default();
+        copy.reserve(self.len());
+        copied::append(&mut copy.0, self, interrupt)?;
+        Ok(copy)
     }
 
     /// Elements there is room for.

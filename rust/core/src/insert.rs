@@ -1,6 +1,7 @@
 //! Appending memories as they are.
 
 use crate::config::Equation;
+use crate::copied;
 use crate::episodes::normalised_rows;
 use crate::error::{Error, Result};
 use crate::history::Operation;
@@ -65,12 +66,16 @@ impl Store {
         let units = normalised_rows("keys", keys, self.config.dim)?;
         let scalars = self.scalar_count();
         let first = self.next_memory;
-        self.record(|| Operation::Insert {
-            keys: keys.to_vec(),
-            drives: drives.to_vec(),
-            texts: texts.to_vec(),
-            rows: rows.to_vec(),
-        })?;
+        let enough = || interrupt::check().is_err();
+        self.memories.reserve_for(rows.len(), &enough)?;
+        if self.is_recorded() {
+            self.record_now(Operation::Insert {
+                keys: copied::plain(keys, &enough)?,
+                drives: copied::plain(drives, &enough)?,
+                texts: copied::owning(texts, &enough)?,
+                rows: rows.to_vec(),
+            })?;
+        }
         for (at, key) in units.chunks_exact(self.config.dim).enumerate() {
             if interrupt::check().is_err() {
                 self.take_back(first);

@@ -7,9 +7,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::channel::{Channels, Kind};
+use crate::copied;
 use crate::episodes::normalise;
+use crate::error::Result;
 use crate::huge::Huge;
 use crate::nbytes::reserved;
+use crate::replay::sleep::Interrupt;
 use crate::search::codes::Codes;
 use crate::search::partition::Partition;
 use crate::search::uses_codes;
@@ -98,6 +101,49 @@ impl Memories {
             free: BTreeSet::new(),
             codes: uses_codes(dim).then(|| Codes::new(dim)),
             partition: None,
+        }
+    }
+
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let codes = self.codes.as_ref().map(|codes| codes.copied(interrupt));
+        let partition = self.partition.as_ref().map(|p| p.copied(interrupt));
+        Ok(Self {
+            dim: self.dim,
+            ids: copied::plain(&self.ids, interrupt)?,
+            keys: self.keys.copied(interrupt)?,
+            stamps: copied::plain(&self.stamps, interrupt)?,
+            terminal: copied::plain(&self.terminal, interrupt)?,
+            merged: copied::plain(&self.merged, interrupt)?,
+            written: copied::plain(&self.written, interrupt)?,
+            texts: copied::owning(&self.texts, interrupt)?,
+            provenance: copied::owning(&self.provenance, interrupt)?,
+            drive_sums: copied::plain(&self.drive_sums, interrupt)?,
+            drive_counts: copied::plain(&self.drive_counts, interrupt)?,
+            drives: copied::plain(&self.drives, interrupt)?,
+            channels: self.channels,
+            scalars: self.scalars,
+            order: copied::plain(&self.order, interrupt)?,
+            terminals: self.terminals.clone(),
+            by_id: self.by_id.clone(),
+            free: self.free.clone(),
+            codes: codes.transpose()?,
+            partition: partition.transpose()?.map(Box::new),
+        })
+    }
+
+    /// Makes room for the keys of `more` memories, if there is too little, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn reserve_for(&mut self, more: usize, interrupt: Interrupt<'_>) -> Result<()> {
+        self.keys.reserve_for(more * self.dim, interrupt)?;
+        match &mut self.codes {
+            Some(codes) => codes.reserve_for(more, interrupt),
+            None => Ok(()),
         }
     }
 

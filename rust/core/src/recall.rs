@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::activation::Activation;
 use crate::episodes::normalise;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::memory::Slot;
 use crate::nbytes::afford;
 use crate::parallel;
@@ -89,6 +90,7 @@ fn clean_up(store: &Store, queries: &mut [f32], threads: Option<usize>) -> Resul
     let activations = store.activate_rows(queries, threads)?;
     let mut moved = false;
     for (query, activation) in queries.chunks_exact_mut(dim).zip(&activations) {
+        interrupt::check()?;
         let mut sum = vec![0.0f32; dim];
         for answer in &activation.answers {
             let phi = answer.phi as f32;

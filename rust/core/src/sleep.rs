@@ -97,7 +97,7 @@ impl Store {
     ) -> Result<(ReplayReport, Change)> {
         let probe = self.drift_probe();
         let before = self.mean_values(&probe)?;
-        let mut after = self.clone_without_history();
+        let mut after = self.copied_without_history(interrupt)?;
         for episode in &self.proposals {
             if interrupt() {
                 return Err(Error::Interrupted);

@@ -5,6 +5,7 @@
 //! `persist` (snapshots, digest).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::channel::{Channel, Channels};
 use crate::config::Config;
@@ -44,7 +45,8 @@ pub struct Store {
     pub(crate) next_memory: i64,
     pub(crate) next_episode: i64,
     pub(crate) proposals: Vec<Episode>,
-    pub(crate) history: Option<Vec<Entry>>,
+    /// Entries never change, so copies of the store share them.
+    pub(crate) history: Option<Vec<Arc<Entry>>>,
     /// Where what is being done is recorded, while it is, if the store lives in a directory.
     pub(crate) journal: Plug,
 }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use sharpwave_core::{
     Config, Drives, Durability, Error, Journal, Observation, ReplayRequest, Store,
 };
-use world::{Batch, axis, never, score};
+use world::{Batch, axis, cases, never, score};
 
 /// Counts what this thread allocates, and notes the largest piece.
 struct Counting;
@@ -451,7 +451,7 @@ fn every_forged_byte_of_a_journal_is_refused_or_holds_together() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(cases(300))]
 
     /// Several wrong bytes at once, anywhere, under right checksums.
     #[test]

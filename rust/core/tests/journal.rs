@@ -11,15 +11,9 @@ use sharpwave_core::{
     Config, Drives, Durability, Error, Journal, Need, Observation, Order, ReplayRequest, Store,
     repair,
 };
-use world::{Batch, axis, config, episode, never};
+use world::{Batch, axis, cases, config, episode, never};
 
 const DIM: usize = 5;
-
-/// How many cases: fewer than `PROPTEST_CASES` asks for, unless it asks.
-fn cases(few: u32) -> u32 {
-    let asked = std::env::var("PROPTEST_CASES").ok();
-    asked.and_then(|n| n.parse().ok()).unwrap_or(few)
-}
 
 /// In memory where the system has that: these tests ask the disk for nothing but time.
 fn fast_folder() -> PathBuf {
@@ -176,7 +170,7 @@ fn bytes(store: &Store) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(48), ..ProptestConfig::default() })]
+    #![proptest_config(cases(48))]
 
     /// The journal makes the store again, to the last bit of its snapshot: archive, ids and counters too.
     #[test]

@@ -82,7 +82,7 @@ fn steps_of(scores: &Scores) -> &[f32] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(world::cases(64))]
 
     #[test]
     fn p1_rows_are_sub_stochastic_after_anything((mut store, episodes) in lived(DIM), which in any::<prop::sample::Index>()) {

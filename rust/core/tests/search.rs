@@ -282,7 +282,7 @@ fn every_instruction_set_is_exact() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(world::cases(40))]
 
     #[test]
     fn equals_brute_force(

@@ -1,12 +1,17 @@
 //! Arrays of Python borrowed as slices, vectors given to it as arrays.
 
+use std::mem::MaybeUninit;
+
 use numpy::PyUntypedArrayMethods;
 use numpy::ndarray::{Array2, Dimension};
 use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyReadonlyArray, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
 use sharpwave_core::Config;
 
+use crate::detach::Detach;
 use crate::errors::to_python;
 
 /// A C-contiguous array as the slice of its numbers, row by row.
@@ -52,6 +57,51 @@ pub fn matrix<T: Element>(
     let matrix = Array2::from_shape_vec((rows, columns), numbers)
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
     Ok(matrix.into_pyarray(py))
+}
+
+/// Bytes as an object of Python. Other threads run while they are copied.
+pub fn bytes<'py>(py: Python<'py>, from: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    const SLICE: usize = 1 << 20;
+    let length = ffi::Py_ssize_t::try_from(from.len())?;
+    // SAFETY: Python is attached. Without a source it reserves room for so many bytes, whatever they are, and gives the
+    // reference away, or none with an error set.
+    let object = unsafe {
+        Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(std::ptr::null(), length))
+    }?
+    .cast_into::<PyBytes>()?;
+    // SAFETY: the room of these bytes, which stays where it is while they live, and they do until this returns. Nobody
+    // else knows of them yet, so nobody else reads or writes there, with the GIL or without.
+    let to = unsafe {
+        let begin = ffi::PyBytes_AsString(object.as_ptr());
+        std::slice::from_raw_parts_mut(begin.cast::<MaybeUninit<u8>>(), from.len())
+    };
+    py.without_gil(|signals| {
+        for (to, from) in to.chunks_mut(SLICE).zip(from.chunks(SLICE)) {
+            if signals.pending() {
+                break;
+            }
+            for (to, &from) in to.iter_mut().zip(from) {
+                to.write(from);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(object)
+}
+
+/// A list of items that are made one after the other, unless a signal handler raises meanwhile.
+pub fn list<'py, T: IntoPyObject<'py>>(
+    py: Python<'py>,
+    items: impl Iterator<Item = T>,
+) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for (at, item) in items.enumerate() {
+        if at % 256 == 0 {
+            py.check_signals()?;
+        }
+        list.append(item)?;
+    }
+    Ok(list)
 }
 
 /// A config from its JSON, validated.

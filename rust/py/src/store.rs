@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyDict};
 use sharpwave_core as core;
 use sharpwave_core::{
     Drives, Durability, Episodes, Journal, Need, Observation, ObserveReport, Order, Outcome,
-    ReplayRequest, Stopped,
+    ReplayRequest, Stopped, Veto,
 };
 
 use crate::convert::{borrowed, borrowed_if, config, config_json, vector};
@@ -292,8 +292,15 @@ impl Store {
         };
         let begin = Instant::now();
         let did = writing(slf, |writer, signals| {
-            let mut dream =
-                writer.read(|store| Ok(store.dream(&request, &|| signals.pending())?))?;
+            let mut dream = writer.read(|store| {
+                let dream = || store.dream(&request, &|| signals.pending());
+                if request.consolidate && store.episodes_proposed() > 0 {
+                    // It is given up wherever it is; what a sleep alone did by then stays.
+                    signals.interruptible(dream)
+                } else {
+                    Ok(dream()?)
+                }
+            })?;
             writer.write(|store| Ok(store.wake(&mut dream)?))
         })?;
         let report = PyDict::new(slf.py());
@@ -311,13 +318,19 @@ impl Store {
 
     /// As if never seen.
     fn veto(slf: &Bound<'_, Self>, memory: Option<i64>, episode: Option<i64>) -> PyResult<()> {
+        let what = match (memory, episode) {
+            (Some(id), None) => Veto::Memory(id),
+            (None, Some(id)) => Veto::Episode(id),
+            _ => {
+                let message = "veto takes a memory or an episode";
+                return Err(PyValueError::new_err(message));
+            }
+        };
         writing(slf, |writer, signals| {
-            writer.rewrite(|store| {
-                signals.interruptible(|| {
-                    memory.map_or(Ok(()), |id| store.veto_memory(id))?;
-                    episode.map_or(Ok(()), |id| store.veto_episode(id))
-                })
-            })
+            writer.rewrite(
+                |store| signals.interruptible(|| store.without(what)),
+                |rest| Ok(rest.record_veto(what)?),
+            )
         })
     }
 

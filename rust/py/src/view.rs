@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList};
 use sharpwave_core::{
     Channel, Episodes, Habituation, Kind, Path, RecallRequest, Result, ScoreRequest, Store,
 };
 
-use crate::convert::{borrowed, borrowed_if, config_json, counts, matrix, vector};
+use crate::convert::{borrowed, borrowed_if, bytes, config_json, counts, list, matrix, vector};
 use crate::detach::Detach;
 use crate::errors::{to_python, with_path};
 use crate::handle::Handle;
@@ -116,7 +116,10 @@ impl View {
 
     /// (N, d).
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        self.table(py, Store::keys, |store| store.config().dim)
+        let (keys, rows, dim) = self.ask(py, |store| {
+            Ok((store.checked_keys()?, store.len(), store.config().dim))
+        })?;
+        matrix(py, keys, rows, dim)
     }
 
     /// The keys of some memories, (len, d).
@@ -182,9 +185,9 @@ impl View {
     }
 
     /// One a memory.
-    fn texts(&self, py: Python<'_>) -> PyResult<Vec<Option<String>>> {
-        let texts = self.read(py, Store::texts)?;
-        Ok(texts.into_iter().map(given).collect())
+    fn texts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let texts = self.ask(py, Store::checked_texts)?;
+        list(py, texts.into_iter().map(given))
     }
 
     /// Source ids, target ids and weights P.
@@ -196,7 +199,7 @@ impl View {
         Bound<'py, PyArray1<i64>>,
         Bound<'py, PyArray1<f64>>,
     )> {
-        let (sources, targets, weights) = self.read(py, Store::edges)?;
+        let (sources, targets, weights) = self.ask(py, Store::checked_edges)?;
         Ok((
             vector(py, sources),
             vector(py, targets),
@@ -211,8 +214,7 @@ impl View {
 
     /// A snapshot.
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.ask(py, Store::to_bytes)?;
-        Ok(PyBytes::new(py, &bytes))
+        bytes(py, &self.ask(py, Store::to_bytes)?)
     }
 
     /// A snapshot, written beside and renamed.
@@ -242,9 +244,7 @@ impl View {
         let values = borrowed_if("values", values.as_ref())?;
         let baseline = borrowed_if("baseline", baseline.as_ref())?;
         let ablated = self.ask(py, |store| {
-            let ablated = store
-                .frozen()
-                .ablated(values, baseline, constant_transitions, fade)?;
+            let ablated = store.ablated(values, baseline, constant_transitions, fade)?;
             Ok(ablated.into_store())
         })?;
         Ok(Self::new(Arc::new(ablated)))
@@ -376,7 +376,7 @@ impl View {
         discount: f64,
         context: PyReadonlyArray1<'py, i64>,
         habituation: Option<HabituationTable<'py>>,
-    ) -> PyResult<Vec<ExplanationParts>> {
+    ) -> PyResult<Bound<'py, PyList>> {
         let habituation = table(habituation.as_ref())?;
         let context = counts(&context)?;
         let episodes = Episodes {
@@ -392,13 +392,14 @@ impl View {
             details: false,
             threads: None,
         };
-        self.ask(py, |store| {
+        let explanations: Vec<ExplanationParts> = self.ask(py, |store| {
             let explanations = store.explain(&episodes, &request)?;
             Ok(explanations
                 .into_iter()
                 .map(|e| explained(e, store))
                 .collect())
-        })
+        })?;
+        list(py, explanations.into_iter())
     }
 
     /// Ids, score, values and texts of every path of every query.
@@ -412,7 +413,7 @@ impl View {
         cleanup: usize,
         distinct: bool,
         num_threads: Option<usize>,
-    ) -> PyResult<Vec<Vec<PathParts<'py>>>> {
+    ) -> PyResult<Bound<'py, PyList>> {
         let queries = borrowed("queries", &queries)?;
         let request = RecallRequest {
             depth,
@@ -430,10 +431,8 @@ impl View {
                 .collect::<Vec<_>>())
         })?;
         let parts = |(texts, path)| recalled(py, path, texts);
-        Ok(found
-            .into_iter()
-            .map(|paths| paths.into_iter().map(parts).collect())
-            .collect())
+        let paths = |paths: Vec<_>| paths.into_iter().map(parts).collect::<Vec<PathParts<'_>>>();
+        list(py, found.into_iter().map(paths))
     }
 
     /// Ids and activations, (B, k).

@@ -11,7 +11,11 @@ mod rows;
 use std::iter::{Map, Zip};
 use std::slice;
 
+use crate::copied;
+use crate::error::Result;
+use crate::interrupt;
 use crate::memory::{Memories, Slot};
+use crate::replay::sleep::Interrupt;
 use crate::simd;
 use rows::Rows;
 
@@ -70,6 +74,18 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        Ok(Self {
+            rows: self.rows.copied(interrupt)?,
+            mass: copied::plain(&self.mass, interrupt)?,
+            sources: self.sources.copied(interrupt)?,
+        })
+    }
+
     pub(crate) fn row(&self, slot: Slot) -> Row<'_> {
         Row {
             targets: self.rows.names(slot),
@@ -120,7 +136,10 @@ impl Graph {
     }
 
     /// The graph of whole rows by slot, as a snapshot holds them: edges by rising id of their targets.
-    pub(crate) fn restored(rows: &[(Vec<Edge>, f64)], memories: &Memories) -> Self {
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`] within [`crate::interruptible`].
+    pub(crate) fn restored(rows: &[(Vec<Edge>, f64)], memories: &Memories) -> Result<Self> {
         let lengths: Vec<u32> = rows.iter().map(|(row, _)| row.len() as u32).collect();
         let mut indegrees = vec![0u32; rows.len()];
         for edge in rows.iter().flat_map(|(row, _)| row) {
@@ -132,19 +151,24 @@ impl Graph {
             sources: Rows::with_room(&indegrees, (0, ())),
         };
         for &slot in memories.in_order() {
+            interrupt::check()?;
             for edge in &rows[slot as usize].0 {
                 graph.rows.push(slot, edge.target, edge.sum);
                 graph.sources.push(edge.target, slot, ());
             }
         }
-        graph
+        Ok(graph)
     }
 
     /// Every row replaced by one and the same, with unit mass: the "constant P" ablation.
-    pub(crate) fn with_constant_rows(&self, memories: &Memories, max_out: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`] within [`crate::interruptible`].
+    pub(crate) fn with_constant_rows(&self, memories: &Memories, max_out: usize) -> Result<Self> {
         let mut column = vec![0.0f64; self.mass.len()];
         let mut total = 0.0;
         for &slot in memories.in_order() {
+            interrupt::check()?;
             total += self.mass(slot);
             for edge in self.row(slot) {
                 column[edge.target as usize] += edge.sum;
@@ -168,6 +192,7 @@ impl Graph {
         let row: Vec<Edge> = row.collect();
         let mut rows = vec![(Vec::new(), 0.0); self.mass.len()];
         for &slot in memories.in_order() {
+            interrupt::check()?;
             let own = row.iter().copied().filter(|e| e.target != slot).collect();
             rows[slot as usize] = (own, 1.0);
         }

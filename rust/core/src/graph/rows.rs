@@ -5,7 +5,10 @@
 //! entries gather beside the settled ones. Once more than a quarter of a block (and some) is room that no
 //! entry needs, the block alone is laid out anew: no change ever costs more than its block.
 
+use crate::copied;
+use crate::error::Result;
 use crate::memory::Slot;
+use crate::replay::sleep::Interrupt;
 
 /// Slots a block.
 const BLOCK: usize = 1024;
@@ -162,6 +165,20 @@ impl<W> Default for Rows<W> {
 }
 
 impl<W: Copy> Rows<W> {
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let block = |block: &Block<W>| {
+            copied::ask(interrupt)?;
+            Ok(block.clone())
+        };
+        Ok(Self {
+            blocks: self.blocks.iter().map(block).collect::<Result<_>>()?,
+        })
+    }
+
     /// Empty rows of room for as many entries as `lengths` says, by slot.
     pub(crate) fn with_room(lengths: &[u32], filling: (Slot, W)) -> Self {
         let blocks = lengths.chunks(BLOCK).map(|lengths| {

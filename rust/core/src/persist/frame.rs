@@ -19,15 +19,15 @@ use crate::error::{Error, Result};
 /// Bytes before a payload.
 pub(crate) const HEADER: usize = 24;
 
-/// The record of a payload.
-pub(crate) fn framed(number: u64, payload: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(HEADER + payload.len());
-    record.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-    record.extend_from_slice(&number.to_le_bytes());
-    record.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
-    record.extend_from_slice(&crc32fast::hash(&record).to_le_bytes());
-    record.extend_from_slice(payload);
-    record
+/// What stands before a payload of `length` bytes with that CRC-32.
+pub(crate) fn header(number: u64, length: usize, sum: u32) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..8].copy_from_slice(&(length as u64).to_le_bytes());
+    header[8..16].copy_from_slice(&number.to_le_bytes());
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    let own = crc32fast::hash(&header[..20]);
+    header[20..].copy_from_slice(&own.to_le_bytes());
+    header
 }
 
 /// A sound header.
@@ -202,6 +202,11 @@ mod tests {
     use std::io::Cursor;
 
     use super::*;
+
+    fn framed(number: u64, payload: &[u8]) -> Vec<u8> {
+        let header = header(number, payload.len(), crc32fast::hash(payload));
+        [&header[..], payload].concat()
+    }
 
     fn file(payloads: &[&[u8]]) -> Vec<u8> {
         payloads

@@ -10,6 +10,10 @@ impl Log<Store> for Journal {
     type Ticket = Commit;
     type Error = Error;
 
+    fn copy(store: &Store, ask: &dyn Fn() -> bool) -> Result<Store> {
+        store.copied(ask)
+    }
+
     fn during<T, E: From<Error>>(
         &mut self,
         store: &mut Store,

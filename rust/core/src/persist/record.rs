@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::history::Operation;
+use crate::interrupt;
 use crate::store::Store;
+
+/// Numbers written between two looks at the interrupt.
+const SLICE: usize = 1 << 18;
 
 /// Something that changed a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,8 +56,9 @@ impl Record<'_> {
             .map_err(|error| Error::Io(std::io::Error::other(error)))?;
         payload.extend_from_slice(&(json.len() as u64).to_le_bytes());
         payload.extend_from_slice(&json);
-        for array in arrays {
-            payload.extend(array.iter().flat_map(|x| x.to_le_bytes()));
+        for part in arrays.iter().flat_map(|array| array.chunks(SLICE)) {
+            interrupt::check()?;
+            payload.extend(part.iter().flat_map(|x| x.to_le_bytes()));
         }
         Ok(payload)
     }

@@ -10,6 +10,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::history::shared;
 use crate::persist::directory::{Durability, JOURNAL, Journal, SNAPSHOT, numbers, path_of};
 use crate::persist::frame::{Frames, Next};
 use crate::persist::lock::Lock;
@@ -110,7 +111,7 @@ fn salvage(bytes: &[u8], report: &mut Repair) -> Result<(Store, Option<u64>)> {
         return Ok((file.store(state)?, journal));
     }
     let mut maker = Store::new(state.given)?;
-    maker.history = state.history;
+    maker.history = state.history.map(shared);
     maker.embedder = state.embedder;
     maker.next_memory = state.next_memory;
     maker.next_episode = state.next_episode;

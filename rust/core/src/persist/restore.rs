@@ -7,6 +7,7 @@ use safetensors::tensor::TensorView;
 use crate::channel::{Channel, Kind};
 use crate::error::{Error, Result};
 use crate::graph::{Edge, Graph};
+use crate::history::shared;
 use crate::interrupt;
 use crate::memory::{Birth, Provenance, Slot};
 use crate::persist::check::check_episodes;
@@ -122,7 +123,7 @@ impl<'a> Reader<'a> {
         store.inserts = state.inserts;
         store.next_memory = state.next_memory;
         store.next_episode = state.next_episode;
-        store.history = state.history;
+        store.history = state.history.map(shared);
         store.sample = finite("sample", self.f32s("sample", &[self.rows("sample")?, d])?)?;
         self.restore_episode_ids(&mut store)?;
         self.restore_memories(&mut store, n, &state.channels)?;
@@ -261,7 +262,7 @@ impl<'a> Reader<'a> {
             }
             rows.push((row, mass[rank]));
         }
-        store.graph = Graph::restored(&rows, &store.memories);
+        store.graph = Graph::restored(&rows, &store.memories)?;
         if at == edges {
             Ok(())
         } else {

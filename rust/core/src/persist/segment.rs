@@ -18,7 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::persist::frame::framed;
+use crate::interrupt;
+use crate::persist::frame::{HEADER, header};
 use crate::persist::record::Record;
 use crate::persist::snapshot::sync_directory;
 use crate::shared::disk::Disk;
@@ -27,6 +28,8 @@ use crate::shared::disk::Disk;
 pub(crate) const PREAMBLE: usize = 64;
 const MAGIC: &[u8; 8] = b"swjournl";
 const VERSION: u32 = 1;
+/// Bytes written between two looks at the interrupt.
+const PART: usize = 4 << 20;
 
 /// The first bytes of the journal of a number that goes on from a snapshot of that checksum.
 pub(crate) fn preamble(number: u64, checksum: &str) -> [u8; PREAMBLE] {
@@ -168,22 +171,41 @@ impl Segment {
     /// Appends a record: it is in the file when this returns.
     ///
     /// # Errors
-    /// [`Error::Io`] as the system gives it; the file is as it was then, or [`Segment::is_broken`].
+    /// [`Error::Io`] as the system gives it, [`Error::Interrupted`] within [`crate::interruptible`]; the file is as it was
+    /// then, or [`Segment::is_broken`].
     pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
         self.usable()?;
-        let bytes = framed(self.number, &record.encode()?);
-        let written = self
-            .file
-            .seek(SeekFrom::Start(self.at))
-            .and_then(|_| self.file.write_all(&bytes));
-        if let Err(error) = written {
+        let payload = record.encode()?;
+        let size = (HEADER + payload.len()) as u64;
+        if let Err(error) = self.write(&payload) {
             self.cut(self.at);
-            return Err(error.into());
+            return Err(error);
         }
         self.last = Some(self.at);
-        self.at += bytes.len() as u64;
+        self.at += size;
         self.number += 1;
         self.disk.wrote(self.at);
+        Ok(())
+    }
+
+    /// Writes a record where the next one goes, a long one in parts.
+    fn write(&mut self, payload: &[u8]) -> Result<()> {
+        let mut sum = crc32fast::Hasher::new();
+        for part in payload.chunks(PART) {
+            interrupt::check()?;
+            sum.update(part);
+        }
+        let head = header(self.number, payload.len(), sum.finalize());
+        self.file.seek(SeekFrom::Start(self.at))?;
+        if payload.len() <= PART {
+            // At once: the system is asked but once for what is done often.
+            return Ok(self.file.write_all(&[&head[..], payload].concat())?);
+        }
+        self.file.write_all(&head)?;
+        for part in payload.chunks(PART) {
+            interrupt::check()?;
+            self.file.write_all(part)?;
+        }
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ struct StateOf<'a> {
     next_memory: i64,
     next_episode: i64,
     proposals: &'a [Episode],
-    history: Option<&'a [Entry]>,
+    history: Option<&'a [Arc<Entry>]>,
     pooled: Vec<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     journal: Option<u64>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::ahead::successors;
 use crate::episodes::Batch;
 use crate::error::Result;
+use crate::interrupt;
 use crate::memory::Slot;
 use crate::score::{ScoreRequest, Scorer, check_context};
 use crate::simd;
@@ -73,6 +74,7 @@ pub(crate) fn explain(
     let scorer = Scorer::new(store, batch, request, &activations, request.threads)?;
     let mut explanations = Vec::with_capacity(batch.len());
     for e in 0..batch.episodes() {
+        interrupt::check()?;
         let trajectory = scorer.trajectory(batch, e, request.context[e], &activations);
         let mut paid: BTreeMap<(usize, Slot), f64> = BTreeMap::new();
         let mut channels = vec![vec![0.0; store.channels().len()]; trajectory.len()];

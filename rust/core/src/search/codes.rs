@@ -11,9 +11,12 @@
 //! Codes are held as unsigned bytes `c + 128`: the product with a query's codes `q` is then too large by
 //! `128·Σq`, which the scan subtracts beforehand. A freed slot has slack −∞ and is never a candidate.
 
+use crate::copied;
+use crate::error::Result;
 use crate::huge::Huge;
 use crate::memory::Slot;
 use crate::nbytes::reserved;
+use crate::replay::sleep::Interrupt;
 
 /// Keys a panel holds.
 pub(crate) const PANEL: usize = 32;
@@ -46,11 +49,33 @@ impl Codes {
         self.lines.capacity() * size_of::<Line>() + reserved(&self.scale) + reserved(&self.slack)
     }
 
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        Ok(Self {
+            groups: self.groups,
+            lines: self.lines.copied(interrupt)?,
+            scale: copied::plain(&self.scale, interrupt)?,
+            slack: copied::plain(&self.slack, interrupt)?,
+        })
+    }
+
     pub(crate) fn new(dim: usize) -> Self {
         Self {
             groups: dim.div_ceil(GROUP),
             ..Self::default()
         }
+    }
+
+    /// Makes room for `more` keys, if there is too little, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn reserve_for(&mut self, more: usize, interrupt: Interrupt<'_>) -> Result<()> {
+        let lines = more.div_ceil(PANEL) * self.groups * 2;
+        self.lines.reserve_for(lines, interrupt)
     }
 
     /// Makes room for `more` keys.

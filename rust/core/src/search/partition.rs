@@ -11,9 +11,11 @@
 //! least cosine only ever falls: the bound holds after every change. It is no part of what a store remembers: neither
 //! digest nor snapshot know of it.
 
+use crate::copied;
 use crate::error::Result;
 use crate::memory::{Memories, Slot};
 use crate::parallel;
+use crate::replay::sleep::Interrupt;
 use crate::rng::splitmix64;
 use crate::search::codes::{Codes, PANEL};
 use crate::search::exact::nearest;
@@ -59,6 +61,25 @@ pub(super) struct Block {
 }
 
 impl Partition {
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let codes = self.codes.as_ref().map(|codes| codes.copied(interrupt));
+        Ok(Self {
+            centres: self.centres.copied(interrupt)?,
+            blocks: copied::owning(&self.blocks, interrupt)?,
+            codes: codes.transpose()?,
+            slots: copied::plain(&self.slots, interrupt)?,
+            owners: copied::plain(&self.owners, interrupt)?,
+            places: copied::plain(&self.places, interrupt)?,
+            seed: self.seed,
+            stamp: self.stamp,
+            prunes: self.prunes,
+        })
+    }
+
     /// Of all memories, in `blocks` ≥ 1 blocks or as many as there are memories.
     pub(crate) fn of(
         memories: &Memories,

@@ -39,6 +39,12 @@ pub trait Log<S>: Sized {
     /// Why it refuses.
     type Error;
 
+    /// A copy of a store, which may take long and can be given up.
+    ///
+    /// # Errors
+    /// If it was, since `ask` said so.
+    fn copy(store: &S, ask: &dyn Fn() -> bool) -> Result<S, Self::Error>;
+
     /// Does some work on the store, whose operations are recorded first. The record of one that fails is taken back.
     ///
     /// # Errors
@@ -108,7 +114,7 @@ fn never() -> bool {
     false
 }
 
-impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
+impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     /// A store in memory.
     pub fn new(store: Arc<S>) -> Self {
         Self::around(store, None, false)
@@ -188,6 +194,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         let mut writer = Writer {
             shared: self,
             log: self.turn(ask)?,
+            ask,
             _turn: Held::note(self.address(), Hold::Turn),
         };
         let done = work(&mut writer)?;
@@ -318,10 +325,12 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
 pub struct Writer<'a, S, L, E> {
     shared: &'a Shared<S, L, E>,
     log: MutexGuard<'a, Option<L>>,
+    /// Whether to give up copying a store.
+    ask: &'a dyn Fn() -> bool,
     _turn: Held,
 }
 
-impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
+impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
     /// Reads the store that nobody else can change meanwhile.
     ///
     /// # Errors
@@ -341,7 +350,8 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> 
         self.part_from_frozen()?;
         let mut current = shared.current.write();
         let _writing = Held::note(shared.address(), Hold::Writing);
-        let store = Arc::make_mut(current.as_mut().ok_or_else(|| shared.gone())?);
+        let live = current.as_mut().ok_or_else(|| shared.gone())?;
+        let store = self.own(live)?;
         shared.writes.fetch_add(1, Ordering::Release);
         let log = self.log.as_mut();
         let done = catch_unwind(AssertUnwindSafe(|| recorded(log, store, work)));
@@ -355,17 +365,21 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> 
         done.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Changes a copy of the store while others read the store as it was, then puts the copy in its place.
+    /// Makes another store of it while others read it as it was, records that, and puts the other in its place.
     ///
     /// For long work that cannot be sliced. Work that fails leaves no trace.
     ///
     /// # Errors
-    /// As `work`; [`Denied`].
-    pub fn rewrite<T>(&mut self, work: impl FnOnce(&mut S) -> Result<T, E>) -> Result<T, E> {
-        let mut next = self.read(|store| Ok(store.clone()))?;
-        let done = recorded(self.log.as_mut(), &mut next, work)?;
+    /// As `make` and `record`; [`Denied`].
+    pub fn rewrite(
+        &mut self,
+        make: impl FnOnce(&S) -> Result<S, E>,
+        record: impl FnOnce(&mut S) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut next = self.read(make)?;
+        recorded(self.log.as_mut(), &mut next, record)?;
         self.shared.put(Arc::new(next));
-        Ok(done)
+        Ok(())
     }
 
     /// Puts another store in the place of this one, in its directory too.
@@ -394,12 +408,21 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> 
         }
     }
 
+    /// The store to write to, which nobody else may share.
+    fn own<'s>(&self, live: &'s mut Arc<S>) -> Result<&'s mut S, E> {
+        if Arc::get_mut(live).is_none() {
+            // Frozen a moment ago: that is seldom, so readers wait for this copy.
+            *live = Arc::new(L::copy(live, self.ask)?);
+        }
+        Ok(Arc::get_mut(live).expect("nobody freezes what is locked"))
+    }
+
     /// Copies a store that a frozen view shares, so that readers do not wait for the copy under the lock.
     fn part_from_frozen(&self) -> Result<(), E> {
         let shared = self.shared.freeze()?;
         // The live store and `shared` itself are two.
         if Arc::strong_count(&shared) > 2 {
-            let own = Arc::new(S::clone(&shared));
+            let own = Arc::new(L::copy(&shared, self.ask)?);
             *self.shared.current.write() = Some(own);
         }
         Ok(())

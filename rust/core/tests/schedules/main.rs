@@ -14,6 +14,7 @@ mod held;
 mod sync;
 mod toy;
 
+use std::io;
 use std::sync::Arc;
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, UrwRandomScheduler};
@@ -134,7 +135,9 @@ fn no_write_is_lost_whatever_way_it_is_made() {
             // As a veto does.
             thread::spawn(move || {
                 rewrite
-                    .writing(&never, |turn| turn.rewrite(|toy| toy.add(2)))
+                    .writing(&never, |turn| {
+                        turn.rewrite(|toy| toy.with(2), |toy| toy.record(2))
+                    })
                     .expect("a rewrite");
             }),
             thread::spawn(move || {
@@ -150,6 +153,44 @@ fn no_write_is_lost_whatever_way_it_is_made() {
         end.sort_unstable();
         assert_eq!(end[..2], [1, 2]);
         assert_eq!(end.len(), 3);
+    });
+}
+
+/// A write that has to copy the store first, since it was frozen, and is given up in the middle of that.
+#[test]
+fn a_copy_that_is_given_up_leaves_the_store_as_it_was() {
+    try_schedules(|| {
+        let store = in_memory();
+        let add = |store: &Store, x: u32, ask: &dyn Fn() -> bool| {
+            store.writing(ask, |turn| turn.write(|toy| toy.add(x)))
+        };
+        add(&store, 1, &never).expect("a write");
+        let frozen = store.freeze().expect("it is open");
+        let (reader, writer) = (Arc::clone(&store), Arc::clone(&store));
+        all(vec![
+            thread::spawn(move || {
+                let mut seen = vec![1];
+                look(&reader, &mut seen);
+                look(&reader, &mut seen);
+            }),
+            thread::spawn(move || add(&writer, 2, &never).expect("a write")),
+            thread::spawn(move || {
+                let done = add(&store, 3, &|| true);
+                let gave_up = |error: &Refused| match error {
+                    Refused::Denied(Denied::Interrupted) => true,
+                    Refused::Disk(error) => error.kind() == io::ErrorKind::Interrupted,
+                    _ => false,
+                };
+                let mut end = vec![1];
+                look(&store, &mut end);
+                match done {
+                    // The other one had copied it already.
+                    Ok(()) => assert_eq!(end, [1, 2, 3]),
+                    Err(error) => assert!(gave_up(&error) && !end.contains(&3)),
+                }
+            }),
+        ]);
+        assert_eq!(frozen.whole(), [1]);
     });
 }
 

@@ -40,18 +40,38 @@ pub(crate) struct Toy {
     plug: Option<Segment>,
 }
 
-impl Clone for Toy {
-    fn clone(&self) -> Self {
-        yield_now();
-        Self {
-            numbers: self.numbers.clone(),
-            count: self.count,
-            plug: None,
-        }
-    }
-}
-
 impl Toy {
+    /// A copy, made in two steps, between which it may be given up.
+    pub(crate) fn copied(&self, ask: &dyn Fn() -> bool) -> io::Result<Self> {
+        let numbers = self.numbers.clone();
+        yield_now();
+        if ask() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        assert_eq!(numbers.len(), self.count, "a write was copied half done");
+        Ok(Self {
+            count: numbers.len(),
+            numbers,
+            plug: None,
+        })
+    }
+
+    /// Another one, with one number more.
+    pub(crate) fn with(&self, x: u32) -> Result<Self, Refused> {
+        let mut other = self.copied(&|| false)?;
+        other.numbers.push(x);
+        other.count += 1;
+        Ok(other)
+    }
+
+    /// Records that it was made.
+    pub(crate) fn record(&mut self, x: u32) -> Result<(), Refused> {
+        if let Some(segment) = &mut self.plug {
+            segment.append(x);
+        }
+        Ok(())
+    }
+
     /// What it holds.
     pub(crate) fn whole(&self) -> Vec<u32> {
         let numbers = self.numbers.clone();
@@ -258,6 +278,10 @@ impl Log {
 impl Logs<Toy> for Log {
     type Ticket = (u64, Arc<Disk<Reel>>);
     type Error = io::Error;
+
+    fn copy(store: &Toy, ask: &dyn Fn() -> bool) -> io::Result<Toy> {
+        store.copied(ask)
+    }
 
     fn during<T, E: From<io::Error>>(
         &mut self,

@@ -7,6 +7,12 @@ use sharpwave_core::{
     ScoreRequest, Scores, Store,
 };
 
+/// How many cases a property is tried with: `n`, or as many times that as `SHARPWAVE_TIMES` says.
+pub fn cases(n: u32) -> ProptestConfig {
+    let times = std::env::var("SHARPWAVE_TIMES").map_or(1.0, |n| n.parse().expect("a number"));
+    ProptestConfig::with_cases((f64::from(n) * times).ceil() as u32)
+}
+
 /// A ragged batch.
 #[derive(Clone, Debug)]
 pub struct Batch {
