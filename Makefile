@@ -117,7 +117,7 @@ torture: setup ## the long forms: 200 kills, minutes of threads, ten times the p
 	  tests/test_serve_durability.py tests/test_trust.py tests/test_threads.py tests/test_golden.py
 	SHARPWAVE_HYPOTHESIS=tenfold $(BIN)/python -m pytest -n $(WORKERS) tests/test_properties_history.py \
 	  tests/test_properties_graph.py tests/test_properties_score.py
-	SHARPWAVE_TIMES=10 SHARPWAVE_SCHEDULES=10000 cargo test --release --locked -p sharpwave-core --test journal \
+	SHARPWAVE_TIMES=10 SHARPWAVE_SCHEDULES=10000 cargo test --locked --quiet -p sharpwave-core --test journal \
 	  --test damage --test properties --test schedules
 
 sanitize: setup ## the tests under AddressSanitizer (needs a nightly compiler) and valgrind

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::copied;
 use crate::episodes::{Episode, Episodes};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::memory::Provenance;
 use crate::observe::ObserveReport;
 use crate::persist::record::Record;
+use crate::replay::sleep::Interrupt;
 use crate::replay::{Need, Order, ReplayRequest, Stopped};
 use crate::store::Store;
 
@@ -82,6 +84,28 @@ impl Operation {
                 Vec::new()
             }
         }
+    }
+
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let Self::Insert {
+            keys,
+            drives,
+            texts,
+            rows,
+        } = self
+        else {
+            return Ok(self.clone());
+        };
+        Ok(Self::Insert {
+            keys: copied::plain(keys, interrupt)?,
+            drives: copied::plain(drives, interrupt)?,
+            texts: copied::owning(texts, interrupt)?,
+            rows: copied::plain(rows, interrupt)?,
+        })
     }
 
     /// The texts that it came with.
@@ -405,7 +429,7 @@ impl Store {
         let mut inserts = 0;
         for entry in history {
             interrupt::check()?;
-            let mut operation = entry.operation.clone();
+            let mut operation = entry.operation.copied(&|| interrupt::check().is_err())?;
             match edit(&operation, inserts) {
                 Rewrite::Keep => {}
                 Rewrite::Drop => {

@@ -4,7 +4,7 @@
 //! changed anything, or between two episodes or two backups, and takes an
 //! [`Interrupt`](crate::replay::sleep::Interrupt) of its own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
@@ -27,6 +27,12 @@ pub fn interruptible<T>(
     ask: impl Fn() -> bool + 'static,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
+    // Who had enough once has enough: what stops in the middle is never taken for whole.
+    let enough = Cell::new(false);
+    let ask = move || {
+        enough.set(enough.get() || ask());
+        enough.get()
+    };
     let outer = ASK.replace(Some(Rc::new(ask)));
     let _restore = Restore(outer);
     work()
@@ -64,8 +70,6 @@ pub(crate) fn check() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
 
     #[test]

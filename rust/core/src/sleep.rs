@@ -159,7 +159,12 @@ impl Store {
     }
 
     fn mean_values(&self, probe: &[f32]) -> Result<Vec<f64>> {
-        let activations = self.activate_rows(probe, None)?;
-        Ok(activations.iter().flat_map(|a| self.phi(a)).collect())
+        let mut means = Vec::new();
+        // A row's answer does not depend on its company; some at a time can be given up between.
+        for rows in probe.chunks(128 * self.config.dim) {
+            let activations = self.activate_rows(rows, None)?;
+            means.extend(activations.iter().flat_map(|a| self.phi(a)));
+        }
+        Ok(means)
     }
 }

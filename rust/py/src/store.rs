@@ -363,8 +363,9 @@ impl Store {
     /// interrupted.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
-        slf.py()
-            .without_gil(|signals| handle.close(&|| signals.pending()))
+        slf.py().without_gil(|signals| {
+            signals.interruptible_too(|| handle.close(&|| signals.pending()))
+        })
     }
 
     /// How often it was written to since it was made.

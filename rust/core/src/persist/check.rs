@@ -3,6 +3,7 @@
 use crate::episodes::{Episode, normalise};
 use crate::error::{Error, Result};
 use crate::history::Operation;
+use crate::interrupt;
 use crate::store::Store;
 
 impl Operation {
@@ -46,8 +47,11 @@ impl Operation {
                 {
                     return bad("inserted rows do not fit the store");
                 }
-                if !have_directions(keys, dim) {
-                    return bad("a key has no direction");
+                for some in keys.chunks(dim * 1024) {
+                    interrupt::check()?;
+                    if !have_directions(some, dim) {
+                        return bad("a key has no direction");
+                    }
                 }
                 store.check_drives(drives)
             }

@@ -18,6 +18,8 @@ use crate::store::Store;
 
 /// What no counter reaches by counting, so that none overflows.
 const COUNTER: i64 = 1 << 53;
+/// Numbers read between two looks at the interrupt.
+const SLICE: usize = 1 << 18;
 
 /// Reads sections by name, checking type and shape.
 pub(crate) struct Reader<'a> {
@@ -29,7 +31,12 @@ macro_rules! reads {
         fn $name(&self, name: &str, shape: &[usize]) -> Result<Vec<$type>> {
             let bytes = self.bytes(name, Element::$element, Some(shape))?;
             let (chunks, _) = bytes.as_chunks::<{ size_of::<$type>() }>();
-            Ok(chunks.iter().map(|x| <$type>::from_le_bytes(*x)).collect())
+            let mut numbers = Vec::with_capacity(chunks.len());
+            for part in chunks.chunks(SLICE) {
+                interrupt::check()?;
+                numbers.extend(part.iter().map(|x| <$type>::from_le_bytes(*x)));
+            }
+            Ok(numbers)
         }
     };
 }
@@ -357,9 +364,11 @@ fn restore_channels(store: &mut Store, channels: &[Channel], terminal: &[bool]) 
 }
 
 fn finite(name: &'static str, numbers: Vec<f32>) -> Result<Vec<f32>> {
-    if numbers.iter().all(|x| x.is_finite()) {
-        Ok(numbers)
-    } else {
-        Err(Error::format(name, "not all numbers are finite"))
+    for part in numbers.chunks(SLICE) {
+        interrupt::check()?;
+        if !part.iter().all(|x| x.is_finite()) {
+            return Err(Error::format(name, "not all numbers are finite"));
+        }
     }
+    Ok(numbers)
 }

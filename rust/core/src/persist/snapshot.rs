@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::channel::Channel;
 use crate::config::Config;
+use crate::copied;
 use crate::episodes::Episode;
 use crate::error::{Error, Result};
 use crate::history::Entry;
@@ -405,7 +406,7 @@ impl State {
             let Some((head, tail)) = pool.split_at_checked(length) else {
                 return Err(Error::format("archive", "shorter than its parts"));
             };
-            array.extend_from_slice(head);
+            copied::append(array, head, &|| interrupt::check().is_err())?;
             pool = tail;
         }
         if pool.is_empty() {

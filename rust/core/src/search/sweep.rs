@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::Result;
+use crate::interrupt;
 use crate::parallel;
 use crate::search::candidates::Candidates;
 
@@ -55,6 +56,10 @@ impl Grid {
                 if cell >= cells {
                     return mine;
                 }
+                if interrupt::check().is_err() {
+                    next.store(cells, Ordering::Relaxed);
+                    return mine;
+                }
                 let (at, part) = (cell / self.parts, cell % self.parts);
                 if mine[at].is_empty() {
                     mine[at] = vec![Candidates::new(self.k, most); self.rows(at).len()];
@@ -62,6 +67,7 @@ impl Grid {
                 scan(at, part, &mut mine[at]);
             }
         })?;
+        interrupt::check()?;
         let mut all = vec![Candidates::new(self.k, most); self.queries];
         for (at, mine) in found
             .into_iter()
