@@ -120,7 +120,7 @@ torture: setup ## the long forms: 200 kills, minutes of threads, ten times the p
 	SHARPWAVE_TIMES=10 SHARPWAVE_SCHEDULES=10000 cargo test --locked --quiet -p sharpwave-core --test journal \
 	  --test damage --test properties --test schedules
 
-sanitize: setup ## the tests under AddressSanitizer (needs a nightly compiler) and valgrind
+sanitize: setup ## the tests under AddressSanitizer and valgrind (which has to be installed)
 	tests/sanitize.sh
 
 deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)

@@ -186,7 +186,8 @@ impl Operation {
                 texts,
                 rows,
             } => {
-                store.insert_rows(&keys, &drives, &texts, &rows)?;
+                // What is done again is thrown away when it is given up.
+                store.append_rows(&keys, &drives, &texts, &rows, &mut false)?;
             }
             Self::Replay {
                 budget,

@@ -52,16 +52,25 @@ impl Store {
             ));
         }
         let rows: Vec<u32> = (0..n as u32).collect();
-        self.insert_rows(keys, drives, texts, &rows)
+        let (first, mut begun) = (self.next_memory, false);
+        let inserted = self.append_rows(keys, drives, texts, &rows, &mut begun);
+        if begun && inserted.is_err() {
+            self.take_back(first);
+        }
+        inserted
     }
 
     /// [`Store::insert`] once drives and texts are checked; `rows` are the rows' original places.
-    pub(crate) fn insert_rows(
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]: what there is then is a part, if it has `begun`, and to be thrown away or taken back.
+    pub(crate) fn append_rows(
         &mut self,
         keys: &[f32],
         drives: &[f32],
         texts: &[String],
         rows: &[u32],
+        begun: &mut bool,
     ) -> Result<Vec<i64>> {
         let units = normalised_rows("keys", keys, self.config.dim)?;
         let scalars = self.scalar_count();
@@ -76,11 +85,9 @@ impl Store {
                 rows: rows.to_vec(),
             })?;
         }
+        *begun = true;
         for (at, key) in units.chunks_exact(self.config.dim).enumerate() {
-            if interrupt::check().is_err() {
-                self.take_back(first);
-                return Err(Error::Interrupted);
-            }
+            interrupt::check()?;
             let (_, slot) = self.create(&Birth {
                 key,
                 terminal: false,

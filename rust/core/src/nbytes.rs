@@ -44,7 +44,7 @@ pub(crate) fn reserved<T>(vector: &Vec<T>) -> usize {
 
 impl Store {
     /// The bytes of memory that it holds, the archive included. Working space of a call comes on top of it, and a copy of
-    /// it all while a frozen view is kept and the store is written to.
+    /// all but the archive while a frozen view is kept and the store is written to.
     #[must_use]
     pub fn nbytes(&self) -> usize {
         let arrays: usize = crate::persist::sections::arrays(self)
