@@ -36,8 +36,8 @@ impl<T: Copy> Huge<T> {
         self.0 = roomy;
     }
 
-    /// Makes room for `more` if there is too little, unless that is given up: as much as growing would make, which copies
-    /// everything in one piece.
+    /// Makes room for `more` if there is too little, unless that is given up: growing would copy everything in one piece.
+    /// An eighth is left over, so that the next few do not have it copied again.
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
@@ -45,7 +45,9 @@ impl<T: Copy> Huge<T> {
         if self.0.capacity() - self.0.len() >= more {
             return Ok(());
         }
-        let mut roomy = Self(Vec::with_capacity(self.0.len() + more.max(self.0.len())));
+        let len = self.0.len();
+        let room = (more + (len + more) / 8).max(len);
+        let mut roomy = Self(Vec::with_capacity(len + room));
         advise(roomy.0.spare_capacity_mut());
         copied::append(&mut roomy.0, self, interrupt)?;
         *self = roomy;
@@ -144,6 +146,10 @@ mod tests {
         }
         assert!(rows.capacity() >= 3_000_000);
         let copy = rows.clone();
+        rows.reserve_for(4_000_000, &|| false).unwrap();
+        assert!(rows.capacity() > 7_500_000);
+        rows.reserve_for(4_000_000, &|| true).unwrap(); // there is room, so nobody asks
+        assert!(rows.reserve_for(9_000_000, &|| true).is_err());
         rows[0] = 7;
         assert!(copy.iter().enumerate().all(|(at, &row)| row == at / 1000));
     }
