@@ -32,7 +32,7 @@ RNG = np.random.default_rng(2)
 
 def test_a_killed_server_is_bit_for_bit_one_that_was_never_killed(tmp_path: Path) -> None:
     with Server(tmp_path / "store") as server:
-        client, done, over = server.client(), 0, threading.Event()
+        client, done, over = server.client(patience=600), 0, threading.Event()
         client.become(sw.ValueStore(crash.CONFIG))
 
         def live() -> None:
@@ -47,6 +47,7 @@ def test_a_killed_server_is_bit_for_bit_one_that_was_never_killed(tmp_path: Path
         for wait in waits:
             before = done
             while done < before + 3:
+                assert life.is_alive()
                 time.sleep(0.01)
             time.sleep(wait)
             server.kill()
@@ -86,10 +87,11 @@ def writers(client: Client, count: int, over: threading.Event) -> tuple[list[thr
 def test_clients_of_a_killed_server_go_on_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     with Server(tmp_path / "store") as server:
         over = threading.Event()
-        threads, acknowledged = writers(server.client(), 6, over)
+        threads, acknowledged = writers(server.client(patience=600), 6, over)
         for _ in range(2):
             before = len(acknowledged)
             while len(acknowledged) < before + 60:
+                assert all(thread.is_alive() for thread in threads)
                 time.sleep(0.01)
             server.kill()
             server.start()

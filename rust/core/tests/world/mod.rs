@@ -10,7 +10,13 @@ use sharpwave_core::{
 /// How many cases a property is tried with: `n`, or as many times that as `SHARPWAVE_TIMES` says.
 pub fn cases(n: u32) -> ProptestConfig {
     let times = std::env::var("SHARPWAVE_TIMES").map_or(1.0, |n| n.parse().expect("a number"));
-    ProptestConfig::with_cases((f64::from(n) * times).ceil() as u32)
+    let cases = (f64::from(n) * times).ceil() as u32;
+    ProptestConfig {
+        cases,
+        // Some properties hold for few of the lives that are drawn.
+        max_global_rejects: 16 * cases.max(64),
+        ..ProptestConfig::default()
+    }
 }
 
 /// A ragged batch.
