@@ -401,7 +401,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 
 def in_child(work: Callable[[], Any]) -> Any:
-    """What `work` returns, or the error it raises, in a forked child that has thirty seconds."""
+    """What `work` returns, or the error it raises, in a forked child that has two minutes."""
     here, there = os.pipe()
     child = os.fork()
     if child == 0:
@@ -413,7 +413,7 @@ def in_child(work: Callable[[], Any]) -> Any:
             pickle.dump(answer, pipe)
         os._exit(0)
     os.close(there)
-    watchdog = threading.Timer(30, os.kill, (child, signal.SIGKILL))
+    watchdog = threading.Timer(120, os.kill, (child, signal.SIGKILL))
     watchdog.start()
     with os.fdopen(here, "rb") as pipe:
         data = pipe.read()
