@@ -53,7 +53,7 @@ test-cuda: setup ## the tests that need a CUDA device
 
 test-contracts: test-second ## the trainers' own packages call what we give them: both environments
 	$(BIN)/python -m pytest -n $(WORKERS) tests/test_trl.py tests/test_trl_dense.py tests/test_gymnasium.py tests/test_sb3.py \
-	  tests/test_torchrl.py tests/test_verifiers.py tests/test_integrations.py
+	  tests/test_torchrl.py tests/test_verifiers.py tests/test_integrations.py tests/test_reward_later.py tests/test_reward_ranks.py
 
 test-second: setup $(VERL) $(OPENRLHF)/.stamp ## those that need the second environment: verl, Ray, OpenRLHF (`make test` has the rest)
 	$(SECOND)/bin/python -m pytest -c tests/contracts/pytest.ini tests/contracts

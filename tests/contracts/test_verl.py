@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,24 +59,29 @@ def cluster() -> Iterator[None]:
 
 @dataclass
 class Shared:
-    """A store that workers share: how a file names it, and the way to it from here."""
+    """A store that workers share: how a file names it, and the way to it from here, which starts what is not there."""
 
     named: object
-    store: sw.ValueStore
+    reach: Callable[[], sw.ValueStore]
+
+    @property
+    def store(self) -> sw.ValueStore:
+        return self.reach()
 
 
 @pytest.fixture(params=["served", "actor"])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
+    directory = tmp_path / "store"
+    with sw.ValueStore.open(directory, sw.Config(dim=tiny.DIM, novelty=0.5)) as filled:
+        filled.become(tiny.store())
     if request.param == "served":
-        with served.Server(tmp_path / "store", dim=tiny.DIM) as running:
-            running.client().become(tiny.store())
-            yield Shared(running.url, running.client())
+        with served.Server(directory, dim=None) as running:
+            yield Shared(running.url, running.client)
         return
     request.getfixturevalue("cluster")
-    handle = actor("stories", tmp_path / "store", sw.Config(dim=tiny.DIM), namespace="stores")
-    handle.become(tiny.store())
-    yield Shared("ray:stores/stories", handle)
-    handle.stop()
+    named = {"ray": "stories", "namespace": "stores", "directory": str(directory)}
+    yield Shared(named, lambda: actor("stories", directory, namespace="stores"))
+    Handle("stories", "stores").stop()
 
 
 @pytest.fixture
