@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,25 +28,11 @@ from test_serve import CALLS, ERRORS, OFFSETS, STEPS, TEXTS, WRITES, same
 LIFE = 40
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    here = str(Path(__file__).parents[1])
-    paths = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        namespace="contracts",
-        object_store_memory=200 << 20,
-        _system_config={"worker_niceness": 0},
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
-    )
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[sw.ValueStore, Handle]:
+def pair(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[sw.ValueStore, Handle]:
     """A store here and one in an actor, after the same life."""
     here = sw.ValueStore(crash.CONFIG)
     handle = actor("alike", tmp_path_factory.mktemp("alike") / "store", crash.CONFIG)

@@ -41,22 +41,6 @@ TOLD = [
 TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    # Ray gives its workers the lowest priority, and a busy machine half a minute to start.
-    os.environ.update(RAY_worker_niceness="0", RAY_raylet_start_wait_time_s="300")
-    paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=200 << 20,
-        runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}},
-    )
-    yield
-    ray.shutdown()
-
-
 @dataclass
 class Shared:
     """A store that workers share: how a file names it, and the way to it from here, which starts what is not there."""
