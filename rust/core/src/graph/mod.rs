@@ -86,11 +86,10 @@ impl Graph {
         })
     }
 
+    #[inline]
     pub(crate) fn row(&self, slot: Slot) -> Row<'_> {
-        Row {
-            targets: self.rows.names(slot),
-            sums: self.rows.weights(slot),
-        }
+        let (targets, sums) = self.rows.row(slot);
+        Row { targets, sums }
     }
 
     pub(crate) fn mass(&self, slot: Slot) -> f64 {

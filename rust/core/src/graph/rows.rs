@@ -235,6 +235,15 @@ impl<W: Copy> Rows<W> {
         &block.weights[block.range(row)]
     }
 
+    /// Names and weights.
+    #[inline]
+    pub(crate) fn row(&self, slot: Slot) -> (&[Slot], &[W]) {
+        let (block, row) = Self::place(slot);
+        let block = &self.blocks[block];
+        let range = block.range(row);
+        (&block.names[range.clone()], &block.weights[range])
+    }
+
     /// Puts a row in the place of another.
     pub(crate) fn set(&mut self, slot: Slot, names: &[Slot], weights: &[W]) {
         let (block, row) = Self::place(slot);

@@ -1,17 +1,20 @@
 //! One pass over rows of P for several channels at once: an association is loaded once for all of them.
 //!
 //! What bounds a sweep is the way to the successors' values, not arithmetic. So the values of a memory lie
-//! side by side, and the row after next is fetched while this one is summed up. The body is compiled once per
+//! side by side, and the rows to come are fetched while this one is summed up. The body is compiled once per
 //! instruction set; multiply and add stay apart, so every copy computes the same bits.
 
-use crate::graph::{Graph, Row};
+use crate::config::{Config, Equation};
+use crate::graph::Row;
 use crate::huge;
 use crate::memory::Slot;
+use crate::replay::backup::{Model, solve};
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
 
-/// How many rows ahead the successors' values are asked for.
-const AHEAD: usize = 4;
+/// How many rows ahead the successors' values are asked for: enough to keep the memory busy (6 and 10 are as good), and
+/// of rows as long as `max_out` allows no more than a level 1 cache holds.
+const AHEAD: usize = 8;
 
 /// Numbers of a cache line.
 const LINE: usize = 16;
@@ -53,15 +56,33 @@ impl Flat {
         &mut self.memory[at..at + self.stride]
     }
 
-    /// `Σ_j P_ij v_jq` of every row, `(rows, stride)`, by rising id of j.
-    pub(crate) fn ahead(&self, rows: &[Slot], graph: &Graph, out: &mut [f64]) {
+    /// Writes the values of a memory, filled up to the stride, and tells whether any is another: −0 is 0.
+    #[inline]
+    pub(crate) fn write(&mut self, slot: Slot, v: &[f32]) -> bool {
+        let old = self.of_mut(slot);
+        // All of a memory's eight at once, where there are eight.
+        if let (Ok(old), Ok(v)) = (
+            <&mut [f32; 8]>::try_from(&mut *old),
+            <&[f32; 8]>::try_from(v),
+        ) {
+            let differ: u32 = (0..8).map(|q| u32::from(old[q] != v[q])).sum();
+            *old = *v;
+            return differ > 0;
+        }
+        let differ = *old != *v;
+        old.copy_from_slice(v);
+        differ
+    }
+
+    /// What backups of the rows would write, `(rows, stride)`; `Σ_j P_ij v_jq` runs by rising id of j.
+    pub(crate) fn proposed(&self, rows: &[Slot], model: Model<'_>, out: &mut [f32]) {
         debug_assert_eq!(out.len(), rows.len() * self.stride);
         match (self.lanes, self.stride) {
-            (1, _) => self.dispatch::<1, 1>(rows, graph, out),
-            (2, _) => self.dispatch::<2, 2>(rows, graph, out),
-            (4, _) => self.dispatch::<4, 4>(rows, graph, out),
-            (_, 8) => self.dispatch::<8, 8>(rows, graph, out),
-            _ => self.dispatch::<8, 0>(rows, graph, out),
+            (1, _) => self.dispatch::<1, 1>(rows, model, out),
+            (2, _) => self.dispatch::<2, 2>(rows, model, out),
+            (4, _) => self.dispatch::<4, 4>(rows, model, out),
+            (_, 8) => self.dispatch::<8, 8>(rows, model, out),
+            _ => self.dispatch::<8, 0>(rows, model, out),
         }
     }
 
@@ -69,18 +90,18 @@ impl Flat {
     fn dispatch<const LANES: usize, const STRIDE: usize>(
         &self,
         rows: &[Slot],
-        graph: &Graph,
-        out: &mut [f64],
+        model: Model<'_>,
+        out: &mut [f32],
     ) {
         #[cfg(target_arch = "x86_64")]
         match simd::instruction_set() {
             // SAFETY: `simd` chooses an instruction set only if this processor has it.
-            "avx512" => return unsafe { x86::avx512::<LANES, STRIDE>(self, rows, graph, out) },
+            "avx512" => return unsafe { x86::avx512::<LANES, STRIDE>(self, rows, model, out) },
             // SAFETY: as above.
-            "avx2" => return unsafe { x86::avx2::<LANES, STRIDE>(self, rows, graph, out) },
+            "avx2" => return unsafe { x86::avx2::<LANES, STRIDE>(self, rows, model, out) },
             _ => {}
         }
-        self.body::<LANES, STRIDE>(rows, graph, out);
+        self.body::<LANES, STRIDE>(rows, model, out);
     }
 
     #[inline(always)]
@@ -88,11 +109,12 @@ impl Flat {
     fn body<const LANES: usize, const STRIDE: usize>(
         &self,
         rows: &[Slot],
-        graph: &Graph,
-        out: &mut [f64],
+        model: Model<'_>,
+        out: &mut [f32],
     ) {
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
         let v = &self.memory[self.first..];
+        let graph = model.graph;
         let mut soon = rows.iter();
         for &slot in soon.by_ref().take(AHEAD) {
             prefetch(v, graph.row(slot), stride);
@@ -102,6 +124,7 @@ impl Flat {
                 prefetch(v, graph.row(slot), stride);
             }
             let (row, mass) = (graph.row(slot), graph.mass(slot));
+            let mut drives = model.memories.drives(slot).chunks(LANES);
             for (pass, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
                 let mut ahead = [0.0f64; LANES];
                 for (&target, &sum) in row.targets.iter().zip(row.sums) {
@@ -112,9 +135,30 @@ impl Flat {
                         ahead[lane] += p * f64::from(v[lane]);
                     }
                 }
-                *out = ahead;
+                // Channels that only fill up are worth nothing.
+                let some = drives.next().unwrap_or_default();
+                let r = some.first_chunk::<LANES>().copied().unwrap_or_else(|| {
+                    std::array::from_fn(|lane| some.get(lane).copied().unwrap_or_default())
+                });
+                *out = solved(model.config, &r, &ahead);
             }
         }
+    }
+}
+
+/// The value equation in all lanes.
+#[inline(always)]
+#[allow(clippy::inline_always)] // As above.
+fn solved<const LANES: usize>(
+    config: &Config,
+    r: &[f32; LANES],
+    ahead: &[f64; LANES],
+) -> [f32; LANES] {
+    let gamma = config.gamma;
+    let each = |equation| std::array::from_fn(|q| solve(equation, gamma, r[q], ahead[q]));
+    match config.equation {
+        Equation::Stopping => each(Equation::Stopping),
+        Equation::Return => each(Equation::Return),
     }
 }
 
@@ -142,26 +186,26 @@ fn prefetch(v: &[f32], row: Row<'_>, stride: usize) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Flat;
-    use crate::graph::Graph;
     use crate::memory::Slot;
+    use crate::replay::backup::Model;
 
     #[target_feature(enable = "avx2")]
     pub(super) fn avx2<const LANES: usize, const STRIDE: usize>(
         flat: &Flat,
         rows: &[Slot],
-        graph: &Graph,
-        out: &mut [f64],
+        model: Model<'_>,
+        out: &mut [f32],
     ) {
-        flat.body::<LANES, STRIDE>(rows, graph, out);
+        flat.body::<LANES, STRIDE>(rows, model, out);
     }
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn avx512<const LANES: usize, const STRIDE: usize>(
         flat: &Flat,
         rows: &[Slot],
-        graph: &Graph,
-        out: &mut [f64],
+        model: Model<'_>,
+        out: &mut [f32],
     ) {
-        flat.body::<LANES, STRIDE>(rows, graph, out);
+        flat.body::<LANES, STRIDE>(rows, model, out);
     }
 }

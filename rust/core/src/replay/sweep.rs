@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::memory::Slot;
 use crate::parallel;
-use crate::replay::backup::{Model, distance, solve};
+use crate::replay::backup::{Model, distance};
 use crate::replay::kernel::Flat;
 use crate::replay::sleep::Budget;
 use crate::replay::values::Values;
@@ -126,11 +126,9 @@ impl<'a> Sweep<'a> {
             for (&slot, v) in rows.iter().zip(proposed.chunks_exact(self.values.stride)) {
                 let at = slot as usize;
                 self.backed[at] = self.blocks;
-                let old = self.values.of_mut(slot);
-                if old != v {
+                if self.values.write(slot, v) {
                     self.changed[at] = self.blocks;
                 }
-                old.copy_from_slice(v);
             }
         }
         Ok(())
@@ -138,19 +136,8 @@ impl<'a> Sweep<'a> {
 
     /// What backups of the rows would write, `(rows, stride)`.
     fn proposed(&self, rows: &[Slot]) -> Vec<f32> {
-        let stride = self.values.stride;
-        let mut ahead = vec![0.0; rows.len() * stride];
-        self.values.ahead(rows, self.model.graph, &mut ahead);
-        let mut proposed = vec![0.0; ahead.len()];
-        let (equation, gamma) = (self.model.config.equation, self.model.config.gamma);
-        for (at, &slot) in rows.iter().enumerate() {
-            let drives = self.model.memories.drives(slot);
-            let row = at * stride..(at + 1) * stride;
-            let both = proposed[row.clone()].iter_mut().zip(&ahead[row]);
-            for ((v, &ahead), &r) in both.zip(drives) {
-                *v = solve(equation, gamma, r, ahead);
-            }
-        }
+        let mut proposed = vec![0.0; rows.len() * self.values.stride];
+        self.values.proposed(rows, self.model, &mut proposed);
         proposed
     }
 
@@ -188,12 +175,12 @@ impl<'a> Sweep<'a> {
         work: impl Fn(&Self, &[Slot]) -> T + Sync + Send,
     ) -> Result<Vec<T>> {
         let edges = |&slot: &Slot| self.model.graph.row(slot).len();
-        let much = rows.iter().map(edges).sum::<usize>() * self.values.stride >= MUCH;
-        // A bad number of threads is an error however little there is to do.
-        let threads = if much || self.threads == Some(0) {
-            self.threads
-        } else {
-            Some(1)
+        let much = || rows.iter().map(edges).sum::<usize>() * self.values.stride >= MUCH;
+        let threads = match self.threads {
+            // A bad number of threads is an error however little there is to do.
+            Some(few @ (0 | 1)) => Some(few),
+            _ if much() => self.threads,
+            _ => Some(1),
         };
         parallel::map(rows.len().div_ceil(PART), threads, |part| {
             work(self, &rows[part * PART..rows.len().min((part + 1) * PART)])
