@@ -1,6 +1,7 @@
 //! The archive: every operation that made the store, so that history can be replayed without a part.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use crate::observe::ObserveReport;
 use crate::persist::record::Record;
 use crate::replay::sleep::Interrupt;
 use crate::replay::{Need, Order, ReplayRequest, Stopped};
+use crate::search::renew::{WINDOW, Window};
 use crate::store::Store;
 
 /// One operation that changed the store. Arrays are left out of the JSON and pooled beside it.
@@ -428,28 +430,56 @@ impl Store {
         rebuilt.embedder.clone_from(&self.embedder);
         let mut changed = false;
         let mut inserts = 0;
-        for entry in history {
-            interrupt::check()?;
-            let mut operation = entry.operation.copied(&|| interrupt::check().is_err())?;
-            match edit(&operation, inserts) {
-                Rewrite::Keep => {}
-                Rewrite::Drop => {
-                    changed = true;
-                    continue;
-                }
-                Rewrite::Replace(other) => {
-                    changed = true;
-                    operation = other;
-                }
+        let mut entries = history.iter();
+        // Episodes that follow each other are searched for together.
+        let mut soon = VecDeque::new();
+        let mut window = Window::default();
+        loop {
+            let mut steps = 0;
+            while soon.is_empty() || steps < WINDOW {
+                let Some(entry) = entries.next() else { break };
+                let edited = edit(&entry.operation, inserts);
+                inserts += i64::from(matches!(entry.operation, Operation::Insert { .. }));
+                changed |= !matches!(edited, Rewrite::Keep);
+                let operation = match edited {
+                    Rewrite::Drop => continue,
+                    Rewrite::Keep => entry.operation.copied(&|| interrupt::check().is_err())?,
+                    Rewrite::Replace(other) => other,
+                };
+                steps = match &operation {
+                    Operation::Observe(episode) => steps + episode.len(),
+                    _ => WINDOW,
+                };
+                let next_memory = if changed {
+                    self.next_memory
+                } else {
+                    entry.next_memory
+                };
+                soon.push_back((next_memory, operation));
             }
-            inserts += i64::from(matches!(entry.operation, Operation::Insert { .. }));
-            rebuilt.next_memory = rebuilt.next_memory.max(if changed {
-                self.next_memory
-            } else {
-                entry.next_memory
-            });
-            operation.check(&rebuilt)?;
-            operation.apply(&mut rebuilt)?;
+            if soon.is_empty() {
+                break;
+            }
+            while let Some((next_memory, operation)) = soon.pop_front() {
+                interrupt::check()?;
+                rebuilt.next_memory = rebuilt.next_memory.max(next_memory);
+                operation.check(&rebuilt)?;
+                let Operation::Observe(episode) = operation else {
+                    operation.apply(&mut rebuilt)?;
+                    continue;
+                };
+                if window.left() == 0 {
+                    let following = soon.iter().map_while(|(_, operation)| match operation {
+                        Operation::Observe(episode) if operation.check(&rebuilt).is_ok() => {
+                            Some(episode)
+                        }
+                        _ => None,
+                    });
+                    window = rebuilt.window(std::iter::once(&episode).chain(following))?;
+                }
+                let mut report = ObserveReport::default();
+                rebuilt.observe_within(&mut window, &episode, &mut report)?;
+            }
         }
         rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);
         rebuilt.next_episode = self.next_episode;

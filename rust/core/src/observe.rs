@@ -112,15 +112,23 @@ impl Store {
         if pending.propose || pending.window.left() > 0 {
             return Ok(());
         }
+        pending.window = self.window(&pending.episodes)?;
+        Ok(())
+    }
+
+    /// A window that holds the first of some checked episodes, and as many more as belong in one.
+    pub(crate) fn window<'a>(
+        &self,
+        episodes: impl IntoIterator<Item = &'a Episode>,
+    ) -> Result<Window> {
         let mut steps = Vec::new();
-        for episode in &pending.episodes {
+        for episode in episodes {
             if !steps.is_empty() && steps.len() + episode.steps.len() > WINDOW * self.config.dim {
                 break;
             }
             steps.extend(self.units(episode)?);
         }
-        pending.window = Window::of(&self.memories, steps, self.config.k)?;
-        Ok(())
+        Window::of(&self.memories, steps, self.config.k)
     }
 
     fn units(&self, episode: &Episode) -> Result<Vec<f32>> {
@@ -271,12 +279,12 @@ impl Store {
         episode: &Episode,
         report: &mut ObserveReport,
     ) -> Result<()> {
-        let mut window = Window::of(&self.memories, self.units(episode)?, self.config.k)?;
+        let mut window = self.window([episode])?;
         self.observe_within(&mut window, episode, report)
     }
 
     /// Writes the next episode of a window.
-    fn observe_within(
+    pub(crate) fn observe_within(
         &mut self,
         window: &mut Window,
         episode: &Episode,
