@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from examples import degradation, replay_maze, sample_efficiency
+from examples import degradation, replay_ahead, replay_maze, sample_efficiency
 
 
 @pytest.mark.parametrize("world", [replay_maze.track(), replay_maze.maze()], ids=lambda world: world.name)
@@ -17,6 +17,17 @@ def test_replay_runs_backwards_from_a_reward(world: replay_maze.World) -> None:
     assert goal[1] > start[1]
     assert goal[0] < 0.2, "hardly any is a forward one"
     assert start[0] < 0.2, "the paper's forward sequences are not reproduced: docs/replay.md says why"
+
+
+def test_forward_replay_before_a_run_takes_all_of_its_ingredients() -> None:
+    """Share of significant forward sequences at the start of the track, two rats."""
+    found = dict[str, float]()
+    for name, ingredients in replay_ahead.INGREDIENTS.items():
+        rats = [replay_ahead.live(replay_maze.track(), seed, ingredients) for seed in (0, 1)]
+        found[name] = float(np.mean([replay_maze.shares(rat, "start")[0] for rat in rats]))
+    *some, everything = found
+    assert found[everything] > 0.4
+    assert max(found[name] for name in some) < 0.2
 
 
 @pytest.mark.parametrize("world", [replay_maze.track(), replay_maze.maze()], ids=lambda world: world.name)
