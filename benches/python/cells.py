@@ -56,7 +56,7 @@ HEADLINE = (
 def everything() -> Iterator[Cell]:
     """All cells, the headline first; those of one set of memories together, since they share what is built."""
     yield from HEADLINE
-    for what in ("sweep", "sleep", "wait"):
+    for what in ("sweep", "sleep", "wait", "veto"):
         yield Cell("replay", data=what, n=1_000_000, batch=1)
     yield Cell("memory")
     yield Cell("approximate")

@@ -7,6 +7,7 @@
 * `replay-sleep`: a sleep after one new episode of 16 steps, pushed and in full sweeps, in two stores that live alike.
 * `replay-wait`: how long a reader waits for a store that sleeps: the time that `len(store)` takes, asked every half
   millisecond, and that the score of one step takes, while it sleeps and while it does not.
+* `replay-veto`: see veto.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import scipy.sparse
 import sharpwave as sw
 
-from benches.python import large, timing
+from benches.python import large, timing, veto
 
 MEMORIES, DEGREE, CHANNELS = 1_000_000, 16, 8
 TOLERANCES = (1e-2, 1e-4)
@@ -28,7 +29,7 @@ TOLERANCES = (1e-2, 1e-4)
 
 def measured(what: str) -> dict[str, Any]:
     """The rows of a cell, in seconds."""
-    return {"sweep": sweeping, "sleep": sleeping, "wait": waiting}[what]()
+    return {"sweep": sweeping, "sleep": sleeping, "wait": waiting, "veto": veto.measured}[what]()
 
 
 def sweeping(rounds: int = 7) -> dict[str, Any]:

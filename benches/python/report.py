@@ -173,10 +173,10 @@ def verb_table(results: dict[str, Any]) -> Iterator[str]:
 
 
 def replay_table(results: dict[str, Any]) -> Iterator[str]:
-    """Sweeps, sleeps, and how long readers wait."""
+    """Sweeps, sleeps, how long readers wait, and vetoes."""
     yield "| what | time, median [quartiles] | 99 % | longest |"
     yield "|---|---|---|---|"
-    for what, factor, unit in (("sweep", 1e9, "ns"), ("sleep", 1e3, "ms"), ("wait", 1e3, "ms")):
+    for what, factor, unit in (("sweep", 1e9, "ns"), ("sleep", 1e3, "ms"), ("wait", 1e3, "ms"), ("veto", 1, "s")):
         for name, row in results.get(f"replay-{what}", {"rows": {}})["rows"].items():
             median_, low, high = (factor * row[part] for part in ("median", "low", "high"))
             rare = [f"{factor * row[part]:.3g} {unit}" if part in row else "" for part in ("p99", "most")]
