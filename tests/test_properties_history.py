@@ -189,6 +189,28 @@ def test_veto_of_an_episode_is_as_if_never_seen(seed: int, numbers: dict[str, An
     assert sinner.score(steps, offsets).step.tobytes() == saint.score(steps, offsets).step.tobytes()
 
 
+@pytest.mark.parametrize("capacity", [None, 90])
+def test_veto_in_a_long_life_is_as_if_never_seen(capacity: int | None) -> None:
+    """Several windows of steps that are searched for together, empty episodes, and other operations between them."""
+    numbers: dict[str, Any] = {"novelty": 0.1, "half_life": 4, "capacity": capacity}
+    sinner, saint = build(numbers), build(numbers)
+    vetoed = (0, 13, 40, 77)
+    for number in range(80):
+        steps, _ = wander(number, [number % 13])
+        for store in (sinner, saint):
+            if store is sinner or number not in vetoed:
+                store.observe(steps, drives=drives(number, len(steps)), episode_ids=[number], propose=number % 9 == 4)
+            if number % 20 == 5 and capacity is None:  # no more is inserted than there is room for
+                store.insert(wander(1000 + number, [3])[0])
+            if number % 25 == 7:
+                store.replay(budget=10, consolidate=number > 50)
+    assert sum(number % 13 for number in range(80)) > 256
+    assert len(sinner) > 60
+    for number in vetoed:
+        sinner.veto(episode=number)
+    same_but_for_ids(sinner, saint)
+
+
 @given(seed=seeds)
 def test_veto_of_a_memory_is_as_if_its_steps_had_been_cut_out(seed: int) -> None:
     """The gate sees what is left step by step, as if each were an episode; transitions do not cross the holes."""
