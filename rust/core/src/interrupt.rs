@@ -55,7 +55,8 @@ impl Drop for Restore {
 }
 
 /// Whether anyone may interrupt this thread.
-pub(crate) fn possible() -> bool {
+#[cfg(test)]
+fn possible() -> bool {
     ASK.with_borrow(Option::is_some)
 }
 

@@ -3,21 +3,34 @@
 //! Work is split by item and each item's result depends on that item alone, so the number of threads
 //! never changes a result.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::simd::fpenv;
 
-/// About so much work passes between two looks at the interrupt.
-const SLICE: Duration = Duration::from_millis(10);
+/// Shares of the work that a thread takes, if all are as quick: the last of them may have to be waited for.
+const SHARES: usize = 16;
+
+thread_local! {
+    /// Whether this thread is in the middle of a [`map`] that others help with.
+    static WITHIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What was so before a [`map`]; it is so again when this goes, also after a panic.
+struct Within(bool);
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        WITHIN.set(self.0);
+    }
+}
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -73,7 +86,8 @@ pub(crate) fn worth_waking(threads: Option<usize>, work: usize) -> Option<usize>
     }
 }
 
-/// `f(0) … f(n − 1)` in order, computed on `threads` threads (the default number if `None`).
+/// `f(0) … f(n − 1)` in order, computed on `threads` threads (the default number if `None`), of which this is one: it
+/// works while the others wake up, which takes them milliseconds if their processors slept.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a bad number of threads, [`Error::Interrupted`] if the caller had enough ([`crate::interruptible`]).
@@ -86,30 +100,47 @@ pub(crate) fn map<T: Send>(
         check(threads)?;
     }
     let threads = threads.unwrap_or_else(num_threads).min(n.max(1));
-    let pool = (threads > 1).then(|| pool(threads));
+    // A signal handler that reads would have to wait until the other threads have done the work that it interrupts.
+    let pool = (threads > 1 && !WITHIN.get()).then(|| pool(threads - 1));
     // Where the system gives no threads, this one does it all: a write must not fail halfway for that.
     let Some(Ok(pool)) = pool else {
         return (0..n).map(|i| interrupt::check().map(|()| f(i))).collect();
     };
-    if !interrupt::possible() {
-        return Ok(pool.install(|| (0..n).into_par_iter().map(f).collect()));
-    }
-    // In slices of some milliseconds, and on this thread the question between them.
-    let mut done = Vec::with_capacity(n);
-    let mut slice = threads;
-    while done.len() < n {
-        interrupt::check()?;
-        let begin = Instant::now();
-        let rows = done.len()..(done.len() + slice).min(n);
-        pool.install(|| done.par_extend(rows.into_par_iter().map(&f)));
-        let took = begin.elapsed();
-        if took < SLICE / 2 {
-            slice *= 2;
-        } else if took > 2 * SLICE {
-            slice = (slice / 2).max(threads);
+    let _restored = Within(WITHIN.replace(true));
+    let share = (n / (threads * SHARES)).max(1);
+    let next = AtomicUsize::new(0);
+    // The next share, if there is one, and what comes of it.
+    let work = || {
+        let first = next.fetch_add(share, Ordering::Relaxed);
+        (first < n).then(|| {
+            let rows = first..(first + share).min(n);
+            (first, rows.map(&f).collect::<Vec<T>>())
+        })
+    };
+    let done = Mutex::new(Vec::new());
+    let keep = |mine: Vec<(usize, Vec<T>)>| {
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.extend(mine);
+    };
+    pool.in_place_scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| keep(std::iter::from_fn(work).collect()));
         }
-    }
-    Ok(done)
+        let mut mine = Vec::new();
+        loop {
+            if let Err(enough) = interrupt::check() {
+                next.store(n, Ordering::Relaxed);
+                return Err(enough);
+            }
+            let Some(share) = work() else { break };
+            mine.push(share);
+        }
+        keep(mine);
+        Ok(())
+    })?;
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|&(first, _)| first);
+    Ok(done.into_iter().flat_map(|(_, share)| share).collect())
 }
 
 fn pool(size: usize) -> Result<Arc<ThreadPool>> {
@@ -145,5 +176,23 @@ mod tests {
             assert!(squares.iter().enumerate().all(|(i, x)| *x == i * i));
         }
         assert!(map(1, Some(0), |i| i).is_err());
+    }
+
+    #[test]
+    fn a_map_within_another_waits_for_no_thread() {
+        let outer = map(6, Some(2), |i| map(5, Some(2), |j| i * j).unwrap()).unwrap();
+        assert!((0..6).all(|i| outer[i] == (0..5).map(|j| i * j).collect::<Vec<_>>()));
+        assert!(!WITHIN.get());
+    }
+
+    #[test]
+    fn whoever_had_enough_gets_the_thread_back() {
+        let asked = std::cell::Cell::new(0);
+        let ask = move || {
+            asked.set(asked.get() + 1);
+            asked.get() > 2
+        };
+        let outcome = crate::interruptible(ask, || map(10_000, Some(3), |i| i));
+        assert!(matches!(outcome, Err(Error::Interrupted)));
     }
 }
