@@ -31,11 +31,12 @@ def new_store(n: int = 0, **numbers: Any) -> sw.ValueStore:
     return store
 
 
-def restless_store(ring: int = 384) -> sw.ValueStore:
-    """A ring of memories that full sweeps take about a second to settle: the value goes round and round."""
+def restless_store(ring: int = 384, channels: int = 64) -> sw.ValueStore:
+    """A ring of memories that full sweeps take about a second to settle: the values go round and round."""
     store = sw.ValueStore(sw.Config(dim=ring, tau=0.9, gamma=0.9999, epsilon=1e-3, equation="return"))
-    store.add_channel("verifier")
-    store.observe(np.tile(np.eye(ring, dtype=np.float32), (2, 1)), drives=np.ones(2 * ring))
+    for channel in range(channels):
+        store.add_channel(f"verifier {channel}")
+    store.observe(np.tile(np.eye(ring, dtype=np.float32), (2, 1)), drives=np.ones((2 * ring, channels)))
     return store
 
 
@@ -258,7 +259,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
 def test_ctrl_c_ends_a_sleep() -> None:
     store = restless_store(1024)
     before = store.values
-    with interrupted_after(0.2):
+    with interrupted_after(0.1):
         long_sleep(store)
     assert (store.values != before).any()  # what was done by then stays
     twin = pickle.loads(pickle.dumps(store))
