@@ -243,27 +243,35 @@ proptest! {
 
     #[test]
     fn p10_rotations_change_nothing((store, episodes) in lived(DIM), story in episode(DIM), turn in 0usize..DIM) {
+        // Drawn numbers are whole, so that many lie on a threshold, where rounding decides: a little off it they do not.
+        let off = |x: &[f32]| -> Vec<f32> { (1u16..).zip(x).map(|(i, v)| v + 0.01 * (7.0 * f32::from(i)).sin()).collect() };
         // A cyclic shift of the axes with a change of signs is orthogonal.
         let rotate = |x: &[f32]| -> Vec<f32> {
             x.chunks_exact(DIM)
                 .flat_map(|row| (0..DIM).map(|i| row[(i + turn) % DIM] * if i % 2 == 0 { 1.0 } else { -1.0 }).collect::<Vec<_>>())
                 .collect()
         };
-        let mut stores = [store.config().clone(), store.config().clone()].map(|config| Store::new(config).unwrap());
+        // Of edges that weigh the same, rounding says which is pruned: with room for all of them, none is.
+        let config = Config { max_out: 64, ..store.config().clone() };
+        let mut stores = [config.clone(), config].map(|config| Store::new(config).unwrap());
+        let mut histories: [Vec<i64>; 2] = Default::default();
         for (which, store) in stores.iter_mut().enumerate() {
             let end = if which == 0 { axis(0, DIM) } else { rotate(&axis(0, DIM)) };
             store.add_terminal("end", &end, None, None).unwrap();
             for batch in &episodes {
                 let mut batch = batch.clone();
+                batch.steps = off(&batch.steps);
                 if which == 1 { batch.steps = rotate(&batch.steps); }
-                observe(store, &batch, None);
+                histories[which].extend(observe(store, &batch, None).memory_ids);
             }
             sleep(store);
         }
+        let mut story = story.clone();
+        story.steps = off(&story.steps);
         let mut turned = story.clone();
         turned.steps = rotate(&story.steps);
-        // Ties for the k-th place may fall either way; with few memories there are none.
-        prop_assume!(stores[0].len() <= stores[0].config().k && stores[1].len() == stores[0].len());
+        // Ties may fall either way: for the memory that a step is written into, and, unless memories are few, for the k-th place.
+        prop_assume!(stores[0].len() <= stores[0].config().k && histories[0] == histories[1]);
         let a = score(&stores[0], &story, "coverage", 0, None, None);
         let b = score(&stores[1], &turned, "coverage", 0, None, None);
         prop_assert!((a.total[0] - b.total[0]).abs() < 1e-4, "{} {}", a.total[0], b.total[0]);
