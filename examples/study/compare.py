@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sharpwave.remedies.drift import LIMITS, LOW
 
-from examples.study.verdict import GOLD, Record, counted, interval, judges, verdict
+from examples.study.verdict import Record, counted, gold_intervals, interval, judges, verdict
 
 TITLES = {"end": "the run's end", "stopped": "1. stopped early", "blended": "2. blended"}
 
@@ -88,7 +88,7 @@ def remedies_table(afters: Sequence[After], settings: dict[str, Any]) -> list[li
                     counted(told),
                     f"{np.mean([s['kl'] for s in summaries]):.2f}",
                     interval([s["gold_proxy"] for s in summaries]),
-                    *(interval([s[f"gold_{m}"] for s in summaries]) for m in GOLD),
+                    *gold_intervals(summaries),
                     f"{np.mean([s['distinct_2'] for s in summaries]):.2f}",
                     f"{np.mean([s['base_log_likelihood'] for s in summaries]):+.2f}",
                 ]
@@ -143,10 +143,10 @@ def turn(record: Record) -> tuple[float, float, float, float] | None:
     return float(pairs[best]), float(mean_kl[best]), float(pairs[-1]), float(mean_kl[-1])
 
 
-def over_distance(by_arm: Mapping[str, Sequence[Record]], arms: Sequence[str], axes: Sequence[Any]) -> None:
+def over_distance(arms: Mapping[str, Sequence[Record]], axes: Sequence[Any]) -> None:
     """Proxy and gold against the root of the KL, as Gao, Schulman & Hilton draw them: one axis an arm."""
-    for axis, arm in zip(axes, arms, strict=False):
-        for k, r in enumerate(by_arm.get(arm, [])):
+    for axis, (arm, runs) in zip(axes, arms.items(), strict=False):
+        for k, r in enumerate(runs):
             at, objective = r.gold("objective")
             _, judge = r.gold("judge")
             distance = np.sqrt(np.maximum(r.series("kl")[at], 0))

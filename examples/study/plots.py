@@ -51,7 +51,7 @@ def distances(arms: Mapping[str, Sequence[Record]], path: Path) -> None:
     figure, axes = plt.subplots(
         lines, 4, figsize=(13, 2.8 * lines), sharex=True, sharey=True, squeeze=False, constrained_layout=True
     )
-    over_distance(arms, list(arms), list(axes.flat))
+    over_distance(arms, list(axes.flat))
     for axis in list(axes.flat)[len(arms) :]:
         axis.set_visible(False)
     for axis in axes[-1]:

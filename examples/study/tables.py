@@ -9,7 +9,7 @@ import numpy as np
 
 from examples.study.compare import After
 from examples.study.run import HEADLINE, plan
-from examples.study.verdict import GOLD, Record, counted, interval, moving, verdict
+from examples.study.verdict import GOLD, Record, counted, gold_intervals, interval, moving, verdict
 
 KLS = (0.1, 0.2, 0.4, 0.8)
 ABLATIONS_KL = 0.4
@@ -97,7 +97,7 @@ def _verdict(
         f"{_mean(summaries, 'base_log_likelihood'):+.2f}",
         f"{_mean(summaries, 'parrot_share'):.1%} / {_mean(summaries, 'list_share'):.1%}",
         f"{_mean(summaries, 'kl'):.2f}",
-        *(interval([s[f"gold_{m}"] for s in summaries]) for m in GOLD),
+        *gold_intervals(summaries),
         " · ".join(as_good),
     ]
 
@@ -149,6 +149,15 @@ def same_kl(records: Sequence[Record]) -> str:
     return table(head, rows) if rows else "No run has gone that far."
 
 
+def _gold_head(kl: float) -> list[str]:
+    return [f"{m} z" for m in GOLD] + [f"{m} z at KL {kl:g}" for m in GOLD]
+
+
+def _gold_cells(summaries: Sequence[Mapping[str, float]], there: Sequence[Sequence[float]]) -> list[str]:
+    """Gold at the runs' ends, and where `at_kl` found them."""
+    return [*gold_intervals(summaries), *(interval(v) for v in there[: len(GOLD)])]
+
+
 WHOLE = "instrumental"
 
 
@@ -173,13 +182,11 @@ def ablations(records: Sequence[Record], settings: Mapping[str, Any], arms: Sequ
                 counted([verdict(s, settings)[0] for s in summaries]),
                 f"{_mean(summaries, 'kl'):.2f}",
                 f"{_mean(summaries, 'distinct_2'):.2f}",
-                *(interval([s[f"gold_{m}"] for s in summaries]) for m in GOLD),
-                *(interval(v) for v in there[: len(GOLD)]),
+                *_gold_cells(summaries, there),
             ]
         )
     head = ["arm", "what it is", "seeds", "verdict", "KL", "distinct-2 / base"]
-    head += [f"{m} z" for m in GOLD] + [f"{m} z at KL {ABLATIONS_KL:g}" for m in GOLD]
-    return table(head, rows) if rows else "No run is finished yet."
+    return table(head + _gold_head(ABLATIONS_KL), rows) if rows else "No run is finished yet."
 
 
 def side_by_side(records: Sequence[Record], afters: Sequence[After], settings: Mapping[str, Any]) -> str:
@@ -206,13 +213,11 @@ def side_by_side(records: Sequence[Record], afters: Sequence[After], settings: M
                     f"{_mean(summaries, 'kl'):.2f}",
                     f"{_mean(summaries, 'distinct_2'):.2f}",
                     f"{_mean(summaries, 'base_log_likelihood'):+.2f}",
-                    *(interval([s[f"gold_{m}"] for s in summaries]) for m in GOLD),
-                    *(interval(v) for v in there[: len(GOLD)]),
+                    *_gold_cells(summaries, there),
                 ]
             )
     head = ["remedy", "arm", "seeds", "verdict", "KL", "distinct-2 / base", "log-likelihood − base"]
-    head += [f"{m} z" for m in GOLD] + [f"{m} z at KL {SIDE_KL:g}" for m in GOLD]
-    return table(head, rows) if rows else "No run is finished yet."
+    return table(head + _gold_head(SIDE_KL), rows) if rows else "No run is finished yet."
 
 
 def progress(records: Sequence[Record]) -> str:

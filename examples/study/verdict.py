@@ -158,5 +158,10 @@ def interval(values: Sequence[float]) -> str:
     return f"{v.mean():+.2f}" if len(v) == 1 else f"{v.mean():+.2f} ({v.min():+.2f} … {v.max():+.2f})"
 
 
+def gold_intervals(summaries: Sequence[Mapping[str, float]]) -> list[str]:
+    """Mean and range of each gold measure over runs."""
+    return [interval([s[f"gold_{m}"] for s in summaries]) for m in GOLD]
+
+
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)

@@ -14,7 +14,7 @@ from typing import Any, SupportsFloat
 from sharpwave._lazy import MissingExtra
 from sharpwave.integrations.observations import ObservationEmbedder, RandomFeatures, default_embedder, stack
 from sharpwave.integrations.running import Paid
-from sharpwave.integrations.stepwise import Keeps, StepReward
+from sharpwave.integrations.stepwise import Freezes, StepReward
 from sharpwave.reports import ReplayReport
 
 try:
@@ -25,7 +25,7 @@ except ImportError as error:
 __all__ = ["RandomFeatures", "StepReward", "ValueMemory", "sample_observations"]
 
 
-class ValueMemory(Keeps, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+class ValueMemory(Freezes, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Adds ``weight`` times what the store pays to the reward, and observes the episodes that end.
 
     Observations, actions, ends and seeds pass through as they are. ``info`` gains, at every step,
@@ -67,15 +67,6 @@ class ValueMemory(Keeps, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstr
         if embedder is None:
             embedder = default_embedder(env.observation_space, store.dim)
         self.memory = StepReward(store, embedder, learn=update_memory, **options)
-
-    @property
-    def update_memory(self) -> bool:
-        """Whether episodes are observed and the store sleeps; False freezes it, for evaluation."""
-        return self.memory.learning
-
-    @update_memory.setter
-    def update_memory(self, setting: bool) -> None:
-        self.memory.learning = bool(setting)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)

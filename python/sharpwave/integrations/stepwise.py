@@ -390,3 +390,16 @@ class Keeps:
         """Go on from what was saved; reset the environments then."""
         self.memory.restore(directory)
         return self
+
+
+class Freezes(Keeps):
+    """What those have beside it that are frozen by an attribute of their own name."""
+
+    @property
+    def update_memory(self) -> bool:
+        """Whether episodes are observed and the store sleeps; False freezes it, for evaluation."""
+        return self.memory.learning
+
+    @update_memory.setter
+    def update_memory(self, setting: bool) -> None:
+        self.memory.learning = bool(setting)

@@ -15,7 +15,7 @@ import numpy as np
 
 from sharpwave._lazy import MissingExtra
 from sharpwave.integrations.observations import ObservationEmbedder, RandomFeatures
-from sharpwave.integrations.stepwise import Keeps, StepReward
+from sharpwave.integrations.stepwise import Freezes, StepReward
 
 try:
     import torch
@@ -28,7 +28,7 @@ except ImportError as error:
 __all__ = ["RandomFeatures", "StepReward", "ValueMemoryTransform"]
 
 
-class ValueMemoryTransform(Keeps, Transform):
+class ValueMemoryTransform(Freezes, Transform):
     """Adds ``weight`` times what the store pays to the reward, and writes the parts beside it.
 
     At every step the next tensordict gains ``<name>_instrumental`` (what the store paid, before the weight),
@@ -70,15 +70,6 @@ class ValueMemoryTransform(Keeps, Transform):
         super().__init__(in_keys=[observation_key, reward_key], out_keys=[reward_key, *self_parts])
         self.observation_key, self.reward_key, self.name = observation_key, reward_key, name
         self.memory = StepReward(store, embedder, learn=update_memory, **options)
-
-    @property
-    def update_memory(self) -> bool:
-        """Whether episodes are observed and the store sleeps; False freezes it, for evaluation."""
-        return self.memory.learning
-
-    @update_memory.setter
-    def update_memory(self, setting: bool) -> None:
-        self.memory.learning = bool(setting)
 
     # In an environment
 

@@ -14,16 +14,13 @@ fn uninterrupted<T>(work: impl FnOnce() -> Result<T>) -> T {
 }
 
 impl Store {
-    /// What `of` appends for every memory, within [`crate::interruptible`].
-    fn gathered<T>(&self, room: usize, of: impl Fn(&mut Vec<T>, Slot)) -> Result<Vec<T>> {
-        let mut all = Vec::with_capacity(room);
+    /// Calls `each` with every memory, within [`crate::interruptible`].
+    fn visit(&self, mut each: impl FnMut(Slot)) -> Result<()> {
         for round in self.memories.in_order().chunks(ROUND) {
             interrupt::check()?;
-            for &slot in round {
-                of(&mut all, slot);
-            }
+            round.iter().copied().for_each(&mut each);
         }
-        Ok(all)
+        Ok(())
     }
 
     fn column<T>(&self, of: impl Fn(Slot) -> T) -> Vec<T> {
@@ -51,9 +48,9 @@ impl Store {
     /// # Errors
     /// [`Error::Interrupted`] if it gave up.
     pub fn checked_keys(&self) -> Result<Vec<f32>> {
-        self.gathered(self.len() * self.memories.dim(), |keys, slot| {
-            keys.extend_from_slice(self.memories.key(slot));
-        })
+        let mut keys = Vec::with_capacity(self.len() * self.memories.dim());
+        self.visit(|slot| keys.extend_from_slice(self.memories.key(slot)))?;
+        Ok(keys)
     }
 
     /// The keys of the memories `ids`, `(len, d)`.
@@ -131,10 +128,12 @@ impl Store {
     /// # Errors
     /// [`Error::Interrupted`] if it gave up.
     pub fn checked_texts(&self) -> Result<Vec<Option<String>>> {
-        self.gathered(self.len(), |texts, slot| {
+        let mut texts = Vec::with_capacity(self.len());
+        self.visit(|slot| {
             let text = self.memories.texts[slot as usize].as_deref();
             texts.push(text.map(str::to_owned));
-        })
+        })?;
+        Ok(texts)
     }
 
     /// `b`, `(Q,)`: what the ordinary memory is worth.
@@ -160,16 +159,13 @@ impl Store {
             Vec::with_capacity(n),
             Vec::with_capacity(n),
         );
-        for round in self.memories.in_order().chunks(ROUND) {
-            interrupt::check()?;
-            for &slot in round {
-                for (successor, p) in self.graph.successors(slot) {
-                    sources.push(self.memories.id(slot));
-                    targets.push(self.memories.id(successor));
-                    weights.push(p);
-                }
+        self.visit(|slot| {
+            for (successor, p) in self.graph.successors(slot) {
+                sources.push(self.memories.id(slot));
+                targets.push(self.memories.id(successor));
+                weights.push(p);
             }
-        }
+        })?;
         Ok((sources, targets, weights))
     }
 

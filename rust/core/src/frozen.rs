@@ -69,7 +69,7 @@ impl Store {
                 return Err(Error::invalid(name, "not all numbers are finite"));
             }
         }
-        let mut store = self.copied_without_history(&|| interrupt::check().is_err())?;
+        let mut store = self.copied_without_history(&interrupt::enough)?;
         if let Some(values) = values {
             store.values.replace(&store.memories, values);
         }

@@ -219,7 +219,7 @@ impl Operation {
                     threads: None,
                 };
                 // What is done again is thrown away when it is given up.
-                let report = store.replay(&request, &|| interrupt::check().is_err())?;
+                let report = store.replay(&request, &interrupt::enough)?;
                 if report.stopped == Stopped::Interrupt {
                     return Err(Error::Interrupted);
                 }
@@ -443,7 +443,7 @@ impl Store {
                 changed |= !matches!(edited, Rewrite::Keep);
                 let operation = match edited {
                     Rewrite::Drop => continue,
-                    Rewrite::Keep => entry.operation.copied(&|| interrupt::check().is_err())?,
+                    Rewrite::Keep => entry.operation.copied(&interrupt::enough)?,
                     Rewrite::Replace(other) => other,
                 };
                 steps = match &operation {

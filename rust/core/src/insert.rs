@@ -75,13 +75,12 @@ impl Store {
         let units = normalised_rows("keys", keys, self.config.dim)?;
         let scalars = self.scalar_count();
         let first = self.next_memory;
-        let enough = || interrupt::check().is_err();
-        self.memories.reserve_for(rows.len(), &enough)?;
+        self.memories.reserve_for(rows.len(), &interrupt::enough)?;
         if self.is_recorded() {
             self.record_now(Operation::Insert {
-                keys: copied::plain(keys, &enough)?,
-                drives: copied::plain(drives, &enough)?,
-                texts: copied::owning(texts, &enough)?,
+                keys: copied::plain(keys, &interrupt::enough)?,
+                drives: copied::plain(drives, &interrupt::enough)?,
+                texts: copied::owning(texts, &interrupt::enough)?,
                 rows: rows.to_vec(),
             })?;
         }

@@ -45,6 +45,11 @@ pub(crate) fn never<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
+/// [`check`], for what takes an [`Interrupt`](crate::replay::sleep::Interrupt).
+pub(crate) fn enough() -> bool {
+    check().is_err()
+}
+
 /// Puts back what was there before, also after a panic.
 struct Restore(Option<Ask>);
 

@@ -1,6 +1,7 @@
 //! Sleeping: replay over the whole graph, after the proposed episodes were written if asked to.
 
-use crate::error::{Error, Result};
+use crate::copied;
+use crate::error::Result;
 use crate::history::Operation;
 use crate::observe::ObserveReport;
 use crate::replay::priority::Switch;
@@ -29,8 +30,8 @@ impl Store {
     /// Sleeps: replays over the whole graph, after writing the proposed episodes if asked to.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad request, [`Error::Unknown`] for an unknown start memory,
-    /// [`Error::Interrupted`] if it was while proposals were written: all stays as it was then.
+    /// [`crate::Error::Invalid`] for a bad request, [`crate::Error::Unknown`] for an unknown start memory,
+    /// [`crate::Error::Interrupted`] if it was while proposals were written: all stays as it was then.
     pub fn replay(
         &mut self,
         request: &ReplayRequest,
@@ -75,7 +76,7 @@ impl Store {
     /// readers need not wait for.
     ///
     /// # Errors
-    /// [`Error::Io`] if a journal cannot be written to: nothing is taken over then.
+    /// [`crate::Error::Io`] if a journal cannot be written to: nothing is taken over then.
     pub fn wake(&mut self, dream: &mut Dream) -> Result<ReplayReport> {
         self.record(|| dream.operation.clone())?;
         match &mut dream.change {
@@ -99,9 +100,7 @@ impl Store {
         let before = self.mean_values(&probe)?;
         let mut after = self.copied_without_history(interrupt)?;
         for episode in &self.proposals {
-            if interrupt() {
-                return Err(Error::Interrupted);
-            }
+            copied::ask(interrupt)?;
             after.observe_episode(episode, &mut ObserveReport::default())?;
         }
         let mut request = request.clone();

@@ -406,7 +406,7 @@ impl State {
             let Some((head, tail)) = pool.split_at_checked(length) else {
                 return Err(Error::format("archive", "shorter than its parts"));
             };
-            copied::append(array, head, &|| interrupt::check().is_err())?;
+            copied::append(array, head, &interrupt::enough)?;
             pool = tail;
         }
         if pool.is_empty() {

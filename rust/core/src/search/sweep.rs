@@ -56,7 +56,7 @@ impl Grid {
                 if cell >= cells {
                     return mine;
                 }
-                if interrupt::check().is_err() {
+                if interrupt::enough() {
                     next.store(cells, Ordering::Relaxed);
                     return mine;
                 }
