@@ -9,9 +9,8 @@ use std::arch::x86_64::{
     _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_storeu_si256,
 };
 
-use crate::search::candidates::Candidates;
 use crate::search::codes::{Codes, PANEL};
-use crate::search::kernel::{Kernel, of_width, settle};
+use crate::search::kernel::{Found, Kernel, of_width, settle};
 use crate::search::query::Tile;
 
 pub(super) const KERNEL: Kernel = Kernel {
@@ -48,20 +47,20 @@ macro_rules! kernel {
             #[target_feature(enable = $features)]
             pub(super) fn panel(
                 codes: &Codes,
-                panel: usize,
+                panels: [usize; 2],
                 tile: &Tile<'_>,
-                candidates: &mut [Candidates],
+                found: &mut Found<'_>,
             ) {
-                of_width!(tile.queries.len(), tile_of, (codes, panel, tile, candidates), 1 2 3 4);
+                of_width!(tile.queries.len(), tile_of, (codes, panels, tile, found), 1 2 3 4);
             }
 
             /// One panel of 32 keys against `Q` queries, 16 keys at a time: all that 16 registers hold.
             #[target_feature(enable = $features)]
             fn tile_of<const Q: usize>(
                 codes: &Codes,
-                panel: usize,
+                [panel, _]: [usize; 2],
                 tile: &Tile<'_>,
-                candidates: &mut [Candidates],
+                found: &mut Found<'_>,
             ) {
                 let lines = codes.panel(panel);
                 let (queries, words) = (&tile.queries, tile.words::<Q>());
@@ -92,7 +91,7 @@ macro_rules! kernel {
                     }
                 }
                 for q in 0..Q {
-                    settle(&all[q], panel, codes, queries[q], &mut candidates[q]);
+                    settle(&all[q], panel, codes, queries[q], &mut found.candidates[q]);
                 }
             }
         }

@@ -8,12 +8,17 @@ use crate::memory::Slot;
 
 /// The longest list that is shifted as a whole.
 const SHORT: usize = 48;
+/// Bounds of a vector register: short lists are whole ones.
+pub(super) const LIST: usize = 16;
+/// Candidates that there is room for from the first on: most queries have fewer.
+const ROOM: usize = 256;
 
 /// The candidates of one query.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Candidates {
     k: usize,
-    /// The best lower bounds, falling. A short list is always full, with −∞ for what is still missing.
+    /// The best lower bounds, falling. A short list is always full, with −∞ for what is still missing; what lies
+    /// beyond the first k is of no account.
     pub(super) lower: Vec<f32>,
     /// The k-th best lower bound: nobody below it can matter.
     pub(crate) threshold: f32,
@@ -28,7 +33,14 @@ impl Candidates {
     pub(crate) fn new(k: usize, most: usize) -> Self {
         Self {
             k,
-            lower: vec![f32::NEG_INFINITY; if k <= SHORT { k } else { 0 }],
+            lower: vec![
+                f32::NEG_INFINITY;
+                if k <= SHORT {
+                    k.next_multiple_of(LIST)
+                } else {
+                    0
+                }
+            ],
             threshold: f32::NEG_INFINITY,
             seen: Vec::new(),
             most,
@@ -59,14 +71,36 @@ impl Candidates {
         }
     }
 
+    pub(super) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The best lower bounds in whole registers, or none if the list is a long one.
+    pub(super) fn short_list(&mut self) -> &mut [f32] {
+        let len = if self.k <= SHORT { self.lower.len() } else { 0 };
+        &mut self.lower[..len]
+    }
+
     /// Takes a memory whose similarity lies within `slack` of `about`, if it can matter.
     #[inline]
     pub(crate) fn offer(&mut self, slot: Slot, about: f32, slack: f32) {
         if about + slack < self.threshold || self.exploded {
             return;
         }
-        self.seen.push((about + slack, slot));
         self.note(about - slack);
+        self.see(slot, about + slack);
+    }
+
+    /// Takes a memory whose upper bound passed, and whose lower bound was noted.
+    #[inline]
+    pub(super) fn see(&mut self, slot: Slot, upper: f32) {
+        if self.exploded {
+            return;
+        }
+        if self.seen.capacity() == 0 {
+            self.seen.reserve(ROOM.min(self.most + 1));
+        }
+        self.seen.push((upper, slot));
         if self.seen.len() > self.most {
             self.prune();
             if self.seen.len() > self.most / 2 {
@@ -86,7 +120,7 @@ impl Candidates {
             // Every element takes the greater of itself and, in turn, the new one or its predecessor: where the
             // new one belongs is unpredictable, so this is quicker than to look for the place.
             let mut before = f32::INFINITY;
-            for best in &mut self.lower {
+            for best in &mut self.lower[..self.k] {
                 let here = *best;
                 let moved = if lower < before { lower } else { before };
                 *best = if here > moved { here } else { moved };
@@ -99,7 +133,7 @@ impl Candidates {
             let at = self.lower.partition_point(|&other| other > lower);
             self.lower.insert(at, lower);
         }
-        if self.lower.len() == self.k {
+        if self.lower.len() >= self.k {
             // Those of a part begin at the threshold of the others.
             self.threshold = self.threshold.max(self.lower[self.k - 1]);
         }
@@ -111,7 +145,7 @@ impl Candidates {
             *self = other;
             return;
         }
-        for lower in other.lower {
+        for &lower in other.lower.iter().take(self.k) {
             self.note(lower);
         }
         self.exploded |= other.exploded;

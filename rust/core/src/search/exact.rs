@@ -28,7 +28,7 @@ const FEW: usize = 512;
 /// Queries that a pass over the keys themselves is worth starting for.
 const SOME: usize = 16;
 /// Candidates between the one compared and the one fetched from memory meanwhile.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 /// Queries between two looks at the interrupt.
 const ROUND: usize = 8 * CHUNK;
 
@@ -168,7 +168,11 @@ impl<'a> Ladder<'a> {
                 report.count(found.as_ref().map_or("plain", |found| found.0));
             }
             for (top, compared) in parallel::map(count, self.threads, |at| match &found[at] {
-                Some((_, bounded)) => self.compare(first + at, bounded),
+                Some((_, bounded)) => {
+                    let next = found.get(at + 1).and_then(Option::as_ref);
+                    let next = next.map_or(&[][..], |(_, next)| next);
+                    self.compare(first + at, bounded, next)
+                }
                 None => self.compare_all(first + at),
             })? {
                 hits.push(top);
@@ -233,14 +237,24 @@ impl<'a> Ladder<'a> {
         self.memories.len() / 4
     }
 
-    /// The best of the candidates, and how many it took to tell.
-    pub(super) fn compare(&self, row: usize, bounded: &[(f32, Slot)]) -> (Vec<Hit>, usize) {
+    /// The best of the candidates, and how many it took to tell. Those of the `next` query are fetched towards the end.
+    pub(super) fn compare(
+        &self,
+        row: usize,
+        bounded: &[(f32, Slot)],
+        next: &[(f32, Slot)],
+    ) -> (Vec<Hit>, usize) {
         let mut top = TopK::new(self.k);
+        let last = self.k.saturating_sub(AHEAD);
         for (at, &(upper, slot)) in bounded.iter().enumerate() {
             if top.worst().is_some_and(|worst| upper < worst) {
                 return (top.into_sorted(), at);
             }
-            if let Some(&(_, later)) = bounded.get(at + AHEAD) {
+            let soon = bounded.get(at + AHEAD);
+            // At least k are compared.
+            let then = at.checked_sub(last).filter(|&at| at < AHEAD);
+            let then = then.and_then(|at| next.get(at));
+            for &(_, later) in soon.into_iter().chain(then) {
                 simd::prefetch(self.memories.key(later));
             }
             top.offer(self.hit(row, slot));

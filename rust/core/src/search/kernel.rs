@@ -31,11 +31,31 @@ const BLOCK_BYTES: usize = 512 * 1024;
 /// Queries of one piece of work: whole tiles, and enough of them to make use of codes that were fetched.
 pub(super) const CHUNK: usize = 96;
 
-/// A tile of queries against one panel.
+/// A tile of queries against one panel, while another one is fetched.
 ///
 /// # Safety
 /// The processor must have the instructions of the kernel.
-pub(super) type Multiply = unsafe fn(&Codes, usize, &Tile<'_>, &mut [Candidates]);
+pub(super) type Multiply = unsafe fn(&Codes, [usize; 2], &Tile<'_>, &mut Found<'_>);
+
+/// What the queries of a tile have found.
+pub(super) struct Found<'a> {
+    pub(super) candidates: &'a mut [Candidates],
+    /// What [`Tile::needed`] says of each, for kernels that keep it up to date.
+    pub(super) needed: Vec<f32>,
+}
+
+impl<'a> Found<'a> {
+    fn of(tile: &Tile<'_>, candidates: &'a mut [Candidates]) -> Self {
+        let thresholds = candidates.iter().map(|found| found.threshold);
+        Self {
+            needed: thresholds
+                .enumerate()
+                .map(|(q, t)| tile.needed(q, t))
+                .collect(),
+            candidates,
+        }
+    }
+}
 
 /// One way to run the first pass.
 pub(crate) struct Kernel {
@@ -110,21 +130,27 @@ impl Kernel {
         tiles: &[Tile<'_>],
         candidates: &mut [Candidates],
     ) {
-        let block = block(codes);
-        loop {
-            let close: Vec<usize> = panels.by_ref().take(block).collect();
-            if close.is_empty() {
-                return;
+        let mut rest = candidates;
+        let mut work = Vec::with_capacity(tiles.len());
+        for tile in tiles {
+            let (theirs, others) = rest.split_at_mut(tile.queries.len());
+            rest = others;
+            work.push((tile, Found::of(tile, theirs)));
+        }
+        let Some((last, others)) = work.split_last_mut() else {
+            return;
+        };
+        let mut next = panels.next();
+        while let Some(panel) = next {
+            next = panels.next();
+            // SAFETY: a kernel is only handed out where `usable()` has said so.
+            let multiply = |(tile, found): &mut (&Tile<'_>, Found<'_>), fetched| unsafe {
+                (self.multiply)(codes, [panel, fetched], tile, found);
+            };
+            for one in &mut *others {
+                multiply(one, panel);
             }
-            let mut rest = &mut *candidates;
-            for tile in tiles {
-                let (theirs, others) = rest.split_at_mut(tile.queries.len());
-                rest = others;
-                for &panel in &close {
-                    // SAFETY: a kernel is only handed out where `usable()` has said so.
-                    unsafe { (self.multiply)(codes, panel, tile, theirs) };
-                }
-            }
+            multiply(last, next.unwrap_or(panel));
         }
     }
 }

@@ -8,9 +8,8 @@ use std::arch::aarch64::{
     vmull_s8, vpadalq_s16, vpaddq_s16, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vst1q_s32,
 };
 
-use crate::search::candidates::Candidates;
 use crate::search::codes::{Codes, PANEL};
-use crate::search::kernel::{Kernel, of_width, settle};
+use crate::search::kernel::{Found, Kernel, of_width, settle};
 use crate::search::query::Tile;
 
 pub(super) const KERNEL: Kernel = Kernel {
@@ -67,20 +66,20 @@ macro_rules! kernel {
             #[target_feature(enable = $features)]
             pub(super) fn panel(
                 codes: &Codes,
-                panel: usize,
+                panels: [usize; 2],
                 tile: &Tile<'_>,
-                candidates: &mut [Candidates],
+                found: &mut Found<'_>,
             ) {
-                of_width!(tile.queries.len(), tile_of, (codes, panel, tile, candidates), 1 2 3 4);
+                of_width!(tile.queries.len(), tile_of, (codes, panels, tile, found), 1 2 3 4);
             }
 
             /// One panel of 32 keys against `Q` queries, 16 keys at a time: 16 of 32 registers sum.
             #[target_feature(enable = $features)]
             fn tile_of<const Q: usize>(
                 codes: &Codes,
-                panel: usize,
+                [panel, _]: [usize; 2],
                 tile: &Tile<'_>,
-                candidates: &mut [Candidates],
+                found: &mut Found<'_>,
             ) {
                 let lines = codes.panel(panel);
                 let (queries, words) = (&tile.queries, tile.words::<Q>());
@@ -114,7 +113,7 @@ macro_rules! kernel {
                     }
                 }
                 for q in 0..Q {
-                    settle(&all[q], panel, codes, queries[q], &mut candidates[q]);
+                    settle(&all[q], panel, codes, queries[q], &mut found.candidates[q]);
                 }
             }
         }

@@ -53,6 +53,10 @@ pub(crate) struct Tile<'a> {
     pub(crate) queries: Vec<&'a Query>,
     /// The words of all its queries for one group of dimensions, then those for the next.
     words: Vec<i32>,
+    pub(super) starts: Vec<i32>,
+    pub(super) scales: Vec<f32>,
+    /// The largest `per_hidden`.
+    pub(super) widest: f32,
 }
 
 impl<'a> Tile<'a> {
@@ -62,7 +66,19 @@ impl<'a> Tile<'a> {
         for group in 0..groups {
             words.extend(queries.iter().map(|query| query.words[group]));
         }
-        Self { queries, words }
+        Self {
+            words,
+            starts: queries.iter().map(|query| query.start).collect(),
+            scales: queries.iter().map(|query| query.scale).collect(),
+            widest: queries.iter().fold(0.0, |most, q| q.per_hidden.max(most)),
+            queries,
+        }
+    }
+
+    /// What the similarity of a key to query `q` must reach with its own share of the slack, a little less than that:
+    /// rounding must not hide what would pass the threshold.
+    pub(super) fn needed(&self, q: usize, threshold: f32) -> f32 {
+        threshold - self.queries[q].slack - 1e-6
     }
 
     /// The words of each group.

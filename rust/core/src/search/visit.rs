@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::Result;
+use crate::interrupt;
 use crate::memory::{Memories, Slot};
 use crate::parallel;
 use crate::search::candidates::Candidates;
@@ -182,7 +183,10 @@ impl<'a> Visit<'a> {
             })
             .collect();
         parallel::map(left.len(), ladder.threads, |at| match &left[at] {
-            Some(bounded) => ladder.compare(self.rows.start + at, bounded),
+            Some(bounded) => {
+                let next = left.get(at + 1).and_then(Option::as_deref);
+                ladder.compare(self.rows.start + at, bounded, next.unwrap_or_default())
+            }
             None => self.compare_all(at, &ranked[at]),
         })
     }
@@ -233,6 +237,10 @@ impl<'a> Visit<'a> {
         let found = parallel::map(workers, threads, |_| {
             let mut mine: Vec<Candidates> = before.iter().map(Candidates::above).collect();
             while let Some(&(block, rows)) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if interrupt::enough() {
+                    next.store(cells.len(), Ordering::Relaxed);
+                    break;
+                }
                 let tiles = kernel.tiles(rows.iter().map(|&row| &queries[row]));
                 let mut theirs: Vec<Candidates> = rows
                     .iter()
@@ -247,6 +255,7 @@ impl<'a> Visit<'a> {
             }
             mine
         })?;
+        interrupt::check()?;
         for mine in found {
             for (all, mine) in all.iter_mut().zip(mine) {
                 all.join(mine);
