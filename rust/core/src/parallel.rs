@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -108,13 +108,17 @@ pub(crate) fn map<T: Send>(
     };
     let _restored = Within(WITHIN.replace(true));
     let share = (n / (threads * SHARES)).max(1);
-    let next = AtomicUsize::new(0);
-    // The next share, if there is one, and what comes of it.
-    let work = || {
+    let (next, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let go_on = || !enough.load(Ordering::Relaxed);
+    // The next share, if there is one, and what comes of it; `look` is asked before every item.
+    let work = |look: &dyn Fn() -> bool| {
         let first = next.fetch_add(share, Ordering::Relaxed);
         (first < n).then(|| {
             let rows = first..(first + share).min(n);
-            (first, rows.map(&f).collect::<Vec<T>>())
+            (
+                first,
+                rows.take_while(|_| look()).map(&f).collect::<Vec<T>>(),
+            )
         })
     };
     let done = Mutex::new(Vec::new());
@@ -124,15 +128,18 @@ pub(crate) fn map<T: Send>(
     };
     pool.in_place_scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(|_| keep(std::iter::from_fn(work).collect()));
+            scope.spawn(|_| keep(std::iter::from_fn(|| work(&go_on)).collect()));
         }
         let mut mine = Vec::new();
-        loop {
-            if let Err(enough) = interrupt::check() {
+        let look = || {
+            enough.store(interrupt::enough(), Ordering::Relaxed);
+            go_on()
+        };
+        while let Some(share) = work(&look) {
+            if !go_on() {
                 next.store(n, Ordering::Relaxed);
-                return Err(enough);
+                return Err(Error::Interrupted);
             }
-            let Some(share) = work() else { break };
             mine.push(share);
         }
         keep(mine);
@@ -194,5 +201,27 @@ mod tests {
         };
         let outcome = crate::interruptible(ask, || map(10_000, Some(3), |i| i));
         assert!(matches!(outcome, Err(Error::Interrupted)));
+    }
+
+    #[test]
+    fn it_looks_before_every_item_of_its_own() {
+        let asked = std::cell::Cell::new(0);
+        let ask = move || {
+            asked.set(asked.get() + 1);
+            asked.get() > 3
+        };
+        let (me, mine) = (std::thread::current().id(), AtomicUsize::new(0));
+        let outcome = crate::interruptible(ask, || {
+            map(10_000, Some(2), |_| {
+                if std::thread::current().id() == me {
+                    mine.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    // So that the other one cannot do it all.
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            })
+        });
+        assert!(matches!(outcome, Err(Error::Interrupted)));
+        assert_eq!(mine.into_inner(), 3);
     }
 }

@@ -2,8 +2,11 @@
 
 mod world;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use proptest::prelude::*;
-use sharpwave_core::{Config, Store, simd};
+use sharpwave_core::{Config, Error, Store, interruptible, simd};
 use world::{Batch, observe};
 
 /// A pseudo-random unit-scale number.
@@ -228,6 +231,35 @@ fn a_partition_is_deterministic_and_beside_the_state() {
     };
     assert_eq!(found(5, 1), found(5, 3));
     assert_ne!(found(5, 1).0, found(6, 1).0);
+}
+
+/// Whoever waits for a look into many blocks can give up between any two of them.
+#[test]
+fn a_visit_looks_up_between_blocks() {
+    let (dim, nprobe) = (24, 40);
+    let mut store = filled(&rows(0, 3000, dim, 1), dim);
+    store.partition(Some(50), 5, None).unwrap();
+    let one = rows(0, 1, dim, 2);
+    let search = || store.search_reported(&one, 8, Some(nprobe), Some(1));
+    let asked = Rc::new(Cell::new(0));
+    let counter = Rc::clone(&asked);
+    let count = move || {
+        counter.set(counter.get() + 1);
+        false
+    };
+    let (.., report) = interruptible(count, search).unwrap();
+    if report.kernel.is_some() {
+        assert!(asked.get() >= nprobe, "{} times", asked.get());
+        for looks in [nprobe / 2, nprobe - 1] {
+            let left = Cell::new(looks);
+            let enough = move || {
+                left.set(left.get().saturating_sub(1));
+                left.get() == 0
+            };
+            let outcome = interruptible(enough, search);
+            assert!(matches!(outcome, Err(Error::Interrupted)));
+        }
+    }
 }
 
 /// A division is refused by memories that it was not made of, and by bad numbers.

@@ -144,13 +144,23 @@ impl Code {
     /// `x` in codes of `[−most, most]`.
     pub(crate) fn of(x: &[f32], most: i8) -> Self {
         let most = f32::from(most);
+        // Whole parts apart from the rest, because the compiler makes vectors of what has a length that it knows.
+        let (whole, rest) = x.as_chunks::<{ Self::WIDTH }>();
         let mut lanes = [0.0f32; Self::WIDTH];
-        for part in x.chunks(Self::WIDTH) {
-            for (lane, x) in lanes.iter_mut().zip(part) {
-                let size = x.abs();
-                *lane = if size > *lane { size } else { *lane };
-            }
+        let larger = |lane: &mut f32, x: f32| {
+            let size = x.abs();
+            *lane = if size > *lane { size } else { *lane };
+        };
+        for part in whole {
+            lanes
+                .iter_mut()
+                .zip(part)
+                .for_each(|(lane, &x)| larger(lane, x));
         }
+        lanes
+            .iter_mut()
+            .zip(rest)
+            .for_each(|(lane, &x)| larger(lane, x));
         let largest = lanes.iter().fold(0.0f32, |most, &x| most.max(x));
         // Of a unit vector the largest element is at least 1/√d, so the quotient is an ordinary number.
         let (scale, inverse) = if largest > 1e-30 {
@@ -160,13 +170,20 @@ impl Code {
         };
         let mut codes = vec![0i8; x.len()];
         let mut hidden = [0.0f64; Self::WIDTH];
-        for (part, codes) in x.chunks(Self::WIDTH).zip(codes.chunks_mut(Self::WIDTH)) {
+        let encode = |x: f32, code: &mut i8, hidden: &mut f64| {
+            let c = ((x * inverse + Self::ROUND) - Self::ROUND).clamp(-most, most);
+            let e = f64::from(x) - f64::from(scale) * f64::from(c);
+            *hidden += e * e;
+            *code = c as i8;
+        };
+        let (whole_codes, rest_of_codes) = codes.as_chunks_mut::<{ Self::WIDTH }>();
+        for (part, codes) in whole.iter().zip(whole_codes) {
             for ((&x, code), hidden) in part.iter().zip(codes).zip(&mut hidden) {
-                let c = ((x * inverse + Self::ROUND) - Self::ROUND).clamp(-most, most);
-                let e = f64::from(x) - f64::from(scale) * f64::from(c);
-                *hidden += e * e;
-                *code = c as i8;
+                encode(x, code, hidden);
             }
+        }
+        for ((&x, code), hidden) in rest.iter().zip(rest_of_codes).zip(&mut hidden) {
+            encode(x, code, hidden);
         }
         let hidden: f64 = hidden.iter().sum();
         Self {

@@ -296,17 +296,25 @@ pub(super) mod tests {
             let queries: Vec<Query> = (0..13)
                 .map(|q| kernel.query(&row(4, dim, 7777 + q)))
                 .collect();
-            let mut found = vec![Candidates::new(5, 4000); queries.len()];
             let tiles = kernel.tiles(&queries);
-            kernel.scan(&codes, 3..codes.panels(), &tiles, &mut found);
-            for (query, found) in queries.iter().zip(found) {
-                let mut all = Candidates::new(5, 1 << 20);
-                for (slot, about, slack) in expected(&codes, query, 4000) {
-                    if slot as usize >= 3 * PANEL {
-                        all.offer(slot, about, slack);
+            let of_all: Vec<_> = queries
+                .iter()
+                .map(|query| expected(&codes, query, 4000))
+                .collect();
+            // Lists of one to three registers, full or not, and longer ones.
+            for k in [1, 5, 16, 17, 32, 40, 48, 49, 70] {
+                let mut found = vec![Candidates::new(k, 4000); queries.len()];
+                kernel.scan(&codes, 3..codes.panels(), &tiles, &mut found);
+                for (of_all, found) in of_all.iter().zip(found) {
+                    let mut all = Candidates::new(k, 1 << 20);
+                    for &(slot, about, slack) in of_all {
+                        if slot as usize >= 3 * PANEL {
+                            all.offer(slot, about, slack);
+                        }
                     }
+                    assert_eq!(found.threshold, all.threshold, "{} {k}", kernel.name);
+                    assert_eq!(found.left(), all.left(), "{} {k}", kernel.name);
                 }
-                assert_eq!(found.left(), all.left(), "{}", kernel.name);
             }
         }
     }

@@ -25,17 +25,13 @@ impl Query {
     /// on numbers of size 1, is covered by the last summand.
     pub(crate) fn of(x: &[f32], most: i8) -> Self {
         let code = Code::of(x, most);
-        let words = code
-            .codes
-            .chunks(4)
-            .map(|four| {
-                let mut bytes = [0u8; 4];
-                for (byte, &c) in bytes.iter_mut().zip(four) {
-                    *byte = c.cast_unsigned();
-                }
-                i32::from_le_bytes(bytes)
-            })
-            .collect();
+        let (fours, rest) = code.codes.as_chunks::<4>();
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        let last = (!rest.is_empty()).then_some(&last);
+        let words = fours.iter().chain(last);
+        let words = words.map(|four| i32::from_le_bytes(four.map(i8::cast_unsigned)));
+        let words = words.collect();
         let sum: i32 = code.codes.iter().map(|&c| i32::from(c)).sum();
         let rounding = (x.len() as f32 / 32.0 + 7.0) * (f32::EPSILON / 2.0) * 1.01 + 2e-6;
         Self {
