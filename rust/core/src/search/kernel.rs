@@ -25,7 +25,7 @@ use crate::search::codes::{Codes, PANEL};
 use crate::search::query::{Query, Tile};
 use crate::simd;
 
-/// Bytes of codes that fit the second cache of a core, with room for the rest.
+/// Bytes of codes of one part of the work: about a tenth of a millisecond for a piece.
 const BLOCK_BYTES: usize = 512 * 1024;
 
 /// Queries of one piece of work: whole tiles, and enough of them to make use of codes that were fetched.
@@ -103,7 +103,7 @@ impl Kernel {
         Query::of(x, self.largest)
     }
 
-    /// The panels in parts that a core can keep close.
+    /// The panels in parts, which threads share out among them.
     pub(crate) fn parts(codes: &Codes) -> Vec<Range<usize>> {
         let block = block(codes);
         (0..codes.panels())
@@ -155,7 +155,7 @@ impl Kernel {
     }
 }
 
-/// Panels that a core keeps close while all queries pass over them.
+/// Panels of a part.
 fn block(codes: &Codes) -> usize {
     (BLOCK_BYTES / (codes.groups() * 128)).max(1)
 }
