@@ -153,14 +153,14 @@ MUTATIONS = [
     m(
         "prioritized ignores need",
         "replay/priority.rs",
-        "(self.needs.of(slot, model) * gain).to_bits()",
-        "gain.to_bits()",
+        "self.needs.of(slot, model) * counted",
+        "counted",
     ),
     m(
         "prioritized stops early",
         "replay/priority.rs",
-        "let priority = if gain > self.threshold {",
-        "let priority = if gain > 3.0 * self.threshold {",
+        "gain > self.threshold",
+        "gain > 3.0 * self.threshold",
     ),
     m(
         "predecessors are not queued again",

@@ -128,6 +128,7 @@ WRITES: dict[str, Any] = {
     "observe nothing": lambda s: s.observe(STEPS[:0]),
     "propose": lambda s: s.observe(STEPS[:5], propose=True),
     "replay": lambda s: s.replay(budget=50, consolidate=True, max_drift=0.9, need=s.ids[:2]),
+    "replay ahead": lambda s: s.replay(budget=30, need=s.ids[:2], floor=1e-10, extend=True),
     "insert": lambda s: s.insert(STEPS[:3], texts=["a", None, "b"]),
     "veto": lambda s: s.veto(episode=900),
     "add_terminal": lambda s: s.add_terminal("late", STEPS[7], low=0.1, high=0.9),

@@ -166,16 +166,29 @@ class Agreement(RuleBasedStateMachine):
         tol=st.sampled_from([1e-2, 1e-4, 1e-6]),
         consolidate=st.booleans(),
         max_drift=st.sampled_from([None, 0.0, 0.05, 10.0]),
+        floor=st.sampled_from([0.0, 0.0, 1e-10, 0.05]),
+        extend=st.booleans(),
     )
     def replay(
-        self, order: str, need: Any, budget: int | None, tol: float, consolidate: bool, max_drift: float | None
+        self,
+        order: str,
+        need: Any,
+        budget: int | None,
+        tol: float,
+        consolidate: bool,
+        max_drift: float | None,
+        floor: float,
+        extend: bool,
     ) -> None:
         if need == "starts":
             need = self.oracle.ids[::2].tolist() or "uniform"
         arguments: dict[str, Any] = {"order": order, "need": need, "budget": budget, "tol": tol}
         if consolidate:
             arguments |= {"consolidate": True, "max_drift": max_drift}
+        if order == "prioritized" and budget is not None:
+            arguments |= {"floor": floor, "extend": extend}
         actual, expected = self.store.replay(**arguments), self.oracle.replay(**arguments)
+        assert actual.trail == expected.trail
         assert actual.refused == expected.refused
         assert actual.observed == expected.observed
         assert actual.backups == expected.backups

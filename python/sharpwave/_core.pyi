@@ -263,6 +263,8 @@ class Store(View):
         tol: float,
         order: str,
         need: str | NDArray[np.int64],
+        floor: float,
+        extend: bool,
         consolidate: bool,
         max_drift: float | None,
         num_threads: int | None,

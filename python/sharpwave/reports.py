@@ -60,6 +60,9 @@ class ReplayReport:
     """The consolidation would have moved the store by more than `max_drift`: the proposals are kept aside."""
     drift: float | None
     """How far the consolidation moved (or would have moved) the values of the calibration sample."""
+    trail: tuple[int, ...] = ()
+    """With `floor` or `extend`: the memory that each backup was of, or that it continued the one before by; of the
+    first 2^20."""
 
 
 @dataclass(frozen=True, slots=True)

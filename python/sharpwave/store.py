@@ -172,6 +172,8 @@ class ValueStore(View[_core.Store]):
         consolidate: bool = False,
         max_drift: float | None = None,
         *,
+        floor: float = 0.0,
+        extend: bool = False,
         seconds: float | None = None,
         num_threads: int | None = None,
     ) -> ReplayReport:
@@ -185,6 +187,11 @@ class ValueStore(View[_core.Store]):
             need: "frequency", "uniform", or the ids of the memories that episodes start from.
             consolidate: first observe what was proposed.
             max_drift: refuse a consolidation that moves mean |Φ| on the calibration sample by more.
+            floor: what every gain counts at least, so that a prioritized sleep goes on by need alone when nothing is
+                owed, until its budget or seconds are over. It changes no value then: it is there for what is replayed
+                when (`trail` of the report).
+            extend: let the last backup of a prioritized sleep be continued by the most likely next memory, as one
+                backup of several steps that is worth the sum of need times gain.
             seconds: begin no further slice of some hundred backups after this time. How far a sleep gets in it depends
                 on the machine; what was done is recorded as a budget, so that a veto repeats it exactly.
         """
@@ -195,6 +202,8 @@ class ValueStore(View[_core.Store]):
                 coerce.number("tol", tol),
                 coerce.string("order", order),
                 need if isinstance(need, str) else coerce.integers("need", need).ravel(),
+                coerce.number("floor", floor),
+                coerce.flag("extend", extend),
                 coerce.flag("consolidate", consolidate),
                 None if max_drift is None else coerce.number("max_drift", max_drift),
                 coerce.threads(num_threads),

@@ -39,6 +39,7 @@ class Replay:
     refused: bool = False
     drift: float | None = None
     observed: int = 0
+    trail: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -277,20 +278,23 @@ class Oracle(View):
         need: str | list[int] = "frequency",
         consolidate: bool = False,
         max_drift: float | None = None,
+        floor: float = 0.0,
+        extend: bool = False,
     ) -> Replay:
         """Observe the proposals if asked to, sleep, then set the baseline.
 
         If that would move mean |Φ| on the calibration sample (or the oldest memories) by more than `max_drift`, nothing
         is done at all.
         """
-        self._log(Call("replay", (budget, tol, order, need, consolidate, max_drift)))
+        self._log(Call("replay", (budget, tol, order, need, consolidate, max_drift, floor, extend)))
         after = copy.deepcopy(self.state)
         proposals = dict(self.proposals) if consolidate else {}
         for number, episode in proposals.items():
             write(after, episode, number)
         if not isinstance(need, str):  # starts that the consolidation, or a veto, has taken away are left out
             need = [i for i in need if i in after.memories] or "uniform"
-        backups = sleep(after, budget, tol, order, need)
+        trail: list[int] = []
+        backups = sleep(after, budget, tol, order, need, floor, extend, trail)
         set_baseline(after)
         drift = self._drift(after) if proposals else None
         if drift is not None and max_drift is not None and drift > max_drift:
@@ -299,7 +303,7 @@ class Oracle(View):
         self.state = after
         self.proposals = {} if consolidate else self.proposals
         residual = bound(after)
-        return Replay(backups, residual, residual <= tol, False, drift, len(proposals))
+        return Replay(backups, residual, residual <= tol, False, drift, len(proposals), tuple(trail))
 
     def _drift(self, after: State) -> float:
         """mean over sample and channels of |Φ_after − Φ_before|."""

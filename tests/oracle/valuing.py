@@ -8,6 +8,7 @@ from oracle.arithmetic import F32, median
 from oracle.memory import State
 
 BLOCK = 1024
+HORIZON = 64  # most places of a backup of several steps
 LEAST, SHARE = 4096, 32  # associations of queued memories from which sweeps are cheaper than pushes
 
 
@@ -71,9 +72,20 @@ def need(state: State, how: str | list[int]) -> dict[int, float]:
     return result
 
 
-def sleep(state: State, budget: int | None, tol: float, order: str, how: str | list[int]) -> int:
+def sleep(
+    state: State,
+    budget: int | None,
+    tol: float,
+    order: str,
+    how: str | list[int],
+    floor: float = 0.0,
+    extend: bool = False,
+    trail: list[int] | None = None,
+) -> int:
     """Back up dirty memories until `bound` ≤ tol or the budget of backups is spent; return how many were made."""
     limit = float("inf") if budget is None else budget
+    if floor or extend:
+        return ahead(state, limit, tol, need(state, how), floor, extend, [] if trail is None else trail)
     sweep = {"prioritized": prioritized, "reverse": reverse, "full": full}[order]
     return sweep(state, limit, tol, need(state, how))
 
@@ -96,6 +108,56 @@ def prioritized(state: State, limit: float, tol: float, needs: dict[int, float])
         state.set_value(first, backup(state, first))
         backups += 1
     return backups
+
+
+def ahead(
+    state: State, limit: float, tol: float, needs: dict[int, float], floor: float, extend: bool, trail: list[int]
+) -> int:
+    """Prioritized replay with a floor under every gain, and with the last backup continued by what comes next.
+
+    counted(δ)   max(δ, floor) if δ > tol·(1 − γ), else floor
+    one memory   need·counted(δ): owed, or with successors and worth more than 0
+    sequence     Σ need·counted(δ) over its places, backed up from the last to the first; made if worth more than one
+    """
+    threshold = tol * (1.0 - state.settings.gamma)
+    last: list[int] = []
+    while len(trail) < limit:
+        deltas = {i: delta(state, i) for i in state.memories}
+        worth = {i: needs[i] * (max(d, floor) if d > threshold else floor) for i, d in deltas.items()}
+        queue = [i for i in worth if deltas[i] > threshold or (worth[i] > 0 and state.C.get(i))]
+        if not queue:
+            break
+        first = min(queue, key=lambda i: (-worth[i], i))
+        after = following(state, last) if extend else None
+        if after is not None and tried(state, [*last, after], threshold, needs, floor) > worth[first]:
+            last = [*last, after]
+        else:
+            last = [first]
+        for i in reversed(last):
+            state.set_value(i, backup(state, i))
+        trail.append(last[-1])
+    return len(trail)
+
+
+def following(state: State, sequence: list[int]) -> int | None:
+    """The most likely successor of the last place, ties to the lower id; unless it is an end, or was there."""
+    row = list(state.P(sequence[-1])) if 0 < len(sequence) < HORIZON else []
+    after = max(row, key=lambda edge: (edge[1], -edge[0]), default=(None, 0.0))[0]
+    return None if after in sequence or not state.C.get(after if after is not None else -1) else after
+
+
+def tried(state: State, sequence: list[int], threshold: float, needs: dict[int, float], floor: float) -> float:
+    """What the sequence is worth, by backing it up and taking that back."""
+    before = {i: state.memories[i].value for i in sequence}
+    worth = 0.0
+    for i in reversed(sequence):
+        value = backup(state, i)
+        gain = max(np.abs(value.astype(np.float64) - state.memories[i].value.astype(np.float64)), default=0.0)
+        worth += needs[i] * (max(float(gain), floor) if gain > threshold else floor)
+        state.memories[i].value = value
+    for i in sequence:
+        state.memories[i].value = before[i]
+    return worth
 
 
 def reverse(state: State, limit: float, tol: float, needs: dict[int, float]) -> int:

@@ -145,12 +145,16 @@ class RemoteCore:
         tol: float,
         order: str,
         need: str | NDArray[np.int64],
+        floor: float,
+        extend: bool,
         consolidate: bool,
         max_drift: float | None,
         _: int | None,
     ) -> Data:
         given = {"budget": budget, "seconds": seconds, "tol": tol, "order": order, "need": need}
-        return {"drift": None, **self._write("replay", **given, consolidate=consolidate, max_drift=max_drift)}
+        given |= {"floor": floor, "extend": extend, "consolidate": consolidate, "max_drift": max_drift}
+        found = self._write("replay", **given)
+        return {"drift": None, **found, "trail": tuple(found["trail"])}
 
     def veto(self, memory: int | None, episode: int | None) -> None:
         self._write("veto", memory=memory, episode=episode)

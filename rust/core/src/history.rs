@@ -15,7 +15,7 @@ use crate::memory::Provenance;
 use crate::observe::ObserveReport;
 use crate::persist::record::Record;
 use crate::replay::sleep::Interrupt;
-use crate::replay::{Need, Order, ReplayRequest, Stopped};
+use crate::replay::{Ahead, Need, Order, ReplayRequest, Stopped};
 use crate::search::renew::{WINDOW, Window};
 use crate::store::Store;
 
@@ -60,9 +60,19 @@ pub(crate) enum Operation {
         order: String,
         need: String,
         starts: Vec<i64>,
+        /// Left out where there is none, as before there were any.
+        #[serde(default, skip_serializing_if = "is_none")]
+        floor: f64,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        extend: bool,
         consolidate: bool,
         max_drift: Option<f64>,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+fn is_none(floor: &f64) -> bool {
+    *floor == 0.0
 }
 
 /// An operation and the id the first memory it made would have got.
@@ -152,6 +162,8 @@ impl Operation {
             .into(),
             need: need.into(),
             starts,
+            floor: request.ahead.floor,
+            extend: request.ahead.extend,
             consolidate: request.consolidate,
             max_drift: request.max_drift,
         }
@@ -197,6 +209,8 @@ impl Operation {
                 order,
                 need,
                 starts,
+                floor,
+                extend,
                 consolidate,
                 max_drift,
             } => {
@@ -214,6 +228,7 @@ impl Operation {
                         "from" => store.surviving_starts(starts),
                         _ => Need::Frequency,
                     },
+                    ahead: Ahead { floor, extend },
                     consolidate,
                     max_drift,
                     threads: None,

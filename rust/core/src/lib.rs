@@ -103,7 +103,7 @@ pub use persist::directory::{Durability, Journal, Recovery};
 pub use persist::repair::{Repair, repair};
 pub use persist::segment::Commit;
 pub use recall::{Path, RecallRequest};
-pub use replay::{Need, Order, ReplayReport, ReplayRequest, Stopped};
+pub use replay::{Ahead, Need, Order, ReplayReport, ReplayRequest, Stopped};
 pub use score::{Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals};
 /// What benchmarks reach of the passes of a search; no part of the interface.
 #[doc(hidden)]

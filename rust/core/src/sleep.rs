@@ -61,7 +61,9 @@ impl Store {
             )?;
             (report, Change::Values(values))
         };
-        let made = report.cut_short().then_some(report.backups);
+        // Nor would it end by itself without the budget that it had in seconds.
+        let endless = request.ahead.floor > 0.0 && request.budget.is_none();
+        let made = (report.cut_short() || endless).then_some(report.backups);
         Ok(Dream {
             operation: Operation::replay(request, made),
             report,

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use sharpwave_core::{
-    Config, Drives, Durability, Error, Journal, Need, Observation, Order, ReplayRequest, Store,
-    repair,
+    Ahead, Config, Drives, Durability, Error, Journal, Need, Observation, Order, ReplayRequest,
+    Store, repair,
 };
 use world::{Batch, axis, cases, config, episode, never};
 
@@ -79,7 +79,7 @@ fn verb() -> impl Strategy<Value = Verb> {
         8 => (episode(DIM), 0u8..4, any::<bool>(), any::<bool>())
             .prop_map(|(batch, drive, text, propose)| Verb::Observe(batch, drive, text, propose)),
         2 => (episode(DIM), any::<bool>()).prop_map(|(batch, text)| Verb::Insert(batch, text)),
-        3 => (0u8..9, prop::option::of(0u64..20), any::<bool>(), prop::option::of(0.0f64..0.2))
+        3 => (0u8..36, prop::option::of(0u64..20), any::<bool>(), prop::option::of(0.0f64..0.2))
             .prop_map(|(kind, budget, consolidate, drift)| {
                 Verb::Replay(kind, budget, consolidate, drift)
             }),
@@ -131,10 +131,14 @@ fn act(store: &mut Store, verb: &Verb, at: usize) -> Result<(), Error> {
                 budget: *budget,
                 tol: 1e-4,
                 order: [Order::Prioritized, Order::Reverse, Order::Full][usize::from(kind % 3)],
-                need: match kind / 3 {
+                need: match kind / 3 % 3 {
                     0 => Need::Uniform,
                     1 => Need::Frequency,
                     _ => Need::From(ids.iter().copied().step_by(3).collect()),
+                },
+                ahead: Ahead {
+                    floor: f64::from(kind / 9 % 2) * 1e-10,
+                    extend: kind / 18 == 1,
                 },
                 consolidate: *consolidate,
                 max_drift: *max_drift,
@@ -216,6 +220,7 @@ fn few() -> Vec<Verb> {
         Verb::Observe(Batch::one(axis(2, DIM), DIM), 1, false, true),
         Verb::Insert(Batch::one(axis(3, DIM), DIM), true),
         Verb::Replay(6, Some(3), true, None),
+        Verb::Replay(27, Some(5), false, None),
         Verb::BindEmbedder(false),
         Verb::VetoEpisode(0),
     ]

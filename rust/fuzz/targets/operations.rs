@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sharpwave_core::{
-    Config, Drives, Durability, Episodes, Error, Journal, Need, Observation, Order, ReplayRequest,
+    Ahead, Config, Drives, Durability, Episodes, Error, Journal, Need, Observation, Order, ReplayRequest,
     Store,
 };
 
@@ -98,6 +98,10 @@ fn act(store: &mut Store, verb: &Verb) -> Result<(), Error> {
                     0 => Need::Uniform,
                     1 => Need::Frequency,
                     _ => Need::From(starts.clone()),
+                },
+                ahead: Ahead {
+                    floor: [0.0, 1e-10, 0.3][usize::from(kind / 9 % 3)],
+                    extend: kind / 27 % 2 == 1,
                 },
                 consolidate: *consolidate,
                 max_drift: *max_drift,

@@ -8,10 +8,10 @@ use std::time::Instant;
 use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 use sharpwave_core as core;
 use sharpwave_core::{
-    Drives, Durability, Episodes, Journal, Need, Observation, ObserveReport, Order, Outcome,
+    Ahead, Drives, Durability, Episodes, Journal, Need, Observation, ObserveReport, Order, Outcome,
     ReplayRequest, Stopped, Veto,
 };
 
@@ -276,6 +276,8 @@ impl Store {
         tol: f64,
         order: &str,
         need: Bound<'py, PyAny>,
+        floor: f64,
+        extend: bool,
         consolidate: bool,
         max_drift: Option<f64>,
         num_threads: Option<usize>,
@@ -286,6 +288,7 @@ impl Store {
             tol,
             order: self::order(order)?,
             need: self::need(&need)?,
+            ahead: Ahead { floor, extend },
             consolidate,
             max_drift,
             threads: num_threads,
@@ -313,6 +316,7 @@ impl Store {
         report.set_item("observed", did.observed)?;
         report.set_item("refused", did.refused)?;
         report.set_item("drift", did.drift)?;
+        report.set_item("trail", PyTuple::new(slf.py(), did.trail)?)?;
         Ok(report)
     }
 

@@ -38,28 +38,44 @@ pub(crate) fn solve(equation: Equation, gamma: f64, r: f32, ahead: f64) -> f32 {
     }
 }
 
-impl Values {
-    /// What a backup of `slot` would write to the channels from `q` on, as many as `out` holds.
-    fn propose(&self, slot: Slot, model: Model<'_>, q: usize, out: &mut [f32]) {
-        let drives = &model.memories.drives(slot)[q..q + out.len()];
-        if !model.has_successors(slot) {
+impl Model<'_> {
+    /// What a backup of `slot` would write to the channels from `q` on, as many as `out` holds, if the values
+    /// are those that `of` gives.
+    #[inline]
+    fn propose<'v>(&self, slot: Slot, of: impl Fn(Slot) -> &'v [f32], q: usize, out: &mut [f32]) {
+        let drives = &self.memories.drives(slot)[q..q + out.len()];
+        if !self.has_successors(slot) {
             out.copy_from_slice(drives);
             return;
         }
         let mut ahead = [0.0f64; LANES];
-        for (successor, p) in model.graph.successors(slot) {
-            for (ahead, &v) in ahead.iter_mut().zip(&self.of(successor)[q..q + out.len()]) {
+        for (successor, p) in self.graph.successors(slot) {
+            for (ahead, &v) in ahead.iter_mut().zip(&of(successor)[q..q + out.len()]) {
                 *ahead += p * f64::from(v);
             }
         }
         let Config {
             gamma, equation, ..
-        } = *model.config;
+        } = *self.config;
         for ((out, &ahead), &r) in out.iter_mut().zip(&ahead).zip(drives) {
             *out = solve(equation, gamma, r, ahead);
         }
     }
 
+    /// All channels of [`Model::propose`].
+    pub(crate) fn propose_all<'v>(
+        &self,
+        slot: Slot,
+        of: impl Fn(Slot) -> &'v [f32],
+        out: &mut [f32],
+    ) {
+        for (part, out) in out.chunks_mut(LANES).enumerate() {
+            self.propose(slot, &of, part * LANES, out);
+        }
+    }
+}
+
+impl Values {
     /// `max_q |Δv_iq|` that a backup of `slot` would make.
     pub(crate) fn gain(&self, slot: Slot, model: Model<'_>) -> f64 {
         let mut gain = 0.0;
@@ -67,7 +83,7 @@ impl Values {
             let now = &self.of(slot)[q..self.channels().min(q + LANES)];
             let mut lanes = [0.0; LANES];
             let proposed = &mut lanes[..now.len()];
-            self.propose(slot, model, q, proposed);
+            model.propose(slot, |successor| self.of(successor), q, proposed);
             gain = distance(now, proposed).max(gain);
         }
         gain
@@ -81,7 +97,7 @@ impl Values {
         for q in (0..self.channels()).step_by(LANES) {
             let mut lanes = [0.0; LANES];
             let proposed = &mut lanes[..LANES.min(self.channels() - q)];
-            self.propose(slot, model, q, proposed);
+            model.propose(slot, |successor| self.of(successor), q, proposed);
             changed |= self.write(slot, q, proposed);
         }
         self.clean(slot);

@@ -1,5 +1,6 @@
 //! Replay: ordered backups that carry value from where it is had to what leads there.
 
+pub(crate) mod ahead;
 pub(crate) mod awake;
 pub(crate) mod backup;
 pub(crate) mod baseline;
@@ -10,5 +11,6 @@ pub(crate) mod sleep;
 pub(crate) mod sweep;
 pub(crate) mod values;
 
+pub use ahead::Ahead;
 pub use need::Need;
 pub use sleep::{Order, ReplayReport, ReplayRequest, Stopped};

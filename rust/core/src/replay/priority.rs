@@ -41,10 +41,12 @@ pub(crate) enum Pushed {
 }
 
 /// The queue by falling `need·gain`, ties by lower id.
-struct Queue<'a> {
+pub(crate) struct Queue<'a> {
     needs: &'a Needs,
     /// Gains up to this are left alone.
     threshold: f64,
+    /// What a backup counts at least; 0 where a backup that owes nothing is not made.
+    floor: f64,
     /// An entry counts only while it is its memory's present priority.
     entries: BinaryHeap<(u64, Reverse<i64>, Slot)>,
     /// One more than the bits of `need·gain`, 0 for a memory that is not queued.
@@ -54,14 +56,47 @@ struct Queue<'a> {
     active: usize,
 }
 
-impl Queue<'_> {
+impl<'a> Queue<'a> {
+    pub(crate) fn new(needs: &'a Needs, threshold: f64, floor: f64, model: Model<'_>) -> Self {
+        Self {
+            needs,
+            threshold,
+            floor,
+            entries: BinaryHeap::new(),
+            priority: vec![0; model.memories.slots()],
+            queued: 0,
+            active: 0,
+        }
+    }
+
+    fn owes(&self, gain: f64) -> bool {
+        gain > self.threshold
+    }
+
+    /// What a gain counts, times how much it is needed.
+    pub(crate) fn worth(&self, slot: Slot, gain: f64, model: Model<'_>) -> f64 {
+        let counted = if self.owes(gain) {
+            gain.max(self.floor)
+        } else {
+            self.floor
+        };
+        self.needs.of(slot, model) * counted
+    }
+
     /// Queues, moves or removes a memory by what a backup of it would now change.
-    fn update(&mut self, slot: Slot, values: &mut Values, model: Model<'_>) {
-        let gain = values.gain(slot, model);
-        values.owe(slot, gain);
-        // The bits of non-negative floats are ordered as the floats are.
-        let priority = if gain > self.threshold {
-            (self.needs.of(slot, model) * gain).to_bits() + 1
+    pub(crate) fn update(&mut self, slot: Slot, values: &mut Values, model: Model<'_>) {
+        let gain = if values.is_dirty(slot) {
+            let gain = values.gain(slot, model);
+            values.owe(slot, gain);
+            gain
+        } else {
+            0.0
+        };
+        let worth = self.worth(slot, gain, model);
+        // What is owed is paid at last, however little it is needed; a backup that changes nothing is made where
+        // something is needed, or never. The bits of non-negative floats are ordered as the floats are.
+        let priority = if self.owes(gain) || (worth > 0.0 && model.has_successors(slot)) {
+            worth.to_bits() + 1
         } else {
             0
         };
@@ -86,7 +121,28 @@ impl Queue<'_> {
         }
     }
 
-    fn pop(&mut self, model: Model<'_>) -> Option<Slot> {
+    /// Lets go of entries that no longer count, once they are most of all.
+    pub(crate) fn tidy(&mut self, model: Model<'_>) {
+        if self.entries.len() > 2 * self.queued + 1024 {
+            let present = self.priority.iter().enumerate().filter(|&(_, &p)| p > 0);
+            self.entries = present
+                .map(|(slot, &p)| (p, Reverse(model.memories.id(slot as Slot)), slot as Slot))
+                .collect();
+        }
+    }
+
+    /// What the first is worth.
+    pub(crate) fn first(&mut self) -> Option<f64> {
+        while let Some(&(priority, _, slot)) = self.entries.peek() {
+            if self.priority[slot as usize] == priority {
+                return Some(f64::from_bits(priority - 1));
+            }
+            self.entries.pop();
+        }
+        None
+    }
+
+    pub(crate) fn pop(&mut self, model: Model<'_>) -> Option<Slot> {
         while let Some((priority, _, slot)) = self.entries.pop() {
             if self.priority[slot as usize] == priority {
                 self.remove(slot, model);
@@ -110,14 +166,7 @@ pub(crate) fn replay(
     budget: &mut Budget<'_>,
 ) -> Pushed {
     let most = switch.least.max(model.graph.edges() / switch.share);
-    let mut queue = Queue {
-        needs,
-        threshold,
-        entries: BinaryHeap::new(),
-        priority: vec![0; model.memories.slots()],
-        queued: 0,
-        active: 0,
-    };
+    let mut queue = Queue::new(needs, threshold, 0.0, model);
     let dirty: Vec<Slot> = values
         .dirty_slots()
         .filter(|&slot| values.owed(slot) > threshold)

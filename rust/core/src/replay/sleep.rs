@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::replay::ahead::{self, Ahead};
 use crate::replay::backup::Model;
 use crate::replay::need::Need;
 use crate::replay::priority::{Pushed, Switch};
@@ -34,6 +35,8 @@ pub struct ReplayRequest {
     pub order: Order,
     /// What weighs the gain in the prioritised order.
     pub need: Need,
+    /// What is added to the prioritised order.
+    pub ahead: Ahead,
     /// Write the proposed episodes first.
     pub consolidate: bool,
     /// Refuse a consolidation that would move the values of the calibration sample by more.
@@ -50,6 +53,7 @@ impl Default for ReplayRequest {
             tol: 1e-4,
             order: Order::Prioritized,
             need: Need::Frequency,
+            ahead: Ahead::default(),
             consolidate: false,
             max_drift: None,
             threads: None,
@@ -70,12 +74,29 @@ impl ReplayRequest {
                 format!("{seconds} is not in [0, 1e9]"),
             ));
         }
+        self.validate_ahead()?;
         match self.max_drift {
             Some(drift) if drift.is_nan() || drift < 0.0 => {
                 Err(Error::invalid("max_drift", format!("{drift} is not ≥ 0")))
             }
             _ => Ok(()),
         }
+    }
+
+    fn validate_ahead(&self) -> Result<()> {
+        let Ahead { floor, extend } = self.ahead;
+        if !(floor.is_finite() && floor >= 0.0) {
+            return Err(Error::invalid("floor", format!("{floor} is not ≥ 0")));
+        }
+        if self.order != Order::Prioritized && self.ahead.any() {
+            let which = if extend { "extend" } else { "floor" };
+            return Err(Error::invalid(which, "is of the prioritized order"));
+        }
+        if floor > 0.0 && self.budget.is_none() && self.seconds.is_none() {
+            let message = "replay with one goes on for ever: give it a budget or seconds";
+            return Err(Error::invalid("floor", message));
+        }
+        Ok(())
     }
 }
 
@@ -114,6 +135,9 @@ pub struct ReplayReport {
     pub refused: bool,
     /// How far the consolidation moves (or would have moved) the values of the calibration sample.
     pub drift: Option<f64>,
+    /// Where the request looks [ahead](ReplayRequest::ahead): of each backup its place, or its last one;
+    /// of the first 2²⁰.
+    pub trail: Vec<i64>,
 }
 
 impl ReplayReport {
@@ -201,10 +225,17 @@ pub(crate) fn sleep(
     let tol = request.tol;
     let mut budget = Budget::new(request, interrupt);
     let mut pushed = 0;
+    let mut trail = Vec::new();
+    let threshold = tol * (1.0 - model.config.gamma);
     let residual = match request.order {
+        Order::Prioritized if request.ahead.any() => {
+            let needs = request.need.of_slots(model)?;
+            trail = ahead::replay(values, model, &needs, threshold, request.ahead, &mut budget);
+            pushed = budget.made;
+            values.residual(model)
+        }
         Order::Prioritized => {
             let needs = request.need.of_slots(model)?;
-            let threshold = tol * (1.0 - model.config.gamma);
             let why = priority::replay(values, model, &needs, threshold, switch, &mut budget);
             pushed = budget.made;
             if why == Pushed::TooMuch {
@@ -231,10 +262,12 @@ pub(crate) fn sleep(
         residual,
         converged,
         stopped: match budget.cut {
-            _ if converged => Stopped::Converged,
+            // With a floor it is not the tolerance that ends a sleep.
+            _ if converged && !(request.ahead.floor > 0.0 && budget.spent()) => Stopped::Converged,
             Some(cut) => cut,
             None => Stopped::Budget,
         },
+        trail,
         ..ReplayReport::default()
     })
 }
