@@ -8,15 +8,18 @@ hippocampus replays backwards at a reward, and forwards before a run.
 
 Each place is a memory of its own (one-hot embeddings). Each move is observed as an episode of two steps, which learns
 P and backs up the place that was left: one-step learning from experience. Need is the row of the successor
-representation (I − γP)^-1 from where the rat is; it is carried from the reward to the start, and learns that too.
+representation (I - γP)^-1 from where the rat is. By default it is carried from the reward to the start, and learns
+that too; with *trials* a run ends at the reward, as in the paper, and need is then from there and from the start.
+
+Rats sleep as a store does by default, or with a *floor* under every gain, so that replay goes on by need when nothing
+is owed, and *extension* of the last backup by the most likely next place (docs/model.md, section 5).
 
 The statistic: the share of rests with a significant forward, and reverse, sequence. A sequence is a run of backups each
 one move further from the start than the one before (forward), or nearer (reverse); the longest of a rest is significant
 if it is longer than the 97.5 % quantile of the longest in 200 shuffles of that rest.
 
-What comes out (docs/replay.md): reverse sequences after the reward, more after a larger one and none without; but *not*
-the forward ones before a run. A backup of one value changes what its predecessors owe, so the next backup is most often
-one place back. The paper's forward sequences come from backups that a step ahead may extend, which replay here lacks.
+What comes out (docs/replay.md): reverse sequences after the reward, more after a larger one and none without, however
+the store sleeps; forward ones before a run with floor and extension, many on the track and some in the maze.
 """
 
 from __future__ import annotations
@@ -26,13 +29,31 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import sharpwave as sw
 
 Place = tuple[int, int]
 TOLERANCE = 1e-2  # what is owed less than this is left alone
+FLOOR = 1e-10  # as in the paper
 MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0))
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "floor": {"floor": FLOOR},
+    "extension": {"extend": True},
+    "floor, extension": {"floor": FLOOR, "extend": True},
+    "trials": {"trials": True},
+    "trials, floor, extension": {"floor": FLOOR, "extend": True, "trials": True},
+}
+"""How a rat sleeps."""
+PAIRS = (("floor, extension", "default"), ("trials, floor, extension", "trials"))
+"""With both, and without."""
+CHANCE = 0.025
+
+Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,9 @@ class Rat:
     explore: float = 0.1
     backups: int = 20
     guided: bool = False
+    floor: float = 0.0
+    extend: bool = False
+    trials: bool = False
     rests: list[Rest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -138,7 +162,8 @@ class Rat:
             if here == self.world.goal:
                 break
         self.rest("goal", number, here)
-        self.move(here, self.world.start)
+        if not self.trials:
+            self.move(here, self.world.start)
 
     def choose(self, here: Place) -> Place:
         """The neighbour of largest value; at times any. A guided rat is led along the shortest way."""
@@ -152,16 +177,28 @@ class Rat:
         return others[self.rng.choice(best)]
 
     def rest(self, at: str, run: int, here: Place) -> None:
-        """Backup by backup, to see which each was."""
+        """Which place each backup was of."""
         rest = Rest(at, run)
+        need = [self.row[here]]
+        if self.trials and here == self.world.goal:
+            need.append(self.row[self.world.start])  # no way leads on from the goal: the next run begins there
+        if self.floor or self.extend:
+            report = self.store.replay(self.backups, TOLERANCE, need=need, floor=self.floor, extend=self.extend)
+            rest.order = [self.world.places[i] for i in report.trail]
+        else:
+            rest.order = self.one_by_one(need)
+        self.rests.append(rest)
+
+    def one_by_one(self, need: list[int]) -> list[Place]:
+        """The places of the backups of a sleep that does not tell them: those whose values moved."""
+        order: list[Place] = []
         for _ in range(self.backups):
             before = self.store.values[:, 0]
-            report = self.store.replay(budget=1, tol=TOLERANCE, need=[self.row[here]])
-            if report.backups == 0:
+            if self.store.replay(1, TOLERANCE, need=need).backups == 0:
                 break
             (moved,) = np.nonzero(self.store.values[:, 0] != before)
-            rest.order += [self.world.places[i] for i in moved]
-        self.rests.append(rest)
+            order += [self.world.places[i] for i in moved]
+        return order
 
 
 def longest(order: Sequence[int], direction: int) -> int:
@@ -186,17 +223,17 @@ def shares(rat: Rat, at: str) -> tuple[float, float]:
     return tuple(float(np.mean([significant(o, d, rng) for o in orders])) for d in (1, -1))  # pyright: ignore
 
 
-def live(world: World, seed: int, runs: int = 30) -> Rat:
+def live(world: World, seed: int, runs: int = 30, **kind: Any) -> Rat:
     """A rat whose reward varies a little, as in the paper, so that there is always something to learn."""
-    rat = Rat(world, seed)
+    rat = Rat(world, seed, **kind)
     for number in range(runs):
         rat.run(number, 1 + 0.3 * float(rat.rng.normal()))
     return rat
 
 
-def after_a_change(world: World, seed: int, reward: float | None, runs: int = 40) -> int:
+def after_a_change(world: World, seed: int, reward: float | None, runs: int = 40, **kind: Any) -> int:
     """Backups in reverse runs of three places or more, at the goal, after a run whose reward is not what it was."""
-    rat = Rat(world, seed, backups=60, guided=True)  # so that in the end only the reward is new
+    rat = Rat(world, seed, backups=60, guided=True, **kind)  # so that in the end only the reward is new
     for number in range(runs):
         rat.run(number, 1.0)
     rat.rests.clear()
@@ -213,49 +250,72 @@ def after_a_change(world: World, seed: int, reward: float | None, runs: int = 40
 CHANGES: dict[str, float | None] = {"not received": None, "as before": 1.0, "four times": 4.0, "zero received": 0.0}
 
 
-def interval(x: np.ndarray, draws: int = 2000) -> tuple[float, float, float]:
+def interval(x: np.ndarray, draws: int = 2000) -> Interval:
     """Mean over seeds and its 95 % bootstrap interval."""
     rng = np.random.default_rng(0)
     means = rng.choice(x, (draws, len(x))).mean(1)
     return float(x.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975]))
 
 
-def measure(world: World, seeds: int, runs: int = 30) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Every number of one world, with its interval over seeds."""
-    rats = [live(world, seed, runs) for seed in range(seeds)]
-    found: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for at in ("start", "goal"):
-        both = np.array([shares(rat, at) for rat in rats])
-        found[at] = {"forward": interval(both[:, 0]), "reverse": interval(both[:, 1])}
-    found["reward"] = {
-        name: interval(np.array([after_a_change(world, seed, reward) for seed in range(seeds)], float))
+def found(world: World, seeds: int, kind: str, runs: int = 30) -> dict[str, np.ndarray]:
+    """Shares of significant sequences by direction and place, (seeds,)."""
+    rats = [live(world, seed, runs, **KINDS[kind]) for seed in range(seeds)]
+    both = {at: np.array([shares(rat, at) for rat in rats]) for at in ("start", "goal")}
+    return {f"{name}, {at}": both[at][:, n] for at in both for n, name in enumerate(("forward", "reverse"))}
+
+
+def changes(world: World, seeds: int, kind: str) -> dict[str, np.ndarray]:
+    """Reverse backups after each change of the reward, (seeds,)."""
+    counts = {
+        name: [after_a_change(world, seed, reward, **KINDS[kind]) for seed in range(seeds)]
         for name, reward in CHANGES.items()
     }
-    return found
+    return {name: np.array(count, float) for name, count in counts.items()}
 
 
-def plot(results: dict[str, dict[str, dict[str, tuple[float, float, float]]]], path: str) -> None:
+PLOTTED = ("default", "floor, extension", "trials, floor, extension")
+
+
+def plot(results: dict[str, dict[str, dict[str, Interval]]], path: str) -> None:
+    """By world and kind: the shares on the left, the reverse backups after a change on the right."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(len(results), 2, figsize=(9, 3 * len(results)), squeeze=False, layout="constrained")
-    for (name, found), (left, right) in zip(results.items(), axes, strict=True):
-        for at, shift in (("start", -0.18), ("goal", 0.18)):
-            bars = np.array([found[at][d] for d in ("forward", "reverse")])
-            error = np.abs(bars[:, 1:] - bars[:, :1]).T
-            left.bar(np.arange(2) + shift, bars[:, 0], 0.34, yerr=error, label=f"at the {at}", capsize=3)
-        left.axhline(0.025, color="k", lw=0.8, ls=":")
-        left.set(xticks=[0, 1], xticklabels=["forward", "reverse"], title=name, ylabel="share of rests", ylim=(0, 1))
-        left.legend(frameon=False)
-        bars = np.array(list(found["reward"].values()))
-        right.bar(range(len(bars)), bars[:, 0], yerr=np.abs(bars[:, 1:] - bars[:, :1]).T, capsize=3, color="tab:green")
-        right.set(
-            xticks=range(len(bars)), xticklabels=found["reward"], ylabel="reverse backups", title="reward, last run"
-        )
-        right.tick_params(axis="x", labelsize=8)
+    figure, axes = plt.subplots(len(results), 2, figsize=(11, 3 * len(results)), squeeze=False, layout="constrained")
+    for (name, kinds), (left, right) in zip(results.items(), axes, strict=True):
+        for n, kind in enumerate(PLOTTED):
+            numbers = {what: mean for what, mean in kinds[kind].items() if what not in CHANGES}
+            rewards = {what: mean for what, mean in kinds[kind].items() if what in CHANGES}
+            for axis, values in ((left, numbers), (right, rewards)):
+                bars = np.array(list(values.values()))
+                error = np.abs(bars[:, 1:] - bars[:, :1]).T
+                at = np.arange(len(bars)) + 0.27 * (n - 1)
+                axis.bar(at, bars[:, 0], 0.25, yerr=error, label=kind, capsize=2)
+                axis.set_xticks(range(len(bars)), [what.replace(", ", "\nat the ") for what in values], fontsize=8)
+        left.axhline(CHANCE, color="k", lw=0.8, ls=":")
+        left.set(title=name, ylabel="share of rests", ylim=(0, 1))
+        right.set(ylabel="reverse backups", title="reward, last run")
+    axes[0, 1].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def hold(shares_of: dict[str, dict[str, np.ndarray]], changed: dict[str, dict[str, np.ndarray]], track_: bool) -> None:
+    """What docs/replay.md says of one world."""
+    for kind, numbers in shares_of.items():
+        assert interval(numbers["reverse, goal"])[1] > 0.7, f"{kind}: reverse at the goal"
+    for kind, numbers in changed.items():
+        assert interval(numbers["four times"] - numbers["as before"])[1] > 0, f"{kind}: more after a larger reward"
+        assert not numbers["not received"].any(), f"{kind}: none without"
+    forward = {kind: numbers["forward, start"] for kind, numbers in shares_of.items()}
+    for kind, without in PAIRS:
+        assert interval(forward[kind])[1] > CHANCE, f"{kind}: forward at the start"
+        if track_ or kind.startswith("trials"):  # in the maze the interval of the others reaches down to 0
+            assert interval(forward[kind] - forward[without])[1] > 0, f"{kind}: more than without"
+    for kind in ("default", "floor", "extension", "trials"):
+        if track_:
+            assert interval(forward[kind])[2] < interval(forward["floor, extension"])[1], f"{kind}: too little"
 
 
 def main() -> None:
@@ -263,11 +323,22 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=20)
     arguments.add_argument("--plot", help="where to draw it")
     given = arguments.parse_args()
-    results = {world.name: measure(world, given.seeds) for world in (track(), maze())}
-    for name, found in results.items():
-        for what, numbers in found.items():
-            for which, (mean, low, high) in numbers.items():
-                print(f"{name:13} {what:7} {which:13} {mean:7.2f}  [{low:.2f}, {high:.2f}]")
+    results: dict[str, dict[str, dict[str, Interval]]] = {}
+    for world in (track(), maze()):
+        shares_of = {kind: found(world, given.seeds, kind) for kind in KINDS}
+        changed = {kind: changes(world, given.seeds, kind) for kind in PLOTTED}
+        results[world.name] = {
+            kind: {what: interval(x) for what, x in {**numbers, **changed.get(kind, {})}.items()}
+            for kind, numbers in shares_of.items()
+        }
+        for kind, numbers in results[world.name].items():
+            for table in filter(None, (shares_of[kind], changed.get(kind))):
+                cells = [f"{numbers[what][0]:.2f} [{numbers[what][1]:.2f}, {numbers[what][2]:.2f}]" for what in table]
+                print(f"| {world.name}: {kind} |", " | ".join(cells), "|", flush=True)
+        for kind, without in PAIRS:
+            more = interval(shares_of[kind]["forward, start"] - shares_of[without]["forward, start"])
+            print(f"forward at the start, {kind} less {without}: {more[0]:.2f} [{more[1]:.2f}, {more[2]:.2f}]")
+        hold(shares_of, changed, world.name == track().name)
     if given.plot:
         plot(results, given.plot)
 
