@@ -9,6 +9,11 @@ use crate::copied;
 use crate::error::Result;
 use crate::replay::sleep::Interrupt;
 
+/// Bytes of a huge page.
+const PAGE: usize = 1 << 21;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// A vector in huge pages where the system gives them, also when it grows or is cloned.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Huge<T>(Vec<T>);
@@ -94,33 +99,70 @@ impl<T> DerefMut for Huge<T> {
     }
 }
 
-/// `vec![0.0; n]`, in huge pages where the system gives them.
-pub(crate) fn zeros(n: usize) -> Vec<f32> {
-    let mut zeros = vec![0.0; n];
-    advise(&mut zeros);
-    zeros
+/// Zeros, and where `n` of them begin: with a cache line, or with a huge page if they fill more than one.
+pub(crate) fn zeros(n: usize) -> (Vec<f32>, usize) {
+    const NUMBERS: usize = PAGE / size_of::<f32>();
+    // With room for the rest of the last page, so that it can be a huge one.
+    let (room, align) = if n > NUMBERS {
+        (n + 2 * NUMBERS, PAGE)
+    } else {
+        (n + LINE / size_of::<f32>(), LINE)
+    };
+    let mut zeros = vec![0.0; room];
+    let first = zeros.as_ptr().align_offset(align).min(room - n);
+    renew(&mut zeros[first..]);
+    (zeros, first)
+}
+
+/// Has the system give new pages, huge ones, for zeros. What an allocator gives may have been used before, and has small
+/// pages for good then.
+fn renew(zeros: &mut [f32]) {
+    #[cfg(target_os = "linux")]
+    if size_of_val(zeros) >= 2 * PAGE {
+        const MADV_DONTNEED: linux::Advice = 4;
+        advise(zeros);
+        // SAFETY: `zeros` is borrowed for this call, comes from the allocator and holds nothing but zeros. Memory of
+        // allocators is private and anonymous: what was given up is zero when it is touched next (madvise(2)). A system
+        // that refuses leaves it as it is.
+        unsafe { linux::madvise_within(zeros, MADV_DONTNEED) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    advise(zeros);
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::ffi::{c_int, c_void};
+
+    pub(super) type Advice = c_int;
+
+    unsafe extern "C" {
+        fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
+    }
+
+    /// Advises about the pages that lie in `memory` as a whole. The advice need not be taken.
+    ///
+    /// # Safety
+    /// After the advice, `memory` must still hold what its type says.
+    pub(super) unsafe fn madvise_within<T>(memory: &mut [T], advice: Advice) {
+        const SMALL: usize = 4096;
+        let begin = memory.as_mut_ptr().cast::<u8>();
+        let skip = begin.align_offset(SMALL);
+        let length = size_of_val(memory).saturating_sub(skip) / SMALL * SMALL;
+        if length > 0 {
+            // SAFETY: whole pages inside memory that is borrowed for this call; what becomes of it the caller answers for.
+            let _ = unsafe { madvise(begin.wrapping_add(skip).cast(), length, advice) };
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
 fn advise<T>(memory: &mut [T]) {
-    use std::ffi::{c_int, c_void};
-
-    const PAGE: usize = 4096;
-    const HUGE: usize = 1 << 21;
-    const MADV_HUGEPAGE: c_int = 14;
-    unsafe extern "C" {
-        fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
+    const MADV_HUGEPAGE: linux::Advice = 14;
+    if size_of_val(memory) >= 2 * PAGE {
+        // SAFETY: this advice changes how memory is backed, never what it holds.
+        unsafe { linux::madvise_within(memory, MADV_HUGEPAGE) };
     }
-    let bytes = size_of_val(memory);
-    if bytes < 2 * HUGE {
-        return;
-    }
-    let begin = memory.as_mut_ptr().cast::<u8>();
-    let skip = begin.align_offset(PAGE);
-    let length = (bytes - skip) / PAGE * PAGE;
-    // SAFETY: whole pages inside memory that is borrowed for this call. The advice changes how the memory is
-    // backed, never what it holds; a system that refuses it says so and does nothing.
-    let _ = unsafe { madvise(begin.wrapping_add(skip).cast(), length, MADV_HUGEPAGE) };
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -130,11 +172,16 @@ fn advise<T>(_: &mut [T]) {}
 mod tests {
     #[test]
     fn memory_is_zero_and_writable_wherever_it_comes_from() {
-        for n in [0, 1, 1000, (2 << 20) + 7] {
-            let mut zeros = super::zeros(n);
-            assert!(zeros.iter().all(|&x| x == 0.0));
-            zeros.fill(1.0);
-            assert_eq!(zeros.iter().filter(|&&x| x == 1.0).count(), n);
+        for n in [0, 1, 1000, (1 << 19) + 1, (9 << 20) + 7] {
+            // The second time in memory that was used before.
+            for _ in 0..2 {
+                let (mut zeros, first) = super::zeros(n);
+                let zeros = &mut zeros[first..first + n];
+                assert_eq!(zeros.as_ptr() as usize % super::LINE, 0);
+                assert!(zeros.iter().all(|&x| x == 0.0));
+                zeros.fill(1.0);
+                assert_eq!(zeros.iter().filter(|&&x| x == 1.0).count(), n);
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! One pass over rows of P for several channels at once: an association is loaded once for all of them.
 //!
 //! What bounds a sweep is the way to the successors' values, not arithmetic. So the values of a memory lie
-//! side by side, and the rows to come are fetched while this one is summed up. The body is compiled once per
-//! instruction set; multiply and add stay apart, so every copy computes the same bits.
+//! side by side, and the rows to come are fetched while this one is summed up. Loops over associations go in steps of
+//! [`STEP`] without a branch between them: where the processor guesses the end of a loop wrong it forgets what it
+//! had begun to fetch. The body is compiled once per instruction set; multiply and add stay apart, so every copy
+//! computes the same bits.
 
 use crate::config::{Config, Equation};
 use crate::graph::Row;
@@ -12,9 +14,14 @@ use crate::replay::backup::{Model, solve};
 #[cfg(target_arch = "x86_64")]
 use crate::simd;
 
-/// How many rows ahead the successors' values are asked for: enough to keep the memory busy (6 and 10 are as good), and
-/// of rows as long as `max_out` allows no more than a level 1 cache holds.
-const AHEAD: usize = 8;
+/// How many rows ahead the successors' values are asked for: enough to keep the memory busy.
+const AHEAD: usize = 16;
+
+/// How many rows ahead the rows themselves are asked for, so that they are there when the values are asked for.
+const FAR: usize = 2 * AHEAD;
+
+/// Associations without a branch between them.
+const STEP: usize = 8;
 
 /// Numbers of a cache line.
 const LINE: usize = 16;
@@ -34,13 +41,10 @@ impl Flat {
     pub(crate) fn new(slots: usize, channels: usize) -> Self {
         let lanes = channels.next_power_of_two().clamp(1, 8);
         let stride = channels.div_ceil(lanes).max(1) * lanes;
-        let memory = huge::zeros(slots * stride + LINE);
+        let (memory, first) = huge::zeros(slots * stride);
         Self {
-            first: memory
-                .as_ptr()
-                .align_offset(size_of::<f32>() * LINE)
-                .min(LINE),
             memory,
+            first,
             lanes,
             stride,
         }
@@ -115,25 +119,40 @@ impl Flat {
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
         let v = &self.memory[self.first..];
         let graph = model.graph;
-        let mut soon = rows.iter();
-        for &slot in soon.by_ref().take(AHEAD) {
-            prefetch(v, graph.row(slot), stride);
+        for &slot in rows.iter().take(FAR) {
+            prefetch_row(graph.row(slot));
         }
-        for (&slot, out) in rows.iter().zip(out.chunks_exact_mut(stride)) {
-            if let Some(&slot) = soon.next() {
-                prefetch(v, graph.row(slot), stride);
+        for &slot in rows.iter().take(AHEAD) {
+            prefetch_values(v, graph.row(slot).targets, stride);
+        }
+        for (at, (&slot, out)) in rows.iter().zip(out.chunks_exact_mut(stride)).enumerate() {
+            if let Some(&slot) = rows.get(at + FAR) {
+                prefetch_row(graph.row(slot));
+            }
+            if let Some(&slot) = rows.get(at + AHEAD) {
+                prefetch_values(v, graph.row(slot).targets, stride);
             }
             let (row, mass) = (graph.row(slot), graph.mass(slot));
             let mut drives = model.memories.drives(slot).chunks(LANES);
             for (pass, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
                 let mut ahead = [0.0f64; LANES];
-                for (&target, &sum) in row.targets.iter().zip(row.sums) {
-                    let p = sum / mass;
+                let mut add = |target: Slot, p: f64| {
                     let at = target as usize * stride + pass * LANES;
                     let v = v[at..].first_chunk::<LANES>().expect("of that stride");
                     for lane in 0..LANES {
                         ahead[lane] += p * f64::from(v[lane]);
                     }
+                };
+                let (targets, last_targets) = row.targets.as_chunks::<STEP>();
+                let (sums, last_sums) = row.sums.as_chunks::<STEP>();
+                for (targets, sums) in targets.iter().zip(sums) {
+                    let p = sums.map(|sum| sum / mass);
+                    for step in 0..STEP {
+                        add(targets[step], p[step]);
+                    }
+                }
+                for (&target, &sum) in last_targets.iter().zip(last_sums) {
+                    add(target, sum / mass);
                 }
                 // Channels that only fill up are worth nothing.
                 let some = drives.next().unwrap_or_default();
@@ -162,25 +181,42 @@ fn solved<const LANES: usize>(
     }
 }
 
-/// Asks for the sums of a row and for the values of its successors.
+/// Asks for the line at an address that may be any.
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
-fn prefetch(v: &[f32], row: Row<'_>, stride: usize) {
+fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for sums in row.sums.chunks(LINE / 2) {
-            // SAFETY: a prefetch is a hint that may name any address; it reads nothing into the program.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(sums.as_ptr().cast()) };
-        }
-        for &target in row.targets {
-            let at = v.as_ptr().wrapping_add(target as usize * stride);
-            // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-        }
+        // SAFETY: a prefetch is a hint that may name any address; it reads nothing into the program.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (v, row, stride);
+    let _ = at;
+}
+
+/// Asks for a row.
+#[inline(always)]
+#[allow(clippy::inline_always)] // As above.
+fn prefetch_row(row: Row<'_>) {
+    for targets in row.targets.chunks(LINE) {
+        prefetch(targets.as_ptr());
+    }
+    for sums in row.sums.chunks(LINE / 2) {
+        prefetch(sums.as_ptr());
+    }
+}
+
+/// Asks for the values of successors.
+#[inline(always)]
+#[allow(clippy::inline_always)] // As above.
+fn prefetch_values(v: &[f32], targets: &[Slot], stride: usize) {
+    let ask = |&target: &Slot| prefetch(v.as_ptr().wrapping_add(target as usize * stride));
+    let (targets, last) = targets.as_chunks::<STEP>();
+    for targets in targets {
+        targets.iter().for_each(ask);
+    }
+    last.iter().for_each(ask);
 }
 
 #[cfg(target_arch = "x86_64")]
