@@ -19,7 +19,7 @@ one move further from the start than the one before (forward), or nearer (revers
 if it is longer than the 97.5 % quantile of the longest in 200 shuffles of that rest.
 
 What comes out (docs/replay.md): reverse sequences after the reward, more after a larger one and none without, however
-the store sleeps; forward ones before a run with floor and extension, many on the track and some in the maze.
+the store sleeps; forward ones before a run with floor and extension, on the track soon and in the maze later.
 """
 
 from __future__ import annotations
