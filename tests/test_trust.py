@@ -61,7 +61,7 @@ import numpy as np, sharpwave as sw
 path, call = sys.argv[1:]
 rows = lambda n, seed=0: np.random.default_rng(seed).standard_normal((n, 64), dtype=np.float32)
 many = rows(4_000 if call in ("explain", "recall", "associate") else 600_000)
-lives = call in ("flush", "close", "become", "veto")
+lives = call in ("flush", "close", "become", "veto", "episode", "insert there")
 config = sw.Config(dim=64, keep_episodes=not lives or call == "veto")
 store = sw.ValueStore.open(path, config) if lives else sw.ValueStore(config)
 if call not in ("insert", "calibrate"):
@@ -80,6 +80,8 @@ if call in ("load", "from_bytes"):
     store.save(path + "/copy.safetensors"); data = store.to_bytes()
 calls = {
     "insert": lambda: store.insert(many),
+    "insert there": lambda: store.insert(many),
+    "episode": lambda: store.observe(many[:8000]),
     "calibrate": lambda: store.calibrate(many[:20000], [0, 20000]),
     "digest": store.digest,
     "keys": lambda: store.keys,
@@ -135,7 +137,18 @@ print(took)
 @pytest.mark.parametrize(
     "call",
     [
-        *["insert", "calibrate", "frozen", "consolidate", "veto", "become", "flush", "close"],
+        *[
+            "insert",
+            "insert there",
+            "episode",
+            "calibrate",
+            "frozen",
+            "consolidate",
+            "veto",
+            "become",
+            "flush",
+            "close",
+        ],
         *["digest", "keys", "texts", "ablated", "explain", "recall", "associate"],
         *["to_bytes", "save", "load", "from_bytes"],
     ],

@@ -1,5 +1,6 @@
 //! Copies of much memory, which can be given up in the middle.
 
+use crate::discard::Heavy;
 use crate::error::{Error, Result};
 use crate::replay::sleep::Interrupt;
 
@@ -34,23 +35,29 @@ pub(crate) fn append<T: Copy>(to: &mut Vec<T>, from: &[T], interrupt: Interrupt<
 ///
 /// # Errors
 /// [`Error::Interrupted`].
-pub(crate) fn plain<T: Copy>(from: &[T], interrupt: Interrupt<'_>) -> Result<Vec<T>> {
-    let mut copy = Vec::new();
+pub(crate) fn plain<T: Copy + Send + 'static>(
+    from: &[T],
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<T>> {
+    let mut copy = Heavy::new(Vec::new());
     append(&mut copy, from, interrupt)?;
-    Ok(copy)
+    Ok(copy.keep())
 }
 
 /// A copy of elements that own a little memory each.
 ///
 /// # Errors
 /// [`Error::Interrupted`].
-pub(crate) fn owning<T: Clone>(from: &[T], interrupt: Interrupt<'_>) -> Result<Vec<T>> {
-    let mut copy = Vec::with_capacity(from.len());
+pub(crate) fn owning<T: Clone + Send + 'static>(
+    from: &[T],
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<T>> {
+    let mut copy = Heavy::new(Vec::with_capacity(from.len()));
     for part in from.chunks(OWNING) {
         ask(interrupt)?;
         copy.extend_from_slice(part);
     }
-    Ok(copy)
+    Ok(copy.keep())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::discard::Heavy;
 use crate::error::{Error, Result};
 use crate::interrupt;
 
@@ -38,10 +39,10 @@ pub(crate) fn normalised_rows(
             format!("{} numbers are not rows of {dim}", rows.len()),
         ));
     }
-    let mut out = vec![0.0; rows.len()];
+    let mut all = Heavy::new(vec![0.0; rows.len()]);
     for (row, (x, out)) in rows
         .chunks_exact(dim)
-        .zip(out.chunks_exact_mut(dim))
+        .zip(all.chunks_exact_mut(dim))
         .enumerate()
     {
         if row % 256 == 0 {
@@ -58,7 +59,7 @@ pub(crate) fn normalised_rows(
             return Err(Error::invalid(argument, format!("row {row} {what}")));
         }
     }
-    Ok(out)
+    Ok(all.keep())
 }
 
 /// A batch of episodes in Arrow style: episode e is rows `offsets[e]..offsets[e + 1]` of `steps`.

@@ -91,6 +91,17 @@ pub(crate) fn surprises(
 }
 
 impl Store {
+    /// `1 − σ` of a step.
+    fn novelty(&self, nearest: Option<Hit>) -> f64 {
+        1.0 - nearest.map_or(0.0, |hit| kappa(hit.similarity, &self.config))
+    }
+
+    /// The memory that the gate will merge a step into.
+    pub(crate) fn merges_into(&self, nearest: Option<Hit>) -> Option<Slot> {
+        let known = nearest.filter(|_| self.novelty(nearest) < self.config.novelty);
+        known.map(|hit| hit.slot)
+    }
+
     /// Passes one step through the gate.
     pub(crate) fn admit(
         &mut self,
@@ -101,8 +112,7 @@ impl Store {
         surprise: f64,
         drive: f64,
     ) -> Admission {
-        let support = nearest.map_or(0.0, |hit| kappa(hit.similarity, &self.config));
-        let novelty = 1.0 - support;
+        let novelty = self.novelty(nearest);
         let config = &self.config;
         let worth =
             config.w_novelty * novelty + config.w_surprise * surprise + config.w_drive * drive;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::copied;
+use crate::discard::{self, Heavy};
 use crate::episodes::{Episode, Episodes};
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -201,6 +202,7 @@ impl Operation {
                 rows,
             } => {
                 // What is done again is thrown away when it is given up.
+                let (keys, texts) = (Heavy::new(keys), Heavy::new(texts));
                 store.append_rows(&keys, &drives, &texts, &rows, &mut false)?;
             }
             Self::Replay {
@@ -271,12 +273,13 @@ impl Store {
     /// # Errors
     /// As [`Store::record`].
     pub(crate) fn record_now(&mut self, operation: Operation) -> Result<()> {
+        let operation = Heavy::new(operation);
         let record = Record::Operation(Cow::Borrowed(&operation));
         self.journal.append(&record)?;
         if let Some(history) = &mut self.history {
             history.push(Arc::new(Entry {
                 next_memory: self.next_memory,
-                operation,
+                operation: operation.keep(),
             }));
         }
         Ok(())
@@ -286,7 +289,7 @@ impl Store {
     pub(crate) fn unrecord(&mut self) {
         self.journal.retract();
         if let Some(history) = &mut self.history {
-            history.pop();
+            discard::later(history.pop());
         }
     }
 
@@ -441,13 +444,13 @@ impl Store {
                 "veto replays history: it needs keep_episodes = true".into(),
             ));
         };
-        let mut rebuilt = Store::new(self.given.clone())?;
+        let mut rebuilt = Heavy::new(Store::new(self.given.clone())?);
         rebuilt.embedder.clone_from(&self.embedder);
         let mut changed = false;
         let mut inserts = 0;
         let mut entries = history.iter();
         // Episodes that follow each other are searched for together.
-        let mut soon = VecDeque::new();
+        let mut soon = Heavy::new(VecDeque::new());
         let mut window = Window::default();
         loop {
             let mut steps = 0;
@@ -499,7 +502,7 @@ impl Store {
         rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);
         rebuilt.next_episode = self.next_episode;
         rebuilt.partition_as(self)?;
-        Ok(rebuilt)
+        Ok(rebuilt.keep())
     }
 
     /// The configuration as given, before calibration.

@@ -70,6 +70,11 @@ impl<T: Copy> Huge<T> {
         Ok(copy)
     }
 
+    /// Keeps the first `len` elements; the room stays.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
     /// Elements there is room for.
     pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()

@@ -2,6 +2,7 @@
 
 use crate::config::Equation;
 use crate::copied;
+use crate::discard::Heavy;
 use crate::episodes::normalised_rows;
 use crate::error::{Error, Result};
 use crate::history::Operation;
@@ -52,10 +53,11 @@ impl Store {
             ));
         }
         let rows: Vec<u32> = (0..n as u32).collect();
-        let (first, mut begun) = (self.next_memory, false);
+        let (first, slots) = (self.next_memory, self.memories.slots());
+        let mut begun = false;
         let inserted = self.append_rows(keys, drives, texts, &rows, &mut begun);
         if begun && inserted.is_err() {
-            self.take_back(first);
+            self.take_back(first, slots);
         }
         inserted
     }
@@ -72,7 +74,7 @@ impl Store {
         rows: &[u32],
         begun: &mut bool,
     ) -> Result<Vec<i64>> {
-        let units = normalised_rows("keys", keys, self.config.dim)?;
+        let units = Heavy::new(normalised_rows("keys", keys, self.config.dim)?);
         let scalars = self.scalar_count();
         let first = self.next_memory;
         self.memories.reserve_for(rows.len(), &interrupt::enough)?;
@@ -112,15 +114,28 @@ impl Store {
     }
 
     /// Undoes an insertion that was given up: memories from `first` on were not there, nor was its record.
-    fn take_back(&mut self, first: i64) {
+    fn take_back(&mut self, first: i64, slots: usize) {
+        self.forget_since(first, slots);
+        self.unrecord();
+    }
+
+    /// Memories from `first` on were not there, when there were so many slots; they lead nowhere, and nothing to them.
+    ///
+    /// Those in slots of their own go at once, however many they are.
+    pub(crate) fn forget_since(&mut self, first: i64, slots: usize) {
         let order = self.memories.in_order();
         let since = order.partition_point(|&slot| self.memories.id(slot) < first);
-        let added: Vec<Slot> = order[since..].iter().rev().copied().collect();
-        for slot in added {
+        // Free slots are taken first, so those in new ones are the latest.
+        let reused = order[since..]
+            .iter()
+            .take_while(|&&slot| (slot as usize) < slots);
+        let reused: Vec<Slot> = reused.copied().collect();
+        self.values.truncate(slots);
+        self.memories.truncate(slots);
+        for slot in reused.into_iter().rev() {
             self.forget(slot);
         }
         self.next_memory = first;
-        self.unrecord();
     }
 
     /// Any finite drive for `return`, none below 0 for `stopping`; NaN is "not observed".

@@ -9,11 +9,16 @@ use std::rc::Rc;
 
 use crate::error::{Error, Result};
 
-/// `true` means stop soon.
-type Ask = Rc<dyn Fn() -> bool>;
+/// Who may stop the work of this thread.
+struct Asked {
+    /// `true` means stop soon.
+    ask: Box<dyn Fn() -> bool>,
+    /// Who had enough once has enough: what stops in the middle is never taken for whole.
+    enough: Cell<bool>,
+}
 
 thread_local! {
-    static ASK: RefCell<Option<Ask>> = const { RefCell::new(None) };
+    static ASK: RefCell<Option<Rc<Asked>>> = const { RefCell::new(None) };
 }
 
 /// Does `work`, which reads a store or rebuilds a copy of one, but gives up soon after `ask` says `true`.
@@ -27,13 +32,11 @@ pub fn interruptible<T>(
     ask: impl Fn() -> bool + 'static,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    // Who had enough once has enough: what stops in the middle is never taken for whole.
-    let enough = Cell::new(false);
-    let ask = move || {
-        enough.set(enough.get() || ask());
-        enough.get()
+    let asked = Asked {
+        ask: Box::new(ask),
+        enough: Cell::new(false),
     };
-    let outer = ASK.replace(Some(Rc::new(ask)));
+    let outer = ASK.replace(Some(Rc::new(asked)));
     let _restore = Restore(outer);
     work()
 }
@@ -51,7 +54,7 @@ pub(crate) fn enough() -> bool {
 }
 
 /// Puts back what was there before, also after a panic.
-struct Restore(Option<Ask>);
+struct Restore(Option<Rc<Asked>>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -67,11 +70,20 @@ fn possible() -> bool {
 
 /// An error if this thread shall stop.
 pub(crate) fn check() -> Result<()> {
-    let ask = ASK.with_borrow(Clone::clone);
-    match ask {
-        Some(ask) if ask() => Err(Error::Interrupted),
-        _ => Ok(()),
+    let Some(asked) = ASK.with_borrow(Clone::clone) else {
+        return Ok(());
+    };
+    // Not while it is borrowed: a signal handler may read a store, too.
+    if asked.enough.get() || (asked.ask)() {
+        asked.enough.set(true);
+        return Err(Error::Interrupted);
     }
+    Ok(())
+}
+
+/// Whether this thread was told to stop; nobody is asked.
+pub(crate) fn given_up() -> bool {
+    ASK.with_borrow(|asked| asked.as_ref().is_some_and(|asked| asked.enough.get()))
 }
 
 #[cfg(test)]

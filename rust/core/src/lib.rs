@@ -57,6 +57,7 @@ mod channel;
 mod columns;
 mod config;
 mod copied;
+mod discard;
 mod episodes;
 mod error;
 mod frozen;
@@ -85,6 +86,7 @@ pub mod simd;
 mod sleep;
 mod store;
 mod trace;
+mod undo;
 
 pub use calibrate::Calibration;
 pub use channel::{Channel, Kind};

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::channel::{Channels, Kind};
 use crate::copied;
+use crate::discard;
 use crate::episodes::normalise;
 use crate::error::Result;
 use crate::huge::Huge;
@@ -38,6 +39,18 @@ pub(crate) struct Birth<'a> {
     pub(crate) clock: u64,
     pub(crate) text: Option<&'a str>,
     pub(crate) provenance: Option<Provenance>,
+}
+
+/// What merging a step into a memory changes, as it was before.
+pub(crate) struct Before {
+    key: Vec<f32>,
+    stamp: u64,
+    merged: u64,
+    written: u64,
+    /// How much there was of it.
+    provenance: usize,
+    drive_sums: Vec<f64>,
+    drive_counts: Vec<u32>,
 }
 
 /// The next stamp of a key: unique in the process, so that one who copied keys knows which of them changed, whatever
@@ -316,6 +329,39 @@ impl Memories {
         slot
     }
 
+    /// Takes back the latest of the memories, from slot `from` on, which were all added where no slot was before: the
+    /// columns end there again. The graph and the values must hold nothing of them.
+    pub(crate) fn truncate(&mut self, from: usize) {
+        let since = self.order.len() - (self.slots() - from);
+        let gone = self.order.split_off(since);
+        debug_assert!(gone.iter().all(|&slot| slot as usize >= from));
+        if gone.len() > self.order.len() / 4 {
+            self.by_id.retain(|_, slot| (*slot as usize) < from);
+        } else {
+            for &slot in &gone {
+                self.by_id.remove(&self.ids[slot as usize]);
+            }
+        }
+        for slot in gone {
+            if let Some(codes) = &mut self.codes {
+                codes.clear(slot);
+            }
+            if let Some(partition) = &mut self.partition {
+                partition.clear(slot);
+            }
+        }
+        self.ids.truncate(from);
+        self.keys.truncate(from * self.dim);
+        self.stamps.truncate(from);
+        self.terminal.truncate(from);
+        self.merged.truncate(from);
+        self.written.truncate(from);
+        discard::later((self.texts.split_off(from), self.provenance.split_off(from)));
+        self.drive_sums.truncate(from * self.scalars);
+        self.drive_counts.truncate(from * self.scalars);
+        self.drives.truncate(from * self.channels);
+    }
+
     /// Frees the slot. The graph and the values must have forgotten it.
     pub(crate) fn remove(&mut self, slot: Slot) {
         let at = slot as usize;
@@ -357,6 +403,36 @@ impl Memories {
         let _ = normalise(&moved, key);
         self.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
         self.encode(slot);
+    }
+
+    /// A memory before a step is merged into it.
+    pub(crate) fn before(&self, slot: Slot) -> Before {
+        let at = slot as usize;
+        let scalars = at * self.scalars..(at + 1) * self.scalars;
+        Before {
+            key: self.key(slot).to_vec(),
+            stamp: self.stamps[at],
+            merged: self.merged[at],
+            written: self.written[at],
+            provenance: self.provenance[at].len(),
+            drive_sums: self.drive_sums[scalars.clone()].to_vec(),
+            drive_counts: self.drive_counts[scalars].to_vec(),
+        }
+    }
+
+    /// Makes a memory again what it was.
+    pub(crate) fn put_back(&mut self, slot: Slot, before: &Before, channels: &Channels) {
+        let at = slot as usize;
+        let scalars = at * self.scalars..(at + 1) * self.scalars;
+        self.keys[at * self.dim..(at + 1) * self.dim].copy_from_slice(&before.key);
+        self.stamps[at] = before.stamp;
+        self.merged[at] = before.merged;
+        self.written[at] = before.written;
+        self.provenance[at].truncate(before.provenance);
+        self.drive_sums[scalars.clone()].copy_from_slice(&before.drive_sums);
+        self.drive_counts[scalars].copy_from_slice(&before.drive_counts);
+        self.encode(slot);
+        self.refresh_drives(slot, channels);
     }
 
     /// Brings the code of a memory up to date with its key.

@@ -11,11 +11,16 @@ use crate::graph::hebbian;
 use crate::history::Operation;
 use crate::interrupt;
 use crate::memory::Slot;
+use crate::parallel;
 use crate::replay::awake;
 use crate::replay::backup::Model;
 use crate::replay::sleep::Interrupt;
 use crate::search::renew::{Nearest, WINDOW, Window};
 use crate::store::Store;
+use crate::undo::{SHORT, Undo};
+
+/// Steps of an episode that are activated between two looks at the interrupt, at most.
+const TOGETHER: usize = 256;
 
 /// Observed scalar rewards; NaN is "not observed".
 #[derive(Clone, Copy, Debug)]
@@ -292,25 +297,51 @@ impl Store {
     ) -> Result<()> {
         // Finding what is near takes long in a large store, and changes nothing: it can be given up.
         let (steps, nearest) = window.next(&self.memories, episode.len())?;
-        interrupt::never(|| {
-            self.record(|| Operation::Observe(episode.clone()))?;
-            window.touch(self.write_episode(episode, &steps, nearest, report)?);
-            self.next_episode = self.next_episode.max(episode.id + 1);
-            self.ordinals.insert(episode.id, self.clock);
-            self.episode_ids.push(episode.id);
-            self.clock += 1;
-            Ok(())
-        })
+        interrupt::never(|| self.record(|| Operation::Observe(episode.clone())))?;
+        let (nearest, activations) = self.write_steps(episode, &steps, nearest, report)?;
+        window.touch(self.wire(episode, nearest, &activations, report));
+        self.next_episode = self.next_episode.max(episode.id + 1);
+        self.ordinals.insert(episode.id, self.clock);
+        self.episode_ids.push(episode.id);
+        self.clock += 1;
+        Ok(())
     }
 
-    /// The four phases. Returns the memories that are new, moved or gone.
-    fn write_episode(
+    /// Passes the steps through the gate and activates them, in one go if they are few. Long ones can be given up: it is as
+    /// if they, and their record, had never been.
+    fn write_steps(
         &mut self,
         episode: &Episode,
         steps: &[f32],
         mut nearest: Nearest,
         report: &mut ObserveReport,
-    ) -> Result<Vec<Slot>> {
+    ) -> Result<(Nearest, Vec<Activation>)> {
+        if episode.len() <= SHORT {
+            let activations =
+                interrupt::never(|| self.admit_all(episode, steps, &mut nearest, report, None))?;
+            return Ok((nearest, activations));
+        }
+        let mut undo = Undo::of(self, report);
+        match self.admit_all(episode, steps, &mut nearest, report, Some(&mut undo)) {
+            Ok(activations) => Ok((nearest, activations)),
+            Err(error) => {
+                undo.take_back(self, report);
+                self.unrecord();
+                Err(error)
+            }
+        }
+    }
+
+    /// The first two phases: predictions are tested and the steps pass through the gate. Returns how they answer to what is
+    /// there then.
+    fn admit_all(
+        &mut self,
+        episode: &Episode,
+        steps: &[f32],
+        nearest: &mut Nearest,
+        report: &mut ObserveReport,
+        mut undo: Option<&mut Undo>,
+    ) -> Result<Vec<Activation>> {
         let dim = self.config.dim;
         let before = nearest.activations(&self.config);
         self.test_predictions(episode, steps, &before)?;
@@ -323,12 +354,16 @@ impl Store {
             gate::surprises(self, episode, &drives, &before)
         };
         for (t, x) in steps.chunks_exact(dim).enumerate() {
+            interrupt::check()?;
             let drive = drives[t * channels..(t + 1) * channels]
                 .iter()
                 .copied()
                 .reduce(f32::max)
                 .map_or(0.0, f64::from);
             let closest = nearest.now(&self.memories, x, t, 1)?.first().copied();
+            if let (Some(undo), Some(slot)) = (&mut undo, self.merges_into(closest)) {
+                undo.note(self, slot);
+            }
             let admission = self.admit(episode, t, x, closest, surprises[t], drive);
             if let Some((_, slot)) = admission.memory {
                 nearest.touch(slot);
@@ -339,19 +374,39 @@ impl Store {
             report.outcomes.push(admission.outcome);
         }
 
-        let activations = steps
-            .chunks_exact(dim)
-            .enumerate()
-            .map(|(t, x)| {
+        let nearest = &*nearest;
+        let mut activations = Vec::with_capacity(episode.len());
+        for first in (0..episode.len()).step_by(TOGETHER) {
+            let n = TOGETHER.min(episode.len() - first);
+            // Each is compared with what the others touched.
+            let threads = parallel::worth_waking(None, n * steps.len());
+            let some: Vec<Result<Activation>> = parallel::map(n, threads, |at| {
+                let t = first + at;
+                let x = &steps[t * dim..(t + 1) * dim];
                 let hits = nearest.now(&self.memories, x, t, self.config.k)?;
                 Ok(activate(&hits, &self.config))
-            })
-            .collect::<Result<Vec<Activation>>>()?;
+            })?;
+            for activation in some {
+                activations.push(activation?);
+            }
+        }
+        Ok(activations)
+    }
+
+    /// The last two phases: associations, and the replay of what was just lived. Returns the memories that are new, moved or
+    /// gone.
+    fn wire(
+        &mut self,
+        episode: &Episode,
+        nearest: Nearest,
+        activations: &[Activation],
+        report: &mut ObserveReport,
+    ) -> Vec<Slot> {
         let follows = |t| episode.continues(t);
         let touched = hebbian::associate(
             &mut self.graph,
             &self.memories,
-            &activations,
+            activations,
             follows,
             &self.config,
         );
@@ -367,8 +422,8 @@ impl Store {
             memories: &self.memories,
             graph: &self.graph,
         };
-        report.backups += awake::replay(&mut self.values, model, &activations);
-        Ok(touched)
+        report.backups += awake::replay(&mut self.values, model, activations);
+        touched
     }
 
     /// Tests the store's predictions on an episode it has not seen yet.

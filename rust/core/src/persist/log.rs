@@ -1,5 +1,8 @@
 //! The journal of a directory, as a shared store sees it.
 
+use std::sync::Arc;
+
+use crate::discard;
 use crate::error::{Error, Result};
 use crate::persist::directory::Journal;
 use crate::persist::segment::Commit;
@@ -12,6 +15,10 @@ impl Log<Store> for Journal {
 
     fn copy(store: &Store, ask: &dyn Fn() -> bool) -> Result<Store> {
         store.copied(ask)
+    }
+
+    fn let_go(store: Arc<Store>) {
+        discard::later(store);
     }
 
     fn during<T, E: From<Error>>(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use safetensors::tensor::TensorView;
 
 use crate::channel::{Channel, Kind};
+use crate::discard::Heavy;
 use crate::error::{Error, Result};
 use crate::graph::{Edge, Graph};
 use crate::history::shared;
@@ -31,12 +32,12 @@ macro_rules! reads {
         fn $name(&self, name: &str, shape: &[usize]) -> Result<Vec<$type>> {
             let bytes = self.bytes(name, Element::$element, Some(shape))?;
             let (chunks, _) = bytes.as_chunks::<{ size_of::<$type>() }>();
-            let mut numbers = Vec::with_capacity(chunks.len());
+            let mut numbers = Heavy::new(Vec::with_capacity(chunks.len()));
             for part in chunks.chunks(SLICE) {
                 interrupt::check()?;
                 numbers.extend(part.iter().map(|x| <$type>::from_le_bytes(*x)));
             }
-            Ok(numbers)
+            Ok(numbers.keep())
         }
     };
 }
@@ -123,7 +124,7 @@ impl<'a> Reader<'a> {
         }
         let d = state.config.dim;
         let n = self.rows("ids")?;
-        let mut store = Store::new(state.given.clone())?;
+        let mut store = Heavy::new(Store::new(state.given.clone())?);
         store.config = state.config;
         store.embedder = state.embedder;
         store.clock = state.clock;
@@ -155,7 +156,7 @@ impl<'a> Reader<'a> {
                 "has a wrong number of bins",
             ));
         }
-        Ok(store)
+        Ok(store.keep())
     }
 
     fn restore_episode_ids(&self, store: &mut Store) -> Result<()> {
@@ -182,7 +183,7 @@ impl<'a> Reader<'a> {
         {
             return Err(Error::format("ids", "are not rising"));
         }
-        let keys = finite("keys", self.f32s("keys", &[n, d])?)?;
+        let keys = Heavy::new(finite("keys", self.f32s("keys", &[n, d])?)?);
         let values = finite("values", self.f32s("values", &[n, q])?)?;
         let merged = self.u64s("merged", &[n])?;
         if merged.iter().any(|&m| m > COUNTER as u64) {
@@ -194,8 +195,8 @@ impl<'a> Reader<'a> {
         }
         let terminal = self.flags("terminal", n)?;
         let dirty = self.flags("dirty", n)?;
-        let texts = self.texts(n)?;
-        let provenance = self.provenance(n, store)?;
+        let texts = Heavy::new(self.texts(n)?);
+        let provenance = Heavy::new(self.provenance(n, store)?);
         store.memories.reserve(n);
         for rank in 0..n {
             interrupt::check()?;
@@ -364,11 +365,12 @@ fn restore_channels(store: &mut Store, channels: &[Channel], terminal: &[bool]) 
 }
 
 fn finite(name: &'static str, numbers: Vec<f32>) -> Result<Vec<f32>> {
+    let numbers = Heavy::new(numbers);
     for part in numbers.chunks(SLICE) {
         interrupt::check()?;
         if !part.iter().all(|x| x.is_finite()) {
             return Err(Error::format(name, "not all numbers are finite"));
         }
     }
-    Ok(numbers)
+    Ok(numbers.keep())
 }

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::channel::Channel;
 use crate::config::Config;
 use crate::copied;
+use crate::discard::Heavy;
 use crate::episodes::Episode;
 use crate::error::{Error, Result};
 use crate::history::Entry;
@@ -228,12 +229,12 @@ impl Store {
     /// [`Error::Interrupted`] within [`crate::interruptible`].
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let snapshot = Snapshot::of(self, None)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Heavy::new(Vec::new());
         bytes
             .try_reserve_exact(snapshot.size())
             .map_err(|error| Error::Io(std::io::Error::other(error)))?;
-        snapshot.write(&mut bytes)?;
-        Ok(bytes)
+        snapshot.write(&mut *bytes)?;
+        Ok(bytes.keep())
     }
 
     /// The store that [`Store::to_bytes`] wrote.
@@ -262,7 +263,7 @@ impl Store {
         if path.join(SNAPSHOT).is_file() {
             return Ok(Journal::read(path)?.0);
         }
-        Self::from_bytes(&read_file(path)?)
+        Self::from_bytes(&Heavy::new(read_file(path)?))
     }
 }
 
@@ -357,7 +358,7 @@ impl<'a> File<'a> {
 /// A whole file, in pieces, so that it can be given up.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let mut file = fs::File::open(path)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Heavy::new(Vec::new());
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     bytes
         .try_reserve_exact(length)
@@ -365,7 +366,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     while (&mut file).take(1 << 22).read_to_end(&mut bytes)? > 0 {
         interrupt::check()?;
     }
-    Ok(bytes)
+    Ok(bytes.keep())
 }
 
 /// Reads a snapshot, with what a directory needs to know of it.
@@ -374,10 +375,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Loaded> {
     if !file.is_sound() {
         return Err(Error::format("checksum", "the file is damaged"));
     }
-    let mut state = file.state()?;
+    let mut state = Heavy::new(file.state()?);
     let journal = state.journal;
-    state.unpool(&file.archive()?)?;
-    let store = file.store(state)?;
+    let archive = Heavy::new(file.archive()?);
+    state.unpool(&archive)?;
+    drop(archive);
+    let store = file.store(state.keep())?;
     Ok(Loaded {
         store,
         checksum: file.said.0,

@@ -102,6 +102,17 @@ impl Values {
         self.write(slot, 0, drives);
     }
 
+    /// Slots from `slots` on were not there.
+    pub(crate) fn truncate(&mut self, slots: usize) {
+        let pages = slots.div_ceil(PAGE);
+        self.pages.truncate(pages);
+        self.dirty.truncate(pages);
+        self.owed.truncate(pages * PAGE);
+        for slot in slots..self.pages.len() * PAGE {
+            self.clean(slot as Slot);
+        }
+    }
+
     pub(crate) fn restore(&mut self, slot: Slot, v: &[f32], dirty: bool) {
         self.start(slot, v);
         if dirty {

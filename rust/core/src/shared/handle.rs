@@ -45,6 +45,12 @@ pub trait Log<S>: Sized {
     /// If it was, since `ask` said so.
     fn copy(store: &S, ask: &dyn Fn() -> bool) -> Result<S, Self::Error>;
 
+    /// Lets go of a store that another has taken the place of, which may take long: whoever waits for the caller may have
+    /// it done elsewhere.
+    fn let_go(store: Arc<S>) {
+        drop(store);
+    }
+
     /// Does some work on the store, whose operations are recorded first. The record of one that fails is taken back.
     ///
     /// # Errors
@@ -239,8 +245,10 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     fn put(&self, store: Arc<S>) {
         let old = self.current.write().replace(store);
         self.writes.fetch_add(1, Ordering::Release);
-        // Letting go of much memory takes its time, which readers need not wait for.
-        drop(old);
+        // Letting go of much memory takes its time, which nobody need wait for.
+        if let Some(old) = old {
+            L::let_go(old);
+        }
     }
 
     /// The store as it is now, untouched by what is written later: the next write copies it.
