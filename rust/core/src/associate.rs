@@ -7,8 +7,11 @@
 //! That is a personalised `PageRank` that starts again from the memories that answer to the step (Haveliwala
 //! 2002), stopped after so many rounds.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::activation::Activation;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::memory::Slot;
 use crate::parallel;
 use crate::store::Store;
@@ -39,11 +42,26 @@ pub(crate) fn associate(
     }
     let activations = store.activate_rows(queries, threads)?;
     let groups: Vec<&[Activation]> = activations.chunks(TOGETHER).collect();
+    // A group takes long where much is associated, so that whoever works on one looks up between its queries: the
+    // thread that may be told to stop tells the others.
+    let enough = AtomicBool::new(false);
     let found = parallel::map(groups.len(), threads, |group| {
         let mut spread = Spread::over(store);
-        let of = |activation| spread.from(activation, steps, damping, k);
-        groups[group].iter().map(of).collect::<Vec<_>>()
+        let mut found = Vec::with_capacity(groups[group].len());
+        for activation in groups[group] {
+            if interrupt::enough() {
+                enough.store(true, Ordering::Relaxed);
+            }
+            if enough.load(Ordering::Relaxed) {
+                break;
+            }
+            found.push(spread.from(activation, steps, damping, k));
+        }
+        found
     })?;
+    if enough.into_inner() {
+        return Err(Error::Interrupted);
+    }
     Ok(found.into_iter().flatten().collect())
 }
 

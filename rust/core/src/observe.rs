@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::activation::{Activation, activate};
 use crate::ahead::predict;
+use crate::discard::Heavy;
 use crate::episodes::{Batch, Episode, Episodes, normalised_rows};
 use crate::error::{Error, Result};
 use crate::gate::{self, Outcome};
@@ -96,7 +97,7 @@ impl Store {
     /// Checks a batch, to be written episode by episode: between two of them, readers may have the store.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the argument and row.
+    /// [`Error::Invalid`] naming the argument and row, [`Error::Interrupted`] within [`crate::interruptible`].
     pub fn check(&self, observation: &Observation<'_>) -> Result<Pending> {
         let batch = observation.episodes.checked(self.config.dim)?;
         Ok(Pending {
@@ -183,23 +184,22 @@ impl Store {
         }
         let ids = self.episode_ids(observation.ids, batch.episodes())?;
         let dim = self.config.dim;
-        Ok(ids
-            .into_iter()
-            .enumerate()
-            .map(|(e, id)| {
-                let range = batch.range(e);
-                Episode {
-                    id,
-                    steps: observation.episodes.steps[range.start * dim..range.end * dim].to_vec(),
-                    drives: drives[range.start * scalars..range.end * scalars].to_vec(),
-                    texts: observation
-                        .texts
-                        .map_or_else(Vec::new, |texts| texts[range.clone()].to_vec()),
-                    source: observation.source.map(str::to_owned),
-                    positions: (0..range.len() as u32).collect(),
-                }
-            })
-            .collect())
+        let mut episodes = Heavy::new(Vec::with_capacity(ids.len()));
+        for (e, id) in ids.into_iter().enumerate() {
+            interrupt::check()?;
+            let range = batch.range(e);
+            episodes.push(Episode {
+                id,
+                steps: observation.episodes.steps[range.start * dim..range.end * dim].to_vec(),
+                drives: drives[range.start * scalars..range.end * scalars].to_vec(),
+                texts: observation
+                    .texts
+                    .map_or_else(Vec::new, |texts| texts[range.clone()].to_vec()),
+                source: observation.source.map(str::to_owned),
+                positions: (0..range.len() as u32).collect(),
+            });
+        }
+        Ok(episodes.keep())
     }
 
     /// `(ΣT, Qs)` drives of every step, NaN where nothing was observed.

@@ -204,7 +204,8 @@ impl Store {
             propose,
         };
         let report = writing(slf, |writer, signals| {
-            let mut pending = writer.read(|store| Ok(store.check(&observation)?))?;
+            let mut pending =
+                writer.read(|store| signals.interruptible(|| store.check(&observation)))?;
             let mut report = ObserveReport::default();
             loop {
                 writer.read(|store| signals.interruptible(|| store.look_ahead(&mut pending)))?;
