@@ -4,18 +4,25 @@
 //! it and ends. A process that is forked or ends meanwhile loses nothing but the time.
 
 use std::ops::{Deref, DerefMut};
-use std::thread::Builder;
+use std::thread::{Builder, sleep};
+use std::time::Duration;
 
 use crate::interrupt;
 
 /// What is held is there until it is kept or let go of.
 const HELD: &str = "it is held until then";
 
-/// Lets go of `value` on another thread; on this one if the system gives none.
+/// How long it waits: until whoever gave up is back, who would share the processor and the lock of the page tables.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// Lets go of `value` on another thread, in a moment; on this one if the system gives none.
 pub(crate) fn later<T: Send + 'static>(value: T) {
     let thread = Builder::new().name("sharpwave-free".into());
     // Where it cannot be spawned, the work is dropped with what it holds.
-    drop(thread.spawn(move || drop(value)));
+    drop(thread.spawn(move || {
+        sleep(WAIT);
+        drop(value);
+    }));
 }
 
 /// Holds much memory, which is let go of [`later`] if the work was given up in the middle, else at once.
