@@ -43,8 +43,12 @@ for part in $parts; do
   core)
     for set in $sets; do
       echo "AddressSanitizer, the core's tests, $set"
-      SHARPWAVE_SIMD=$set PROPTEST_CASES=${PROPTEST_CASES:-16} asan test -p sharpwave-core --lib --tests --quiet
+      SHARPWAVE_SIMD=$set PROPTEST_CASES=${PROPTEST_CASES:-16} asan test -p sharpwave-core --lib --test damage --test journal \
+        --test properties --test search --quiet
     done
+    # The scheduler gives every thread a stack of its own, where no leak detector looks for what is still in use.
+    echo "AddressSanitizer, the schedules"
+    ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" asan test -p sharpwave-core --test schedules --quiet
     ;;
   extension)
     echo "AddressSanitizer, the extension's tests"

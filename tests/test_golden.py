@@ -171,6 +171,15 @@ def there(store: sw.ValueStore) -> tuple[str, bytes, str | None]:
 
 
 @pytest.mark.slow
+def test_a_header_of_any_length_is_read() -> None:
+    """The texts of an archive lie in the header, for which the safetensors library allows 100 MB."""
+    store = sw.ValueStore(sw.Config(dim=4))
+    store.observe(np.eye(4)[:1], texts=["x" * 100_000_000])
+    copy = sw.ValueStore.from_bytes(store.to_bytes())
+    assert copy.digest() == store.digest()
+    assert copy.texts == store.texts
+
+
 def test_copies_go_through_the_same_bytes() -> None:
     store = sw.ValueStore.load(GOLDEN / "v1" / "snapshot.safetensors")
     data = store.to_bytes()

@@ -122,3 +122,7 @@ def bars(results: Results) -> Iterator[Bar]:
     waits = results.get("replay-wait", {}).get("rows", {}).get("len, asleep")
     found = None if waits is None else 1e3 * waits["p99"]
     yield Bar("a reader's wait for a store of 1,000,000 that sleeps, p99", 5.0, found, unit=" ms", least=False)
+    for where, what in (("from disk", "from the disk"), ("cached", "from the system's memory")):
+        alone, whole = median(results, "open-1000000", f"read, {where}"), median(results, "open-1000000", f"open, {where}")
+        found = None if alone is None or whole is None else whole / alone
+        yield Bar(f"open 1,000,000 memories until the first score, over reading the file {what}", 1.2, found, least=False)

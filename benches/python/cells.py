@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Kind = Literal["search", "threads", "approximate", "memory", "score", "observe", "append", "replay"]
+Kind = Literal["search", "threads", "approximate", "memory", "score", "observe", "append", "replay", "open"]
 
 KINDS = ("minilm", "clustered", "gaussian")
 SIZES = (10_000, 100_000, 300_000, 1_000_000)
@@ -31,6 +31,8 @@ class Cell(NamedTuple):
                 return f"threads-{self.data}-{self.n}-{self.batch}"
             case "approximate" | "memory":
                 return f"{self.kind}-{self.data}-{self.n}"
+            case "open":
+                return f"open-{self.n}"
             case "replay":
                 return f"replay-{self.data}"
             case _:
@@ -58,6 +60,7 @@ def everything() -> Iterator[Cell]:
     yield from HEADLINE
     for what in ("sweep", "sleep", "wait", "veto"):
         yield Cell("replay", data=what, n=1_000_000, batch=1)
+    yield Cell("open", n=1_000_000, batch=1, threads=2)
     yield Cell("memory")
     yield Cell("approximate")
     yield Cell("approximate", n=300_000)

@@ -59,6 +59,7 @@ def page(results: dict[str, Any]) -> dict[str, list[str]]:
         "approximate": list(approximate_table(results)),
         "verbs": list(verb_table(results)),
         "replay": list(replay_table(results)),
+        "opening": list(opening_table(results)),
         "memory": list(memory_table(results)),
         "missing": list(missing(results)),
     }
@@ -181,6 +182,14 @@ def replay_table(results: dict[str, Any]) -> Iterator[str]:
             median_, low, high = (factor * row[part] for part in ("median", "low", "high"))
             rare = [f"{factor * row[part]:.3g} {unit}" if part in row else "" for part in ("p99", "most")]
             yield f"| {what}: {name} | {median_:.3g} {unit} [{low:.3g}, {high:.3g}] | {' | '.join(rare)} |"
+
+
+def opening_table(results: dict[str, Any]) -> Iterator[str]:
+    """Reading a file, and opening the store in it."""
+    yield "| what | time, median [quartiles] |"
+    yield "|---|---|"
+    for name, row in results.get("open-1000000", {"rows": {}})["rows"].items():
+        yield f"| {name} | {row['median']:.2f} s [{row['low']:.2f}, {row['high']:.2f}] |"
 
 
 def memory_table(results: dict[str, Any]) -> Iterator[str]:

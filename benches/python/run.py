@@ -29,7 +29,7 @@ from benches.python import blas
 if __name__ == "__main__":
     blas.ensure("benches.python.run")
 
-from benches.python import approximate, data, exact, memory, replay, report, timing, verbs
+from benches.python import approximate, data, exact, memory, opening, replay, report, timing, verbs
 from benches.python.cells import HEADLINE, Cell, everything
 
 RESULTS = Path("benches/results")
@@ -203,6 +203,7 @@ MEASURES: dict[str, Callable[[Cell, float], dict[str, Any]]] = {
     "observe": verb(verbs.observing),
     "append": verb(verbs.appending),
     "replay": lambda cell, _: replay.measured(cell.data),
+    "open": lambda *_: opening.measured(),
 }
 
 

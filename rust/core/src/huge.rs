@@ -59,6 +59,14 @@ impl<T: Copy> Huge<T> {
         Ok(())
     }
 
+    /// Appends elements.
+    pub(crate) fn append(&mut self, elements: &[T]) {
+        if self.0.capacity() - self.0.len() < elements.len() {
+            self.reserve(elements.len().max(self.0.len()));
+        }
+        self.0.extend_from_slice(elements);
+    }
+
     /// A copy, unless that is given up.
     ///
     /// # Errors

@@ -163,6 +163,7 @@ impl Memories {
     /// Makes room for the keys of `more` memories.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.keys.reserve(more * self.dim);
+        self.by_id.reserve(more);
         if let Some(codes) = &mut self.codes {
             codes.reserve(more);
         }
@@ -360,6 +361,23 @@ impl Memories {
         self.drive_sums.truncate(from * self.scalars);
         self.drive_counts.truncate(from * self.scalars);
         self.drives.truncate(from * self.channels);
+    }
+
+    /// Adds no codes until [`Memories::encode_all`], which makes them for many memories sooner than one by one.
+    pub(crate) fn encode_later(&mut self) {
+        self.codes = None;
+    }
+
+    /// The codes of all memories, on all threads; no slot may be free.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn encode_all(&mut self) -> Result<()> {
+        debug_assert!(self.free.is_empty());
+        if uses_codes(self.dim) {
+            self.codes = Some(Codes::of_rows(&self.keys, self.dim)?);
+        }
+        Ok(())
     }
 
     /// Frees the slot. The graph and the values must have forgotten it.

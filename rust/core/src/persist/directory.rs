@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::persist::file::{Loaded, read};
 use crate::persist::frame::{Frames, Next};
 use crate::persist::lock::Lock;
 use crate::persist::record::Record;
 use crate::persist::segment::{Commit, PREAMBLE, Segment, check_preamble};
-use crate::persist::snapshot::{Loaded, Snapshot, read, read_file, sync_directory};
+use crate::persist::snapshot::{Snapshot, sync_directory};
+use crate::persist::source::Source;
 use crate::store::Store;
 
 pub(crate) const SNAPSHOT: &str = "snapshot.safetensors";
@@ -327,7 +329,7 @@ fn contents(directory: &Path, end: Option<u64>) -> Result<Contents> {
 }
 
 fn load(directory: &Path) -> Result<Loaded> {
-    read(&read_file(&directory.join(SNAPSHOT))?).map_err(|error| match error {
+    read(Source::file(&directory.join(SNAPSHOT))?).map_err(|error| match error {
         Error::Format { section, message } => {
             Error::format(format!("{SNAPSHOT}: {section}"), message)
         }

@@ -12,11 +12,12 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::history::shared;
 use crate::persist::directory::{Durability, JOURNAL, Journal, SNAPSHOT, numbers, path_of};
+use crate::persist::file;
 use crate::persist::frame::{Frames, Next};
 use crate::persist::lock::Lock;
 use crate::persist::record::Record;
 use crate::persist::segment::PREAMBLE;
-use crate::persist::snapshot;
+use crate::persist::source::Source;
 use crate::store::Store;
 
 /// What a repair saved and what it could not.
@@ -53,11 +54,11 @@ impl Repair {
 pub fn repair(directory: &Path) -> Result<Repair> {
     let mut report = Repair::default();
     let snapshot = directory.join(SNAPSHOT);
-    let bytes = fs::read(&snapshot)?;
+    let source = Source::file(&snapshot)?;
     let journals = directory.join(JOURNAL);
     fs::create_dir_all(&journals)?;
     let lock = Lock::take(directory)?;
-    let (mut store, journal) = salvage(&bytes, &mut report)?;
+    let (mut store, journal) = salvage(source, &mut report)?;
     if let Some(number) = journal {
         let path = path_of(&journals, number);
         if path.try_exists()? {
@@ -77,13 +78,9 @@ pub fn repair(directory: &Path) -> Result<Repair> {
 }
 
 /// The store of a snapshot that may be damaged, and the number of its journal.
-fn salvage(bytes: &[u8], report: &mut Repair) -> Result<(Store, Option<u64>)> {
-    let file = snapshot::File::open(bytes)?;
-    let damaged = if file.is_sound() {
-        Vec::new()
-    } else {
-        file.damaged()
-    };
+fn salvage(source: Source<'_>, report: &mut Repair) -> Result<(Store, Option<u64>)> {
+    let file = file::File::open(source)?;
+    let damaged = file.damaged()?;
     let lost =
         |part: &str| Error::format(part, "damaged, and nothing else in the file can replace it");
     if damaged.iter().any(|part| part == "state") {

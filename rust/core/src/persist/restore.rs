@@ -1,8 +1,7 @@
 //! A store from the sections of a snapshot, each checked before it is used.
 
 use std::collections::BTreeMap;
-
-use safetensors::tensor::TensorView;
+use std::ops::Range;
 
 use crate::channel::{Channel, Kind};
 use crate::discard::Heavy;
@@ -12,8 +11,10 @@ use crate::history::shared;
 use crate::interrupt;
 use crate::memory::{Birth, Provenance, Slot};
 use crate::persist::check::check_episodes;
+use crate::persist::file::Tensor;
 use crate::persist::sections::Element;
 use crate::persist::snapshot::{State, dtype};
+use crate::persist::source::Source;
 use crate::predict::EdgeStatistics;
 use crate::store::Store;
 
@@ -24,27 +25,30 @@ const SLICE: usize = 1 << 18;
 
 /// Reads sections by name, checking type and shape.
 pub(crate) struct Reader<'a> {
-    tensors: &'a BTreeMap<String, TensorView<'a>>,
+    source: &'a Source<'a>,
+    tensors: &'a BTreeMap<String, Tensor>,
 }
 
 macro_rules! reads {
     ($name:ident, $type:ty, $element:ident) => {
         fn $name(&self, name: &str, shape: &[usize]) -> Result<Vec<$type>> {
-            let bytes = self.bytes(name, Element::$element, Some(shape))?;
-            let (chunks, _) = bytes.as_chunks::<{ size_of::<$type>() }>();
-            let mut numbers = Heavy::new(Vec::with_capacity(chunks.len()));
-            for part in chunks.chunks(SLICE) {
+            const SIZE: usize = size_of::<$type>();
+            let range = self.range(name, Element::$element, shape)?;
+            let mut numbers = Heavy::new(Vec::with_capacity(range.len() / SIZE));
+            self.source.pour(range, SIZE, &mut |piece| {
                 interrupt::check()?;
-                numbers.extend(part.iter().map(|x| <$type>::from_le_bytes(*x)));
-            }
+                let (chunks, _) = piece.as_chunks::<SIZE>();
+                numbers.extend(chunks.iter().map(|x| <$type>::from_le_bytes(*x)));
+                Ok(())
+            })?;
             Ok(numbers.keep())
         }
     };
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn of(tensors: &'a BTreeMap<String, TensorView<'a>>) -> Self {
-        Self { tensors }
+    pub(crate) fn of(source: &'a Source<'a>, tensors: &'a BTreeMap<String, Tensor>) -> Self {
+        Self { source, tensors }
     }
 
     reads!(f32s, f32, F32);
@@ -54,30 +58,31 @@ impl<'a> Reader<'a> {
     reads!(i64s, i64, I64);
     reads!(u8s, u8, U8);
 
-    fn tensor(&self, name: &str) -> Result<&TensorView<'_>> {
+    fn tensor(&self, name: &str) -> Result<&Tensor> {
         self.tensors
             .get(name)
             .ok_or_else(|| Error::format(name, "missing"))
     }
 
-    fn bytes(&self, name: &str, element: Element, shape: Option<&[usize]>) -> Result<&[u8]> {
+    /// Where the bytes of a section of this type and shape lie.
+    fn range(&self, name: &str, element: Element, shape: &[usize]) -> Result<Range<usize>> {
         let tensor = self.tensor(name)?;
-        if tensor.dtype() != dtype(element) {
-            return Err(Error::format(name, format!("is {:?}", tensor.dtype())));
+        if tensor.dtype != dtype(element) {
+            return Err(Error::format(name, format!("is {:?}", tensor.dtype)));
         }
-        match shape {
-            Some(shape) if tensor.shape() != shape => Err(Error::format(
+        if tensor.shape != shape {
+            return Err(Error::format(
                 name,
-                format!("has shape {:?}, not {shape:?}", tensor.shape()),
-            )),
-            _ => Ok(tensor.data()),
+                format!("has shape {:?}, not {shape:?}", tensor.shape),
+            ));
         }
+        Ok(tensor.range.clone())
     }
 
     /// How many rows a section has.
     fn rows(&self, name: &str) -> Result<usize> {
         self.tensor(name)?
-            .shape()
+            .shape
             .first()
             .copied()
             .ok_or_else(|| Error::format(name, "is a single number"))
@@ -183,7 +188,7 @@ impl<'a> Reader<'a> {
         {
             return Err(Error::format("ids", "are not rising"));
         }
-        let keys = Heavy::new(finite("keys", self.f32s("keys", &[n, d])?)?);
+        let keys = self.range("keys", Element::F32, &[n, d])?;
         let values = finite("values", self.f32s("values", &[n, q])?)?;
         let merged = self.u64s("merged", &[n])?;
         if merged.iter().any(|&m| m > COUNTER as u64) {
@@ -196,23 +201,36 @@ impl<'a> Reader<'a> {
         let terminal = self.flags("terminal", n)?;
         let dirty = self.flags("dirty", n)?;
         let texts = Heavy::new(self.texts(n)?);
-        let provenance = Heavy::new(self.provenance(n, store)?);
+        let mut provenance = Heavy::new(self.provenance(n, store)?);
+        store.memories.encode_later();
         store.memories.reserve(n);
-        for rank in 0..n {
+        let (mut rank, mut key) = (0, vec![0.0; d]);
+        self.source.pour(keys, size_of::<f32>() * d, &mut |piece| {
             interrupt::check()?;
-            let birth = Birth {
-                key: &keys[rank * d..(rank + 1) * d],
-                terminal: terminal[rank],
-                merged: merged[rank],
-                clock: written[rank],
-                text: texts[rank].as_deref(),
-                provenance: None,
-            };
-            let slot = store.memories.add(ids[rank], &birth, &store.channels);
-            store.memories.provenance[slot as usize].clone_from(&provenance[rank]);
-            store.graph.ensure(slot);
-            store.values.start(slot, &[]);
-        }
+            for row in piece.as_chunks().0.chunks_exact(d) {
+                for (x, bytes) in key.iter_mut().zip(row) {
+                    *x = f32::from_le_bytes(*bytes);
+                }
+                if !key.iter().all(|x| x.is_finite()) {
+                    return Err(Error::format("keys", "not all numbers are finite"));
+                }
+                let birth = Birth {
+                    key: &key,
+                    terminal: terminal[rank],
+                    merged: merged[rank],
+                    clock: written[rank],
+                    text: texts[rank].as_deref(),
+                    provenance: None,
+                };
+                let slot = store.memories.add(ids[rank], &birth, &store.channels);
+                store.memories.provenance[slot as usize] = std::mem::take(&mut provenance[rank]);
+                store.graph.ensure(slot);
+                store.values.start(slot, &[]);
+                rank += 1;
+            }
+            Ok(())
+        })?;
+        store.memories.encode_all()?;
         self.restore_graph(store, n)?;
         restore_channels(store, channels, &terminal)?;
         let sums = self.f64s("drive_sums", &[n, scalars])?;

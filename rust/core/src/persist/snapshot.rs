@@ -2,17 +2,16 @@
 //!
 //! The arrays are tensors; what is not an array is JSON in the metadata, under `state`; the archive's
 //! arrays are pooled in `archive`. `checksum` covers the state and every tensor.
-//! A file is untrusted input: every length, id and number is checked before it is used.
+//! `file.rs` reads it.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::channel::Channel;
 use crate::config::Config;
@@ -22,14 +21,15 @@ use crate::episodes::Episode;
 use crate::error::{Error, Result};
 use crate::history::Entry;
 use crate::interrupt;
-use crate::persist::digest::hex;
+use crate::persist::checksum::Checksum;
 use crate::persist::directory::{Journal, SNAPSHOT};
-use crate::persist::restore::Reader;
+use crate::persist::file::read;
 use crate::persist::sections::{Element, Section, archive, arrays, sections};
+use crate::persist::source::Source;
 use crate::store::Store;
 
-const FORMAT: &str = "sharpwave-snapshot";
-const VERSION: &str = "1";
+pub(crate) const FORMAT: &str = "sharpwave-snapshot";
+pub(crate) const VERSION: &str = "1";
 
 /// What is not an array, to be read.
 #[derive(Deserialize)]
@@ -92,13 +92,6 @@ pub(crate) struct Snapshot<'a> {
     sections: Vec<Section<'a>>,
     /// As in the metadata.
     pub(crate) checksum: String,
-}
-
-/// A store that was read, and what its file says about itself.
-pub(crate) struct Loaded {
-    pub(crate) store: Store,
-    pub(crate) checksum: String,
-    pub(crate) journal: Option<u64>,
 }
 
 impl<'a> Snapshot<'a> {
@@ -242,7 +235,7 @@ impl Store {
     /// # Errors
     /// [`Error::Format`] naming the section that is damaged or foreign.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Ok(read(bytes)?.store)
+        Ok(read(Source::Memory(bytes))?.store)
     }
 
     /// Writes a snapshot beside `path` and renames it into place, so that a crash leaves the old one.
@@ -263,129 +256,8 @@ impl Store {
         if path.join(SNAPSHOT).is_file() {
             return Ok(Journal::read(path)?.0);
         }
-        Self::from_bytes(&Heavy::new(read_file(path)?))
+        Ok(read(Source::file(path)?)?.store)
     }
-}
-
-/// A snapshot file taken apart, nothing of it believed yet.
-pub(crate) struct File<'a> {
-    state: String,
-    tensors: BTreeMap<String, TensorView<'a>>,
-    /// What is true of the bytes…
-    found: (String, String),
-    /// …and what the file says: checksum and sums.
-    pub(crate) said: (String, String),
-}
-
-impl<'a> File<'a> {
-    pub(crate) fn open(bytes: &'a [u8]) -> Result<Self> {
-        let foreign = |error: safetensors::SafeTensorError| {
-            Error::format("header", format!("not a safetensors file: {error}"))
-        };
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(foreign)?;
-        let file = SafeTensors::deserialize(bytes).map_err(foreign)?;
-        let metadata = header
-            .metadata()
-            .as_ref()
-            .ok_or_else(|| Error::format("header", "no metadata: not a sharpwave snapshot"))?;
-        let entry = |name: &str| {
-            metadata
-                .get(name)
-                .cloned()
-                .ok_or_else(|| Error::format(name, "missing: not a sharpwave snapshot"))
-        };
-        if entry("format")? != FORMAT {
-            return Err(Error::format("format", "not a sharpwave snapshot"));
-        }
-        let version = entry("version")?;
-        if version != VERSION {
-            return Err(Error::format(
-                "version",
-                format!("{version:?} is not known to this version of sharpwave"),
-            ));
-        }
-        let state = entry("state")?;
-        let tensors: BTreeMap<String, TensorView<'_>> = file.tensors().into_iter().collect();
-        let mut sum = Checksum::new(&state);
-        for (name, tensor) in &tensors {
-            sum.tensor(name, tensor.dtype(), tensor.shape(), tensor.data().len());
-            for piece in tensor.data().chunks(1 << 20) {
-                interrupt::check()?;
-                sum.bytes(piece);
-            }
-        }
-        Ok(Self {
-            state,
-            tensors,
-            found: sum.finish(),
-            said: (entry("checksum")?, entry("sums")?),
-        })
-    }
-
-    pub(crate) fn is_sound(&self) -> bool {
-        // A fuzzer would never guess a checksum, and find nothing behind it.
-        cfg!(fuzzing) || self.found == self.said
-    }
-
-    /// The names of the damaged parts: `state`, and sections.
-    pub(crate) fn damaged(&self) -> Vec<String> {
-        let sums = |json: &str| serde_json::from_str(json).unwrap_or_default();
-        let found: BTreeMap<String, u32> = sums(&self.found.1);
-        let said: BTreeMap<String, u32> = sums(&self.said.1);
-        let wrong = |(name, sum): &(String, u32)| said.get(name) != Some(sum);
-        found
-            .into_iter()
-            .filter(wrong)
-            .map(|(name, _)| name)
-            .collect()
-    }
-
-    pub(crate) fn state(&self) -> Result<State> {
-        serde_json::from_str(&self.state).map_err(|error| Error::format("state", error.to_string()))
-    }
-
-    /// The archive's numbers.
-    pub(crate) fn archive(&self) -> Result<Vec<f32>> {
-        Reader::of(&self.tensors).archive()
-    }
-
-    /// The store, its arrays checked.
-    pub(crate) fn store(&self, state: State) -> Result<Store> {
-        Reader::of(&self.tensors).store(state)
-    }
-}
-
-/// A whole file, in pieces, so that it can be given up.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let mut file = fs::File::open(path)?;
-    let mut bytes = Heavy::new(Vec::new());
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    bytes
-        .try_reserve_exact(length)
-        .map_err(|error| Error::Io(std::io::Error::other(error)))?;
-    while (&mut file).take(1 << 22).read_to_end(&mut bytes)? > 0 {
-        interrupt::check()?;
-    }
-    Ok(bytes.keep())
-}
-
-/// Reads a snapshot, with what a directory needs to know of it.
-pub(crate) fn read(bytes: &[u8]) -> Result<Loaded> {
-    let file = File::open(bytes)?;
-    if !file.is_sound() {
-        return Err(Error::format("checksum", "the file is damaged"));
-    }
-    let mut state = Heavy::new(file.state()?);
-    let journal = state.journal;
-    let archive = Heavy::new(file.archive()?);
-    state.unpool(&archive)?;
-    drop(archive);
-    let store = file.store(state.keep())?;
-    Ok(Loaded {
-        store,
-        checksum: file.said.0,
-        journal,
-    })
 }
 
 impl State {
@@ -428,60 +300,5 @@ pub(crate) fn dtype(element: Element) -> Dtype {
         Element::U64 => Dtype::U64,
         Element::F32 => Dtype::F32,
         Element::F64 => Dtype::F64,
-    }
-}
-
-/// SHA-256 over version, state and every tensor by name, each part with its length before it; and a CRC-32 of the
-/// state and of each tensor, so that a repair knows which of them is damaged.
-struct Checksum {
-    all: Sha256,
-    part: crc32fast::Hasher,
-    name: String,
-    sums: BTreeMap<String, u32>,
-}
-
-impl Checksum {
-    fn new(state: &str) -> Self {
-        let mut sum = Self {
-            all: Sha256::new(),
-            part: crc32fast::Hasher::new(),
-            name: "state".into(),
-            sums: BTreeMap::new(),
-        };
-        sum.framed(VERSION.as_bytes());
-        sum.all.update((state.len() as u64).to_le_bytes());
-        sum.bytes(state.as_bytes());
-        sum
-    }
-
-    /// What comes before the `size` bytes of a tensor.
-    fn tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize], size: usize) {
-        self.framed(name.as_bytes());
-        self.framed(format!("{dtype:?} {shape:?}").as_bytes());
-        self.all.update((size as u64).to_le_bytes());
-        self.end_part(name);
-    }
-
-    fn end_part(&mut self, next: &str) {
-        let part = std::mem::take(&mut self.part).finalize();
-        let name = std::mem::replace(&mut self.name, next.to_owned());
-        self.sums.insert(name, part);
-    }
-
-    fn framed(&mut self, bytes: &[u8]) {
-        self.all.update((bytes.len() as u64).to_le_bytes());
-        self.all.update(bytes);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.all.update(bytes);
-        self.part.update(bytes);
-    }
-
-    /// The metadata `checksum` and `sums`.
-    fn finish(mut self) -> (String, String) {
-        self.end_part("");
-        let sums = serde_json::to_string(&self.sums).expect("names and numbers have a JSON form");
-        (hex(&self.all.finalize()), sums)
     }
 }

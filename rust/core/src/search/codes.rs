@@ -16,10 +16,15 @@ use crate::error::Result;
 use crate::huge::Huge;
 use crate::memory::Slot;
 use crate::nbytes::reserved;
+use crate::parallel;
 use crate::replay::sleep::Interrupt;
 
 /// Keys a panel holds.
 pub(crate) const PANEL: usize = 32;
+/// Keys that a thread encodes at a time: whole panels.
+const PART: usize = 8 * PANEL;
+/// Parts that are encoded before they are put together.
+const ROUND: usize = 256;
 /// Dimensions that one 32-bit lane holds.
 const GROUP: usize = 4;
 /// The largest code of a key.
@@ -67,6 +72,30 @@ impl Codes {
             groups: dim.div_ceil(GROUP),
             ..Self::default()
         }
+    }
+
+    /// Those of the rows of `keys` `(n, dim)`, the first in slot 0, on all threads.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn of_rows(keys: &[f32], dim: usize) -> Result<Self> {
+        let mut all = Self::new(dim);
+        all.reserve(keys.len() / dim);
+        for round in keys.chunks(ROUND * PART * dim) {
+            let parts: Vec<&[f32]> = round.chunks(PART * dim).collect();
+            for part in parallel::map(parts.len(), None, |at| {
+                let mut part = Self::new(dim);
+                for (slot, key) in parts[at].chunks_exact(dim).enumerate() {
+                    part.set(slot as Slot, key);
+                }
+                part
+            })? {
+                all.lines.append(&part.lines);
+                all.scale.extend_from_slice(&part.scale);
+                all.slack.extend_from_slice(&part.slack);
+            }
+        }
+        Ok(all)
     }
 
     /// Makes room for `more` keys, if there is too little, unless that is given up.
