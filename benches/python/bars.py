@@ -123,6 +123,7 @@ def bars(results: Results) -> Iterator[Bar]:
     found = None if waits is None else 1e3 * waits["p99"]
     yield Bar("a reader's wait for a store of 1,000,000 that sleeps, p99", 5.0, found, unit=" ms", least=False)
     for where, what in (("from disk", "from the disk"), ("cached", "from the system's memory")):
-        alone, whole = median(results, "open-1000000", f"read, {where}"), median(results, "open-1000000", f"open, {where}")
+        alone, whole = (median(results, "open-1000000", f"{name}, {where}") for name in ("read", "open"))
         found = None if alone is None or whole is None else whole / alone
-        yield Bar(f"open 1,000,000 memories until the first score, over reading the file {what}", 1.2, found, least=False)
+        demand = f"open 1,000,000 memories until the first score, over reading the file {what}"
+        yield Bar(demand, 1.2, found, least=False)

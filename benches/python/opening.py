@@ -1,7 +1,7 @@
 """How long it takes to open a store of a million memories, until the first score, beside reading its file.
 
-The file (1.6 GB) is read whole into memory that the system has to find first, as opening has to. Each is measured when the
-system has the file in memory already, and when it has to fetch it from the disk: this process then lets go of it before.
+The file (1.6 GB) is read whole into memory that the system has to find first, as opening has to. Each is measured when
+the system has the file in memory already, and when it has to fetch it from the disk: it is told to forget it before.
 """
 
 from __future__ import annotations
