@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benches.python.bars import FAISS, against_all, bars, best_faiss, median, ratio
-from benches.python.cells import BATCHES, KINDS, SIZES
+from benches.python.cells import BATCHES, KINDS, SIZES, everything
 from benches.python.data import DIM
 
 RESULTS = Path("benches/results")
@@ -215,7 +216,11 @@ def missing(results: dict[str, Any]) -> Iterator[str]:
         yield f"* {row}: {reason}."
     if single:
         yield f"* One sample only, because one takes longer than all samples of its cell may: {', '.join(single)}."
-    if not reasons and not single:
+    left = Counter(f"{cell.kind}, {cell.data}, {cell.n:,}" for cell in everything() if cell.name not in results)
+    if left:
+        cells = "; ".join(f"{what} ({count})" for what, count in left.items())
+        yield f"* Not measured yet; `make bench` goes on with them: {cells}."
+    if not reasons and not single and not left:
         yield "Nothing is missing."
 
 
