@@ -83,7 +83,12 @@ MUTATIONS = [
         "(self.drive_sums[at] * f64::from(n.min(1))) as f32",
     ),
     # Writing (§3)
-    m("novelty = 1 − σ²", "gate.rs", "let novelty = 1.0 - support;", "let novelty = 1.0 - support * support;"),
+    m(
+        "novelty = 1 − σ²",
+        "gate.rs",
+        "|hit| kappa(hit.similarity, &self.config)",
+        "|hit| kappa(hit.similarity, &self.config).powi(2)",
+    ),
     m("worth forgets the drive", "gate.rs", "+ config.w_drive * drive", "+ config.w_drive * 0.0 * drive"),
     m("what is not worth θ is kept", "gate.rs", "&& worth >= config.worth =>", "&& worth >= 0.0 * config.worth =>"),
     m("surprise is signed", "gate.rs", "sum + (target - phi[t][q]).abs()", "sum + (target - phi[t][q])"),
@@ -168,6 +173,9 @@ MUTATIONS = [
         "                queue.update(predecessor, values, model);\n",
         "                let _ = predecessor;\n",
     ),
+    m("a floor adds to what is owed", "replay/priority.rs", "gain.max(self.floor)", "gain + self.floor"),
+    m("extension is worth its last place alone", "replay/ahead.rs", "sum += queue.worth(", "sum = queue.worth("),
+    m("extension goes to the least likely", "replay/ahead.rs", "|(_, most)| p > most", "|(_, most)| p < most"),
     m("replay never sweeps", "replay/priority.rs", "share: 32,", "share: 1,"),
     m(
         "a sweep leaves the marks of a block's own changes",
