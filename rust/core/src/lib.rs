@@ -73,6 +73,7 @@ mod observe;
 mod parallel;
 mod partition;
 mod persist;
+mod placement;
 mod predict;
 mod read;
 mod recall;

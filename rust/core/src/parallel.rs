@@ -15,6 +15,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::placement::Helpers;
 use crate::replay::sleep::Interrupt;
 use crate::simd::fpenv;
 
@@ -40,10 +41,16 @@ impl Drop for Within {
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
+/// Threads that help, and where they are woken.
+struct Pool {
+    threads: ThreadPool,
+    helpers: Arc<Helpers>,
+}
+
 /// The pools by size, and the process that built them: threads do not survive a fork.
 struct Pools {
     process: u32,
-    by_size: BTreeMap<usize, Arc<ThreadPool>>,
+    by_size: BTreeMap<usize, Arc<Pool>>,
 }
 
 static POOLS: Mutex<Pools> = Mutex::new(Pools {
@@ -132,10 +139,12 @@ pub(crate) fn map<T: Send>(
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         done.extend(mine);
     };
-    pool.in_place_scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| keep(std::iter::from_fn(|| work(&go_on)).collect()));
-        }
+    pool.threads.in_place_scope(|scope| {
+        pool.helpers.woken(|| {
+            for _ in 1..threads {
+                scope.spawn(|_| keep(std::iter::from_fn(|| work(&go_on)).collect()));
+            }
+        });
         let mut mine = Vec::new();
         let look = || {
             enough.store(interrupt::enough(), Ordering::Relaxed);
@@ -197,7 +206,7 @@ impl Drop for GivenUp<'_> {
     }
 }
 
-fn pool(size: usize) -> Result<Arc<ThreadPool>> {
+fn pool(size: usize) -> Result<Arc<Pool>> {
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
     if pools.process != process {
@@ -208,13 +217,18 @@ fn pool(size: usize) -> Result<Arc<ThreadPool>> {
     if let Some(pool) = pools.by_size.get(&size) {
         return Ok(Arc::clone(pool));
     }
-    let pool = ThreadPoolBuilder::new()
+    let helpers = Arc::new(Helpers::default());
+    let started = Arc::clone(&helpers);
+    let threads = ThreadPoolBuilder::new()
         .num_threads(size)
         .thread_name(|i| format!("sharpwave-{i}"))
-        .start_handler(|_| fpenv::pin_thread())
+        .start_handler(move |_| {
+            fpenv::pin_thread();
+            started.join();
+        })
         .build()
         .map_err(|error| Error::Io(std::io::Error::other(error)))?;
-    let pool = Arc::new(pool);
+    let pool = Arc::new(Pool { threads, helpers });
     pools.by_size.insert(size, Arc::clone(&pool));
     Ok(pool)
 }

@@ -158,14 +158,15 @@ impl Candidates {
     }
 
     /// Those left, by falling upper bound and rising slot, or `None` if there were too many to be of use.
-    pub(crate) fn left(mut self) -> Option<Vec<(f32, Slot)>> {
+    pub(crate) fn left(&self) -> Option<Vec<(f32, Slot)>> {
         if self.exploded {
             return None;
         }
-        self.prune();
-        let order = |a: &(f32, Slot), b: &(f32, Slot)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        self.seen.sort_unstable_by(order);
-        Some(self.seen)
+        let seen = self.seen.iter().copied();
+        let mut left: Vec<(f32, Slot)> =
+            seen.filter(|&(upper, _)| upper >= self.threshold).collect();
+        left.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        Some(left)
     }
 }
 

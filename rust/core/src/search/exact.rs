@@ -85,12 +85,14 @@ impl Round {
     fn take(
         &mut self,
         pass: &'static str,
-        candidates: Vec<Candidates>,
+        candidates: &[Candidates],
         most: usize,
         useless: usize,
-    ) {
-        for (row, candidates) in std::mem::take(&mut self.unsure).into_iter().zip(candidates) {
-            let bounded = candidates.left().filter(|left| left.len() <= useless);
+        threads: Option<usize>,
+    ) -> Result<()> {
+        let left = parallel::map(candidates.len(), threads, |at| candidates[at].left())?;
+        for (row, left) in std::mem::take(&mut self.unsure).into_iter().zip(left) {
+            let bounded = left.filter(|left| left.len() <= useless);
             if bounded.as_ref().is_none_or(|left| left.len() > most) {
                 self.unsure.push(row);
             }
@@ -98,6 +100,7 @@ impl Round {
                 self.found[row - self.first] = Some((pass, bounded));
             }
         }
+        Ok(())
     }
 }
 
@@ -137,7 +140,8 @@ impl<'a> Ladder<'a> {
             {
                 let visit = Visit::of(self, partition, first..first + count);
                 let (candidates, probed) = visit.certified()?;
-                round.take("blocks", candidates, self.too_many(), self.too_many());
+                let most = self.too_many();
+                round.take("blocks", &candidates, most, most, self.threads)?;
                 report.probed += probed;
                 blocks_help = round.unsure.len() <= count / 2;
             }
@@ -148,12 +152,8 @@ impl<'a> Ladder<'a> {
             {
                 let unsure = round.unsure.len();
                 let candidates = self.by_codes(kernel, codes, &round.unsure)?;
-                round.take(
-                    "int8",
-                    candidates,
-                    self.worth_comparing(count),
-                    self.too_many(),
-                );
+                let (most, useless) = (self.worth_comparing(count), self.too_many());
+                round.take("int8", &candidates, most, useless, self.threads)?;
                 codes_help = !pilot || round.unsure.len() <= unsure / 2;
             }
             if let Some(wide) = self.wide
@@ -161,7 +161,8 @@ impl<'a> Ladder<'a> {
                 && round.unsure.len() >= SOME
             {
                 let candidates = self.by_keys(wide, &round.unsure)?;
-                round.take(wide.name, candidates, self.too_many(), self.too_many());
+                let most = self.too_many();
+                round.take(wide.name, &candidates, most, most, self.threads)?;
             }
             let found = round.found;
             for found in &found {
@@ -184,10 +185,8 @@ impl<'a> Ladder<'a> {
 
     /// The candidates that int8 codes leave.
     fn by_codes(&self, kernel: &Kernel, codes: &Codes, rows: &[usize]) -> Result<Vec<Candidates>> {
-        let queries: Vec<Query> = rows
-            .iter()
-            .map(|&row| kernel.query(self.rows[row]))
-            .collect();
+        let encoded = |at| kernel.query(self.rows[rows[at]]);
+        let queries: Vec<Query> = parallel::map(rows.len(), self.threads, encoded)?;
         let parts = Kernel::parts(codes);
         let grid = self.grid(rows.len(), CHUNK, parts.len());
         let pieces = (0..grid.pieces()).map(|at| kernel.tiles(&queries[grid.rows(at)]));

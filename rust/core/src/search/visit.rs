@@ -84,7 +84,7 @@ pub(super) fn prunes(
     let left = visit
         .certified()?
         .0
-        .into_iter()
+        .iter()
         .filter_map(Candidates::left)
         .count();
     Ok(left > ladder.rows.len() / 2)
