@@ -72,9 +72,9 @@ format: setup ## reformat Rust and Python, apply the linter's safe fixes
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: setup $(PEERS) ## every benchmark, each beside its peers: benches/results/, docs/performance.md (an hour; resumes; FORCE=1 anew)
+bench: setup $(PEERS) ## every benchmark, each beside its peers: benches/results/, docs/performance.md (an hour, or MINUTES=; resumes; FORCE=1 anew)
 	cargo bench --locked -p sharpwave-core
-	$(MEASURE) full $(if $(FORCE),--force) $(if $(ONLY),--only '$(ONLY)')
+	$(MEASURE) full $(if $(FORCE),--force) $(if $(ONLY),--only '$(ONLY)') $(if $(MINUTES),--minutes $(MINUTES))
 	$(BIN)/python -m benches.python.serve
 
 bench-quick: setup $(PEERS) ## the headline of it (under three minutes, once its data are there)
