@@ -29,6 +29,8 @@ const FEW: usize = 512;
 const SOME: usize = 16;
 /// Candidates between the one compared and the one fetched from memory meanwhile.
 const AHEAD: usize = 8;
+/// How many codes are multiplied in the time of one ordinary multiplication, as [`parallel::worth_waking`] counts them.
+const QUICK: usize = 128;
 /// Queries between two looks at the interrupt.
 const ROUND: usize = 8 * CHUNK;
 
@@ -115,7 +117,7 @@ impl<'a> Ladder<'a> {
             memories,
             rows: queries.chunks_exact(memories.dim()).collect(),
             k,
-            threads: parallel::worth_waking(threads, queries.len() * memories.len()),
+            threads: parallel::worth_waking(threads, queries.len() * memories.len() / QUICK),
             kernel: Kernel::chosen(),
             wide: Wide::chosen(),
         }
