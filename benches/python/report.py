@@ -205,7 +205,8 @@ def memory_table(results: dict[str, Any]) -> Iterator[str]:
 
 def missing(results: dict[str, Any]) -> Iterator[str]:
     """What is not in the tables, and why."""
-    reasons = sorted({(row, reason) for found in results.values() for row, reason in found.get("missing", {}).items()})
+    told = {row: reason for found in results.values() for row, reason in found.get("missing", {}).items()}
+    reasons = sorted(told.items())
     single = sorted(
         f"{name} in `{cell}`"
         for cell, found in results.items()

@@ -109,6 +109,25 @@ pub(crate) fn map<T: Send>(
     threads: Option<usize>,
     f: impl Fn(usize) -> T + Sync + Send,
 ) -> Result<Vec<T>> {
+    mapped(n, threads, false, f)
+}
+
+/// [`map`] of work that takes long, ten milliseconds and more: then it pays to keep the helpers off this thread's processor
+/// when they are woken. On a machine with other work they may have to wait elsewhere, which short work would wait for.
+pub(crate) fn map_long<T: Send>(
+    n: usize,
+    threads: Option<usize>,
+    f: impl Fn(usize) -> T + Sync + Send,
+) -> Result<Vec<T>> {
+    mapped(n, threads, true, f)
+}
+
+fn mapped<T: Send>(
+    n: usize,
+    threads: Option<usize>,
+    long: bool,
+    f: impl Fn(usize) -> T + Sync + Send,
+) -> Result<Vec<T>> {
     if let Some(threads) = threads {
         check(threads)?;
     }
@@ -140,7 +159,7 @@ pub(crate) fn map<T: Send>(
         done.extend(mine);
     };
     pool.threads.in_place_scope(|scope| {
-        pool.helpers.woken(|| {
+        pool.helpers.woken(long, || {
             for _ in 1..threads {
                 scope.spawn(|_| keep(std::iter::from_fn(|| work(&go_on)).collect()));
             }

@@ -2,8 +2,8 @@
 //!
 //! Linux wakes a thread on an idle processor. But one of a virtual machine that has just gone idle counts as taken away by
 //! the host, so that the thread lands beside its caller, and waits there for its turn until the system balances its load:
-//! two threads were then no faster than one (`docs/performance.md`). So helpers may not run on their caller's processor
-//! in the moment in which they are woken. Where they run decides no result.
+//! two threads were then no faster than one (`docs/performance.md`). So helpers of long work may not run on their caller's
+//! processor in the moment in which they are woken. Where they run decides no result.
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::Helpers;
@@ -29,9 +29,10 @@ mod linux {
             self.threads(|threads| threads.push(gettid()));
         }
 
-        /// Does what wakes them; none of few is woken where this thread runs.
-        pub(crate) fn woken<T>(&self, wake: impl FnOnce() -> T) -> T {
-            let few = self.threads(|threads| (threads.len() <= FEW).then(|| threads.clone()));
+        /// Does what wakes them; if `elsewhere`, none of few is woken where this thread runs.
+        pub(crate) fn woken<T>(&self, elsewhere: bool, wake: impl FnOnce() -> T) -> T {
+            let few = self
+                .threads(|threads| (elsewhere && threads.len() <= FEW).then(|| threads.clone()));
             let _back = few.map(|threads| Elsewhere::than_here(&threads));
             wake()
         }
@@ -93,12 +94,13 @@ mod linux {
                 let thread = began.recv().unwrap();
                 let allowed = || sched_getaffinity(Some(thread)).unwrap();
                 let before = allowed();
-                let meanwhile = helpers.woken(allowed);
+                let meanwhile = helpers.woken(true, allowed);
+                assert_eq!(helpers.woken(false, allowed), before);
                 let fewer = before.count() - u32::from(before.count() > 1);
                 assert_eq!(meanwhile.count(), fewer);
                 assert_eq!(allowed(), before);
                 let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    helpers.woken(|| panic!("on purpose"));
+                    helpers.woken(true, || panic!("on purpose"));
                 }));
                 assert!(panicked.is_err());
                 assert_eq!(allowed(), before);
@@ -106,7 +108,7 @@ mod linux {
                     helpers.threads(|threads| threads.push(thread));
                 }
                 assert_eq!(
-                    helpers.woken(allowed),
+                    helpers.woken(true, allowed),
                     before,
                     "many are left to the system"
                 );
@@ -126,7 +128,7 @@ mod other {
     impl Helpers {
         pub(crate) fn join(&self) {}
 
-        pub(crate) fn woken<T>(&self, wake: impl FnOnce() -> T) -> T {
+        pub(crate) fn woken<T>(&self, _: bool, wake: impl FnOnce() -> T) -> T {
             wake()
         }
     }

@@ -31,6 +31,8 @@ const SOME: usize = 16;
 const AHEAD: usize = 8;
 /// How many codes are multiplied in the time of one ordinary multiplication, as [`parallel::worth_waking`] counts them.
 const QUICK: usize = 128;
+/// Multiplications of codes from which a search is long: ten milliseconds of a thread.
+const LONG: usize = 1 << 32;
 /// Queries between two looks at the interrupt.
 const ROUND: usize = 8 * CHUNK;
 
@@ -60,6 +62,8 @@ pub(super) struct Ladder<'a> {
     pub(super) rows: Vec<&'a [f32]>,
     pub(super) k: usize,
     pub(super) threads: Option<usize>,
+    /// Whether it takes so long that what is done aside of it is worth waking threads for, too.
+    long: bool,
     pub(super) kernel: Option<&'static Kernel>,
     wide: Option<&'static Wide>,
 }
@@ -92,7 +96,7 @@ impl Round {
         useless: usize,
         threads: Option<usize>,
     ) -> Result<()> {
-        let left = parallel::map(candidates.len(), threads, |at| candidates[at].left())?;
+        let left = parallel::map_long(candidates.len(), threads, |at| candidates[at].left())?;
         for (row, left) in std::mem::take(&mut self.unsure).into_iter().zip(left) {
             let bounded = left.filter(|left| left.len() <= useless);
             if bounded.as_ref().is_none_or(|left| left.len() > most) {
@@ -118,6 +122,7 @@ impl<'a> Ladder<'a> {
             rows: queries.chunks_exact(memories.dim()).collect(),
             k,
             threads: parallel::worth_waking(threads, queries.len() * memories.len() / QUICK),
+            long: queries.len().saturating_mul(memories.len()) >= LONG,
             kernel: Kernel::chosen(),
             wide: Wide::chosen(),
         }
@@ -143,7 +148,7 @@ impl<'a> Ladder<'a> {
                 let visit = Visit::of(self, partition, first..first + count);
                 let (candidates, probed) = visit.certified()?;
                 let most = self.too_many();
-                round.take("blocks", &candidates, most, most, self.threads)?;
+                round.take("blocks", &candidates, most, most, self.aside())?;
                 report.probed += probed;
                 blocks_help = round.unsure.len() <= count / 2;
             }
@@ -155,7 +160,7 @@ impl<'a> Ladder<'a> {
                 let unsure = round.unsure.len();
                 let candidates = self.by_codes(kernel, codes, &round.unsure)?;
                 let (most, useless) = (self.worth_comparing(count), self.too_many());
-                round.take("int8", &candidates, most, useless, self.threads)?;
+                round.take("int8", &candidates, most, useless, self.aside())?;
                 codes_help = !pilot || round.unsure.len() <= unsure / 2;
             }
             if let Some(wide) = self.wide
@@ -164,20 +169,26 @@ impl<'a> Ladder<'a> {
             {
                 let candidates = self.by_keys(wide, &round.unsure)?;
                 let most = self.too_many();
-                round.take(wide.name, &candidates, most, most, self.threads)?;
+                round.take(wide.name, &candidates, most, most, self.aside())?;
             }
             let found = round.found;
             for found in &found {
                 report.count(found.as_ref().map_or("plain", |found| found.0));
             }
-            for (top, compared) in parallel::map(count, self.threads, |at| match &found[at] {
+            let compare = |at: usize| match &found[at] {
                 Some((_, bounded)) => {
                     let next = found.get(at + 1).and_then(Option::as_ref);
                     let next = next.map_or(&[][..], |(_, next)| next);
                     self.compare(first + at, bounded, next)
                 }
                 None => self.compare_all(first + at),
-            })? {
+            };
+            let compared = if self.long {
+                parallel::map_long(count, self.threads, compare)?
+            } else {
+                parallel::map(count, self.threads, compare)?
+            };
+            for (top, compared) in compared {
                 hits.push(top);
                 report.compared += compared;
             }
@@ -188,7 +199,7 @@ impl<'a> Ladder<'a> {
     /// The candidates that int8 codes leave.
     fn by_codes(&self, kernel: &Kernel, codes: &Codes, rows: &[usize]) -> Result<Vec<Candidates>> {
         let encoded = |at| kernel.query(self.rows[rows[at]]);
-        let queries: Vec<Query> = parallel::map(rows.len(), self.threads, encoded)?;
+        let queries: Vec<Query> = parallel::map_long(rows.len(), self.aside(), encoded)?;
         let parts = Kernel::parts(codes);
         let grid = self.grid(rows.len(), CHUNK, parts.len());
         let pieces = (0..grid.pieces()).map(|at| kernel.tiles(&queries[grid.rows(at)]));
@@ -210,6 +221,11 @@ impl<'a> Ladder<'a> {
         })
     }
 
+    /// The threads for what takes a small part of the search.
+    fn aside(&self) -> Option<usize> {
+        if self.long { self.threads } else { Some(1) }
+    }
+
     fn grid(&self, queries: usize, piece: usize, parts: usize) -> Grid {
         Grid {
             queries,
@@ -217,6 +233,7 @@ impl<'a> Ladder<'a> {
             parts,
             k: self.k,
             memories: self.memories.len(),
+            long: self.long,
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Grid {
     pub(super) parts: usize,
     pub(super) k: usize,
     pub(super) memories: usize,
+    /// Whether it takes ten milliseconds or more.
+    pub(super) long: bool,
 }
 
 impl Grid {
@@ -49,7 +51,7 @@ impl Grid {
         let cells = pieces * self.parts;
         let workers = threads.unwrap_or_else(parallel::num_threads).min(cells);
         let next = AtomicUsize::new(0);
-        let found = parallel::map(workers, threads, |_| {
+        let work = |_| {
             let mut mine: Vec<Vec<Candidates>> = vec![Vec::new(); pieces];
             loop {
                 let cell = next.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +68,12 @@ impl Grid {
                 }
                 scan(at, part, &mut mine[at]);
             }
-        })?;
+        };
+        let found = if self.long {
+            parallel::map_long(workers, threads, work)?
+        } else {
+            parallel::map(workers, threads, work)?
+        };
         interrupt::check()?;
         let mut all = vec![Candidates::new(self.k, most); self.queries];
         for (at, mine) in found
