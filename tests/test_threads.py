@@ -535,11 +535,11 @@ def test_threads_start_when_they_are_needed() -> None:
     def count() -> int:
         code = (
             "import os, numpy as np, sharpwave as sw\n"
-            "x = np.eye(1024, dtype='f4'); s = sw.ValueStore(sw.Config(1024)); s.insert(x)\n"
+            "x = np.eye(500, dtype='f4'); s = sw.ValueStore(sw.Config(500)); s.insert(x)\n"
             "before = len(os.listdir('/proc/self/task'))\n"
             "s.score(x, num_threads=1); s.replay()\n"
             "print(before, len(os.listdir('/proc/self/task')))\n"
-            "s.score(x, num_threads=3)\n"
+            "s.score(np.tile(x, (2, 1)), num_threads=3)\n"
             "print(len(os.listdir('/proc/self/task')) - before)\n"
         )
         import subprocess
