@@ -109,20 +109,12 @@ pub(crate) fn map<T: Send>(
     threads: Option<usize>,
     f: impl Fn(usize) -> T + Sync + Send,
 ) -> Result<Vec<T>> {
-    mapped(n, threads, false, f)
+    map_where(n, threads, false, f)
 }
 
-/// [`map`] of work that takes long, ten milliseconds and more: then it pays to keep the helpers off this thread's processor
-/// when they are woken. On a machine with other work they may have to wait elsewhere, which short work would wait for.
-pub(crate) fn map_long<T: Send>(
-    n: usize,
-    threads: Option<usize>,
-    f: impl Fn(usize) -> T + Sync + Send,
-) -> Result<Vec<T>> {
-    mapped(n, threads, true, f)
-}
-
-fn mapped<T: Send>(
+/// [`map`]; where the work is `long`, ten milliseconds and more, the helpers are kept off this thread's processor when they
+/// are woken. On a machine with other work they may have to wait elsewhere, which short work would wait for.
+pub(crate) fn map_where<T: Send>(
     n: usize,
     threads: Option<usize>,
     long: bool,

@@ -86,19 +86,9 @@ impl Round {
         }
     }
 
-    /// Takes the candidates that a pass left to the unsure queries: no more than `most` settle a query, more than
-    /// `useless` are none.
-    fn take(
-        &mut self,
-        pass: &'static str,
-        candidates: &[Candidates],
-        most: usize,
-        useless: usize,
-        threads: Option<usize>,
-    ) -> Result<()> {
-        let left = parallel::map_long(candidates.len(), threads, |at| candidates[at].left())?;
-        for (row, left) in std::mem::take(&mut self.unsure).into_iter().zip(left) {
-            let bounded = left.filter(|left| left.len() <= useless);
+    /// Takes what a pass left to the unsure queries: no more than `most` candidates settle a query.
+    fn take(&mut self, pass: &'static str, left: Vec<Option<Bounded>>, most: usize) {
+        for (row, bounded) in std::mem::take(&mut self.unsure).into_iter().zip(left) {
             if bounded.as_ref().is_none_or(|left| left.len() > most) {
                 self.unsure.push(row);
             }
@@ -106,7 +96,6 @@ impl Round {
                 self.found[row - self.first] = Some((pass, bounded));
             }
         }
-        Ok(())
     }
 }
 
@@ -147,8 +136,7 @@ impl<'a> Ladder<'a> {
             {
                 let visit = Visit::of(self, partition, first..first + count);
                 let (candidates, probed) = visit.certified()?;
-                let most = self.too_many();
-                round.take("blocks", &candidates, most, most, self.aside())?;
+                round.take("blocks", self.left(&candidates)?, self.too_many());
                 report.probed += probed;
                 blocks_help = round.unsure.len() <= count / 2;
             }
@@ -159,8 +147,8 @@ impl<'a> Ladder<'a> {
             {
                 let unsure = round.unsure.len();
                 let candidates = self.by_codes(kernel, codes, &round.unsure)?;
-                let (most, useless) = (self.worth_comparing(count), self.too_many());
-                round.take("int8", &candidates, most, useless, self.aside())?;
+                let most = self.worth_comparing(count);
+                round.take("int8", self.left(&candidates)?, most);
                 codes_help = !pilot || round.unsure.len() <= unsure / 2;
             }
             if let Some(wide) = self.wide
@@ -168,8 +156,7 @@ impl<'a> Ladder<'a> {
                 && round.unsure.len() >= SOME
             {
                 let candidates = self.by_keys(wide, &round.unsure)?;
-                let most = self.too_many();
-                round.take(wide.name, &candidates, most, most, self.aside())?;
+                round.take(wide.name, self.left(&candidates)?, self.too_many());
             }
             let found = round.found;
             for found in &found {
@@ -183,11 +170,7 @@ impl<'a> Ladder<'a> {
                 }
                 None => self.compare_all(first + at),
             };
-            let compared = if self.long {
-                parallel::map_long(count, self.threads, compare)?
-            } else {
-                parallel::map(count, self.threads, compare)?
-            };
+            let compared = parallel::map_where(count, self.threads, self.long, compare)?;
             for (top, compared) in compared {
                 hits.push(top);
                 report.compared += compared;
@@ -199,7 +182,7 @@ impl<'a> Ladder<'a> {
     /// The candidates that int8 codes leave.
     fn by_codes(&self, kernel: &Kernel, codes: &Codes, rows: &[usize]) -> Result<Vec<Candidates>> {
         let encoded = |at| kernel.query(self.rows[rows[at]]);
-        let queries: Vec<Query> = parallel::map_long(rows.len(), self.aside(), encoded)?;
+        let queries: Vec<Query> = self.aside(rows.len(), encoded)?;
         let parts = Kernel::parts(codes);
         let grid = self.grid(rows.len(), CHUNK, parts.len());
         let pieces = (0..grid.pieces()).map(|at| kernel.tiles(&queries[grid.rows(at)]));
@@ -221,9 +204,16 @@ impl<'a> Ladder<'a> {
         })
     }
 
-    /// The threads for what takes a small part of the search.
-    fn aside(&self) -> Option<usize> {
-        if self.long { self.threads } else { Some(1) }
+    /// The candidates left to each query, by falling bound; none where they are too many to be of use.
+    fn left(&self, candidates: &[Candidates]) -> Result<Vec<Option<Bounded>>> {
+        let useful = |left: &Bounded| left.len() <= self.too_many();
+        self.aside(candidates.len(), |at| candidates[at].left().filter(useful))
+    }
+
+    /// [`parallel::map`] of a small part of the search, for which a short one does not wake threads.
+    fn aside<T: Send>(&self, n: usize, f: impl Fn(usize) -> T + Sync + Send) -> Result<Vec<T>> {
+        let threads = if self.long { self.threads } else { Some(1) };
+        parallel::map_where(n, threads, self.long, f)
     }
 
     fn grid(&self, queries: usize, piece: usize, parts: usize) -> Grid {

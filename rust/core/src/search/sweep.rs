@@ -51,7 +51,7 @@ impl Grid {
         let cells = pieces * self.parts;
         let workers = threads.unwrap_or_else(parallel::num_threads).min(cells);
         let next = AtomicUsize::new(0);
-        let work = |_| {
+        let found = parallel::map_where(workers, threads, self.long, |_| {
             let mut mine: Vec<Vec<Candidates>> = vec![Vec::new(); pieces];
             loop {
                 let cell = next.fetch_add(1, Ordering::Relaxed);
@@ -68,12 +68,7 @@ impl Grid {
                 }
                 scan(at, part, &mut mine[at]);
             }
-        };
-        let found = if self.long {
-            parallel::map_long(workers, threads, work)?
-        } else {
-            parallel::map(workers, threads, work)?
-        };
+        })?;
         interrupt::check()?;
         let mut all = vec![Candidates::new(self.k, most); self.queries];
         for (at, mine) in found
