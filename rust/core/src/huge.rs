@@ -130,17 +130,15 @@ pub(crate) fn zeros(n: usize) -> (Vec<f32>, usize) {
 /// Has the system give new pages, huge ones, for zeros. What an allocator gives may have been used before, and has small
 /// pages for good then.
 fn renew(zeros: &mut [f32]) {
+    advise(zeros);
     #[cfg(target_os = "linux")]
     if size_of_val(zeros) >= 2 * PAGE {
         const MADV_DONTNEED: linux::Advice = 4;
-        advise(zeros);
         // SAFETY: `zeros` is borrowed for this call, comes from the allocator and holds nothing but zeros. Memory of
         // allocators is private and anonymous: what was given up is zero when it is touched next (madvise(2)). A system
         // that refuses leaves it as it is.
         unsafe { linux::madvise_within(zeros, MADV_DONTNEED) };
     }
-    #[cfg(not(target_os = "linux"))]
-    advise(zeros);
 }
 
 #[cfg(target_os = "linux")]
