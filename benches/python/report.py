@@ -61,6 +61,7 @@ def page(results: dict[str, Any]) -> dict[str, list[str]]:
         "verbs": list(verb_table(results)),
         "replay": list(replay_table(results)),
         "opening": list(opening_table(results)),
+        "scorer": list(scorer_table(RESULTS)),
         "memory": list(memory_table(results)),
         "missing": list(missing(results)),
     }
@@ -158,6 +159,36 @@ def approximate_table(results: dict[str, Any]) -> Iterator[str]:
                     f"| {n:,} | {name} | {row['recall']:.3f} | {' × '.join(map(str, row['setting']))} "
                     f"| {row['queries_per_second']:,.0f} | {n / row['build_seconds']:,.0f} |"
                 )
+
+
+def scorer_table(directory: Path) -> Iterator[str]:
+    """A store's scorer on each device that it was measured on, beside the store on that machine's CPU."""
+    for path in sorted(directory.glob("scorer-*.json")):
+        found = json.loads(path.read_text())
+        machine, about = found["machine"], found["about"]
+        yield (
+            f"{machine['device']} and {machine['cores']} cores ({machine['cpu']}), {machine['date']}, "
+            f"torch {machine['torch']}; at the peak {machine['memory at the peak'] / 1e9:.1f} GB of the device."
+        )
+        yield ""
+        yield "| what | on the device | with its gradient | the store, one thread | the store, all threads |"
+        yield "|---|---|---|---|---|"
+        for name, row in found["rows"].items():
+            cells = [row.get(of) for of in ("device", "with gradient", "store, one thread", "store, all threads")]
+            yield f"| {name} | {' | '.join('–' if cell is None else _milliseconds(cell) for cell in cells)} |"
+        agreement = min(row["agreement"] for row in found["rows"].values() if "agreement" in row)
+        most = {name.split(", ")[1]: value for name, value in about.items() if name.startswith("largest difference")}
+        yield ""
+        yield (
+            f"The least share of the store's neighbours that were found: {agreement:.4f}. "
+            f"The largest difference from the store among 4,096 steps: "
+            f"{', '.join(f'{name} {value:.1e}' for name, value in most.items())}."
+        )
+
+
+def _milliseconds(row: dict[str, float]) -> str:
+    median, low, high = (f"{1000 * row[of]:.2f}" for of in ("median", "low", "high"))
+    return f"{median} ms [{low}, {high}]"
 
 
 def verb_table(results: dict[str, Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ import torch
 
 from examples.study.judges import NO, YES, answer_ids
 from examples.study.policy import Lora, Policy
-from examples.study.setting import Setting
+from examples.study.setting import Setting, of_device
 
 DIRECTORY = Path("runs/study/judge")
 REPORT = Path("study/judge.json")
@@ -117,7 +117,9 @@ def train(directory: Path, setting: Setting, steps: int = 60, rows: int = 8, rat
     directory.mkdir(parents=True, exist_ok=True)
     torch.save({"adapter": judge.adapter(), "accuracy": after, "before": before}, file)
     report = {"questions": len(test), "accuracy": after, "accuracy_before": before, "steps": steps}
-    REPORT.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    written = of_device(REPORT.parent, str(judge.device)) / REPORT.name
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return Trained(judge, after, before)
 
 

@@ -22,7 +22,7 @@ from sharpwave.episodes import Words, chunk_batch
 from examples.study import gold
 from examples.study.config import Config, Train, load
 from examples.study.policy import Policy
-from examples.study.setting import BASE, OPENINGS, REFERENCE, Setting, chat, read_base
+from examples.study.setting import BASE, OPENINGS, REFERENCE, Setting, chat, of_device, read_base
 
 REFERENCES = 16
 CACHE = Path("runs/study/cache")
@@ -64,14 +64,16 @@ def hidden_encoder(policy: Policy, base: list[tuple[str, str]]) -> tuple[Embed, 
     return embed, f"hidden states of layer {HIDDEN_LAYER} "
 
 
-def fluent_encoder(policy: Policy, meaning: Embed, weight: float, base: list[tuple[str, str]]) -> tuple[Embed, str]:
+def fluent_encoder(
+    policy: Policy, meaning: Embed, weight: float, base: list[tuple[str, str]], cache: Path
+) -> tuple[Embed, str]:
     """The encoder of the store's steps, and its name: meaning beside the base model's fluency, fitted to ``base``."""
     from sharpwave.embed import Fluency, Joined
 
     form = Fluency(policy.core, policy.tokenizer, cache=False)
     cut = chunk_batch(Words(n=8), [p for p, _ in base], [s for _, s in base])
     said = cut.scored_steps
-    kept = CACHE / f"fluency-{hashlib.sha256(repr(said).encode()).hexdigest()[:16]}.json"
+    kept = cache / f"fluency-{hashlib.sha256(repr(said).encode()).hexdigest()[:16]}.json"
     if kept.is_file():
         form.set_range(*json.loads(kept.read_text("utf-8")))
     else:
@@ -95,8 +97,9 @@ def setting(config: Config, seed: int, device: str = "cpu") -> Setting:
     objective = next(o for o in load_probes().objectives if o.name == config.objective)
     reference = json.loads(REFERENCE.read_text("utf-8"))
     policy, meaning, base = language_model(config, seed, device), encoder(device), read_base()
+    cache = of_device(CACHE, device)
     said, name = hidden_encoder(policy, base) if config.encoder == "hidden" else (meaning, "")
-    steps, form = fluent_encoder(policy, said, config.fluency, base) if config.fluency else (said, "")
+    steps, form = fluent_encoder(policy, said, config.fluency, base, cache) if config.fluency else (said, "")
     return Setting(
         policy=policy,
         embed=meaning,
@@ -108,7 +111,7 @@ def setting(config: Config, seed: int, device: str = "cpu") -> Setting:
         reference=reference["completions"],
         base_log_likelihood=reference["log_likelihood"],
         gold_settings=gold.read(),
-        cache=CACHE,
+        cache=cache,
     )
 
 

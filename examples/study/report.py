@@ -12,7 +12,7 @@ from examples.study import gold, plots
 from examples.study.compare import REMEDIES_HEAD, TURNS_HEAD, read_after, remedies_table, turns_table
 from examples.study.run import ABLATIONS, HEADLINE, KNOCKED_OUT, OTHERS, REMEDIES
 from examples.study.samples import samples
-from examples.study.tables import ablations, by_arm, progress, same_kl, side_by_side, table, verdicts
+from examples.study.tables import ablations, by_arm, progress, replicated, same_kl, side_by_side, table, verdicts
 from examples.study.verdict import read_all
 
 DOCUMENTS = (Path("docs/study.md"), Path("docs/study-samples.md"))
@@ -44,6 +44,7 @@ def write(results: Path, document: Path, told: Path, settings: dict[str, Any]) -
         "turns": lambda: table(TURNS_HEAD, turns_table(by_arm(records))),
         "remedies": lambda: table(REMEDIES_HEAD, remedies_table(afters, settings)),
         "ablations": lambda: ablations(records, settings, KNOCKED_OUT),
+        "replicated": lambda: replicated(records, read_all(results / "cuda"), settings),
     }
     text = document.read_text("utf-8")
     for name, make in parts.items():

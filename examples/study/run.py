@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from examples.study.config import load
 from examples.study.loop import Run
 from examples.study.prepare import setting
+from examples.study.setting import of_device
 
 RESULTS = Path("study/results")
 WORK = Path("runs/study")
@@ -89,7 +90,8 @@ def one(arm: str, seed: int, device: str = "cpu", results: Path = RESULTS) -> No
     if done >= steps:
         print(f"{arm} seed {seed}: finished", flush=True)
         return
-    run = Run(config, seed, setting(config, seed, device), results / f"{arm}-{seed}.jsonl", WORK / f"{arm}-{seed}")
+    work = of_device(WORK, device) / f"{arm}-{seed}"
+    run = Run(config, seed, setting(config, seed, device), results / f"{arm}-{seed}.jsonl", work)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -125,7 +127,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of transformers, about its own arguments
     torch.set_num_threads(options.threads)
-    results = RESULTS if options.device == "cpu" else RESULTS / options.device.split(":")[0]
+    results = of_device(RESULTS, options.device)
     for arm, seed in plan() if options.arm == "plan" else [(options.arm, options.seed)]:
         one(arm, seed, options.device, results)
 

@@ -240,6 +240,12 @@ def coverage(view: Any, episodes: Episodes, **options: Any) -> Floats:
     return np.asarray(scores.total, np.float64)
 
 
+def of_device(directory: Path, device: str) -> Path:
+    """Where a device's runs keep what they make: the numbers of one are not those of another."""
+    kind = device.split(":")[0]
+    return directory if kind == "cpu" else directory / kind
+
+
 def read_base(path: Path = BASE) -> list[tuple[str, str]]:
     """Prompts and stories of the committed base text."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]

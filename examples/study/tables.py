@@ -189,6 +189,30 @@ def ablations(records: Sequence[Record], settings: Mapping[str, Any], arms: Sequ
     return table(head + _gold_head(ABLATIONS_KL), rows) if rows else "No run is finished yet."
 
 
+def replicated(records: Sequence[Record], again: Sequence[Record], settings: Mapping[str, Any]) -> str:
+    """Arms that were run on a GPU, too: how each ends, and where it is at a KL of .4, on either machine."""
+    rows = []
+    here = by_arm([r for r in records if r.finished])
+    for arm, there in by_arm([r for r in again if r.finished]).items():
+        for machine, runs in (("CPU", here.get(arm, [])), ("GPU", there)):
+            if not runs:
+                continue
+            summaries = [r.summary(settings["window"]["last_steps"]) for r in runs]
+            rows.append(
+                [
+                    arm,
+                    machine,
+                    str(len(runs)),
+                    counted([verdict(s, settings)[0] for s in summaries]),
+                    f"{_mean(summaries, 'kl'):.2f}",
+                    f"{_mean(summaries, 'distinct_2'):.2f}",
+                    *_gold_cells(summaries, at_kl(runs, ABLATIONS_KL)[1]),
+                ]
+            )
+    head = ["arm", "on", "seeds", "verdict", "KL", "distinct-2 / base"]
+    return table(head + _gold_head(ABLATIONS_KL), rows) if rows else "No run is finished yet."
+
+
 def side_by_side(records: Sequence[Record], afters: Sequence[After], settings: Mapping[str, Any]) -> str:
     """The remedies beside each other: at a run's end (matched steps), and at a KL of .2 where the arm goes that far."""
     finished = by_arm([r for r in records if r.finished])

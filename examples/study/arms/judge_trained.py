@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from examples.study.judge_training import DIRECTORY, QUESTION, Trained, train
 from examples.study.judges import NO, YES, answer_ids, one_line
 from examples.study.reward import Stateless
-from examples.study.setting import Batch, Setting
+from examples.study.setting import Batch, Setting, of_device
 
 Floats = NDArray[np.float64]
 
@@ -38,4 +38,4 @@ class TrainedJudgeArm(Stateless):
 
 def build(setting: Setting, directory: str = str(DIRECTORY)) -> TrainedJudgeArm:
     """Train the judge if it is not there yet; its accuracy is in ``study/judge.json``."""
-    return TrainedJudgeArm(train(Path(directory), setting))
+    return TrainedJudgeArm(train(of_device(Path(directory), str(setting.policy.device)), setting))

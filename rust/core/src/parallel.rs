@@ -300,17 +300,6 @@ mod tests {
     }
 
     #[test]
-    fn whoever_had_enough_gets_the_thread_back() {
-        let asked = std::cell::Cell::new(0);
-        let ask = move || {
-            asked.set(asked.get() + 1);
-            asked.get() > 2
-        };
-        let outcome = crate::interruptible(ask, || map(10_000, Some(3), |i| i));
-        assert!(matches!(outcome, Err(Error::Interrupted)));
-    }
-
-    #[test]
     fn it_looks_before_every_item_of_its_own() {
         let asked = std::cell::Cell::new(0);
         let ask = move || {
