@@ -73,7 +73,6 @@ mod observe;
 mod parallel;
 mod partition;
 mod persist;
-mod placement;
 mod predict;
 mod read;
 mod recall;

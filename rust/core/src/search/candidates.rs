@@ -64,6 +64,11 @@ impl Candidates {
         }
     }
 
+    /// Lets nobody in below `floor`, which k memories of any part of the store are known to reach.
+    pub(super) fn raise(&mut self, floor: f32) {
+        self.threshold = self.threshold.max(floor);
+    }
+
     /// Calls every candidate by the name that `name` has for it.
     pub(super) fn rename(&mut self, name: impl Fn(Slot) -> Slot) {
         for (_, slot) in &mut self.seen {
@@ -140,16 +145,17 @@ impl Candidates {
     }
 
     /// Joins what was found in another part of the store.
-    pub(crate) fn join(&mut self, other: Self) {
+    pub(crate) fn join(&mut self, other: &Self) {
         if self.seen.is_empty() && self.threshold == f32::NEG_INFINITY && !self.exploded {
-            *self = other;
+            self.clone_from(other);
             return;
         }
+        self.raise(other.threshold);
         for &lower in other.lower.iter().take(self.k) {
             self.note(lower);
         }
         self.exploded |= other.exploded;
-        self.seen.extend(other.seen);
+        self.seen.extend_from_slice(&other.seen);
     }
 
     fn prune(&mut self) {
@@ -189,7 +195,7 @@ mod tests {
                 part.offer(i as Slot, f32::from(item.0), f32::from(item.1));
             }
             let [mut all, other] = parts;
-            all.join(other);
+            all.join(&other);
             let left: Vec<Slot> = all.left().unwrap().into_iter().map(|(_, slot)| slot).collect();
             let mut best: Vec<f32> = about.iter().map(exact).collect();
             best.sort_by(|a, b| b.total_cmp(a));

@@ -31,8 +31,6 @@ const SOME: usize = 16;
 const AHEAD: usize = 8;
 /// How many codes are multiplied in the time of one ordinary multiplication, as [`parallel::worth_waking`] counts them.
 const QUICK: usize = 128;
-/// Multiplications of codes from which a search is long: ten milliseconds of a thread.
-const LONG: usize = 1 << 32;
 /// Queries between two looks at the interrupt.
 const ROUND: usize = 8 * CHUNK;
 
@@ -62,8 +60,6 @@ pub(super) struct Ladder<'a> {
     pub(super) rows: Vec<&'a [f32]>,
     pub(super) k: usize,
     pub(super) threads: Option<usize>,
-    /// Whether it takes so long that what is done aside of it is worth waking threads for, too.
-    long: bool,
     pub(super) kernel: Option<&'static Kernel>,
     wide: Option<&'static Wide>,
 }
@@ -111,13 +107,16 @@ impl<'a> Ladder<'a> {
             rows: queries.chunks_exact(memories.dim()).collect(),
             k,
             threads: parallel::worth_waking(threads, queries.len() * memories.len() / QUICK),
-            long: queries.len().saturating_mul(memories.len()) >= LONG,
             kernel: Kernel::chosen(),
             wide: Wide::chosen(),
         }
     }
 
     fn climb(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
+        parallel::together(self.threads, || self.climbed())
+    }
+
+    fn climbed(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
         let mut report = SearchReport::of(self.kernel.map(|kernel| kernel.name));
         let n = self.rows.len();
         let mut hits = Vec::with_capacity(n);
@@ -136,7 +135,10 @@ impl<'a> Ladder<'a> {
             {
                 let visit = Visit::of(self, partition, first..first + count);
                 let (candidates, probed) = visit.certified()?;
-                round.take("blocks", self.left(&candidates)?, self.too_many());
+                let left = parallel::map(candidates.len(), self.threads, |at| {
+                    self.left(&candidates[at])
+                })?;
+                round.take("blocks", left, self.too_many());
                 report.probed += probed;
                 blocks_help = round.unsure.len() <= count / 2;
             }
@@ -146,17 +148,16 @@ impl<'a> Ladder<'a> {
                 && !round.unsure.is_empty()
             {
                 let unsure = round.unsure.len();
-                let candidates = self.by_codes(kernel, codes, &round.unsure)?;
-                let most = self.worth_comparing(count);
-                round.take("int8", self.left(&candidates)?, most);
+                let left = self.by_codes(kernel, codes, &round.unsure)?;
+                round.take("int8", left, self.worth_comparing(count));
                 codes_help = !pilot || round.unsure.len() <= unsure / 2;
             }
             if let Some(wide) = self.wide
                 && !few
                 && round.unsure.len() >= SOME
             {
-                let candidates = self.by_keys(wide, &round.unsure)?;
-                round.take(wide.name, self.left(&candidates)?, self.too_many());
+                let left = self.by_keys(wide, &round.unsure)?;
+                round.take(wide.name, left, self.too_many());
             }
             let found = round.found;
             for found in &found {
@@ -170,7 +171,7 @@ impl<'a> Ladder<'a> {
                 }
                 None => self.compare_all(first + at),
             };
-            let compared = parallel::map_where(count, self.threads, self.long, compare)?;
+            let compared = parallel::map(count, self.threads, compare)?;
             for (top, compared) in compared {
                 hits.push(top);
                 report.compared += compared;
@@ -179,41 +180,43 @@ impl<'a> Ladder<'a> {
         Ok((hits, report))
     }
 
-    /// The candidates that int8 codes leave.
-    fn by_codes(&self, kernel: &Kernel, codes: &Codes, rows: &[usize]) -> Result<Vec<Candidates>> {
+    /// The candidates that int8 codes leave to each of some rows.
+    fn by_codes(
+        &self,
+        kernel: &Kernel,
+        codes: &Codes,
+        rows: &[usize],
+    ) -> Result<Vec<Option<Bounded>>> {
         let encoded = |at| kernel.query(self.rows[rows[at]]);
-        let queries: Vec<Query> = self.aside(rows.len(), encoded)?;
+        let queries: Vec<Query> = parallel::map(rows.len(), self.threads, encoded)?;
         let parts = Kernel::parts(codes);
         let grid = self.grid(rows.len(), CHUNK, parts.len());
         let pieces = (0..grid.pieces()).map(|at| kernel.tiles(&queries[grid.rows(at)]));
         let pieces: Vec<Vec<Tile>> = pieces.collect();
-        grid.sweep(self.threads, |piece, part, candidates| {
+        let scan = |piece: usize, part: usize, candidates: &mut [Candidates]| {
             kernel.scan(codes, parts[part].clone(), &pieces[piece], candidates);
-        })
+        };
+        grid.sweep(self.threads, scan, |candidates| self.left(candidates))
     }
 
     /// The candidates that a pass over the keys leaves.
-    fn by_keys(&self, wide: &Wide, rows: &[usize]) -> Result<Vec<Candidates>> {
+    fn by_keys(&self, wide: &Wide, rows: &[usize]) -> Result<Vec<Option<Bounded>>> {
         let queries: Vec<&[f32]> = rows.iter().map(|&row| self.rows[row]).collect();
         let slots = self.memories.slots();
         let part = Wide::slots_of_a_part(self.memories.dim());
         let grid = self.grid(rows.len(), wide::CHUNK, slots.div_ceil(part));
-        grid.sweep(self.threads, |piece, at, candidates| {
+        let scan = |piece: usize, at: usize, candidates: &mut [Candidates]| {
             let slots = at * part..((at + 1) * part).min(slots);
             wide.scan(self.memories, slots, &queries[grid.rows(piece)], candidates);
-        })
+        };
+        grid.sweep(self.threads, scan, |candidates| self.left(candidates))
     }
 
-    /// The candidates left to each query, by falling bound; none where they are too many to be of use.
-    fn left(&self, candidates: &[Candidates]) -> Result<Vec<Option<Bounded>>> {
-        let useful = |left: &Bounded| left.len() <= self.too_many();
-        self.aside(candidates.len(), |at| candidates[at].left().filter(useful))
-    }
-
-    /// [`parallel::map`] of a small part of the search, for which a short one does not wake threads.
-    fn aside<T: Send>(&self, n: usize, f: impl Fn(usize) -> T + Sync + Send) -> Result<Vec<T>> {
-        let threads = if self.long { self.threads } else { Some(1) };
-        parallel::map_where(n, threads, self.long, f)
+    /// The candidates left to a query, by falling bound; none where they are too many to be of use.
+    fn left(&self, candidates: &Candidates) -> Option<Bounded> {
+        candidates
+            .left()
+            .filter(|left| left.len() <= self.too_many())
     }
 
     fn grid(&self, queries: usize, piece: usize, parts: usize) -> Grid {
@@ -223,7 +226,6 @@ impl<'a> Ladder<'a> {
             parts,
             k: self.k,
             memories: self.memories.len(),
-            long: self.long,
         }
     }
 

@@ -257,7 +257,7 @@ impl<'a> Visit<'a> {
         })?;
         interrupt::check()?;
         for mine in found {
-            for (all, mine) in all.iter_mut().zip(mine) {
+            for (all, mine) in all.iter_mut().zip(&mine) {
                 all.join(mine);
             }
         }

@@ -7,6 +7,6 @@
 pub(crate) mod disk;
 mod handle;
 mod held;
-mod sync;
+pub(crate) mod sync;
 
 pub use handle::{Denied, Log, Shared, Writer};

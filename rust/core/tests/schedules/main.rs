@@ -1,5 +1,6 @@
 //! The locks of a shared store under a scheduler that tries interleavings (shuttle): the files of `src/shared`, compiled
-//! with its locks instead of the system's, around a toy store and a toy disk.
+//! with its locks instead of the system's, around a toy store and a toy disk; and threads that help with a call
+//! (`src/parallel/team.rs`).
 //!
 //! `SHARPWAVE_SCHEDULES` says how many schedules each test tries with each of three schedulers. One that fails is
 //! printed, and can be run again with `shuttle::replay`.
@@ -11,7 +12,10 @@ mod disk;
 mod handle;
 #[path = "../../src/shared/held.rs"]
 mod held;
+mod helpers;
 mod sync;
+#[path = "../../src/parallel/team.rs"]
+mod team;
 mod toy;
 
 use std::io;
