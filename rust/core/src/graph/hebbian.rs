@@ -7,6 +7,7 @@ use crate::activation::Activation;
 use crate::config::Config;
 use crate::graph::Graph;
 use crate::memory::{Memories, Slot};
+use crate::simd;
 use crate::trace::{Eligible, Trace};
 
 /// One association of a row that is taken out.
@@ -120,21 +121,37 @@ fn put_back(
     before: &[Outgoing],
     after: &[Outgoing],
 ) {
-    let mut new = after.iter().peekable();
-    for old in before {
-        while let Some(came) = new.next_if(|new| new.id < old.id) {
-            add_source(graph, memories, came.target, slot);
-        }
-        if new.next_if(|new| new.id == old.id).is_none() {
-            remove_source(graph, memories, old.target, slot);
-        }
+    let changes = changes(before, after);
+    for &(target, _) in &changes {
+        // Each is somewhere else.
+        simd::prefetch(graph.sources.names(target));
     }
-    for came in new {
-        add_source(graph, memories, came.target, slot);
+    for &(target, came) in &changes {
+        if came {
+            add_source(graph, memories, target, slot);
+        } else {
+            remove_source(graph, memories, target, slot);
+        }
     }
     let targets: Vec<Slot> = after.iter().map(|out| out.target).collect();
     let sums: Vec<f64> = after.iter().map(|out| out.sum).collect();
     graph.rows.set(slot, &targets, &sums);
+}
+
+/// The targets that came (`true`) and went, by rising id.
+fn changes(before: &[Outgoing], after: &[Outgoing]) -> Vec<(Slot, bool)> {
+    let mut changes = Vec::new();
+    let mut new = after.iter().peekable();
+    for old in before {
+        while let Some(came) = new.next_if(|new| new.id < old.id) {
+            changes.push((came.target, true));
+        }
+        if new.next_if(|new| new.id == old.id).is_none() {
+            changes.push((old.target, false));
+        }
+    }
+    changes.extend(new.map(|came| (came.target, true)));
+    changes
 }
 
 fn add_source(graph: &mut Graph, memories: &Memories, target: Slot, source: Slot) {
