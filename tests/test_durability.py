@@ -174,6 +174,30 @@ def test_a_flush_begins_a_new_journal(tmp_path: Path) -> None:
             assert reader.recovery == sw.Recovery(operations=1)
 
 
+def test_a_store_that_was_laid_out_anew_is_the_same(tmp_path: Path) -> None:
+    """A snapshot puts the memories of a store that forgets back into the order of age; nothing else shows it."""
+    config = sw.Config(dim=DIM, capacity=60, half_life=3, novelty=0.01)
+    with sw.ValueStore.open(tmp_path, config) as store:
+        twin = sw.ValueStore(config)
+        for n in range(80):
+            for one in (store, twin):
+                one.observe(episode(n), texts=[f"{n} {t}" for t in range(6)])
+            if n % 20 == 19:
+                view, before = store.frozen(), store.score(episode(200))
+                store.flush()
+                np.testing.assert_array_equal(view.score(episode(200)).step, before.step)
+            assert store.digest() == twin.digest()
+        assert store.ids[-1] > 2 * len(store)  # most took the place of another
+        store.replay()
+        twin.replay()
+        for a, b in zip(store.search(episode(201), 8), twin.search(episode(201), 8), strict=True):
+            np.testing.assert_array_equal(a, b)
+        for one in (store, twin):
+            one.veto(episode=70)
+        assert store.digest() == twin.digest()
+        assert store.texts == twin.texts
+
+
 def test_scoring_goes_on_during_a_snapshot(tmp_path: Path) -> None:
     with sw.ValueStore.open(tmp_path, sw.Config(dim=DIM, keep_episodes=False)) as store:
         store.insert(crash.rows(np.random.default_rng(0), 60000))

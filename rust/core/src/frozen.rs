@@ -2,9 +2,12 @@
 
 use crate::copied;
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::interrupt;
+use crate::memory::Memories;
 use crate::persist::segment::Plug;
 use crate::replay::sleep::Interrupt;
+use crate::replay::values::Values;
 use crate::store::Store;
 
 /// A store at one moment, which nothing can change any more.
@@ -92,25 +95,43 @@ impl Store {
     /// # Errors
     /// [`Error::Interrupted`].
     pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        self.remembered(self.copied_without_history(interrupt)?, interrupt)
+    }
+
+    /// A copy of this store, with the archive and what was proposed.
+    pub(crate) fn remembered(&self, copy: Self, interrupt: Interrupt<'_>) -> Result<Self> {
         let history = self.history.as_ref();
         let history = history.map(|entries| copied::owning(entries, interrupt));
         Ok(Self {
             proposals: copied::owning(&self.proposals, interrupt)?,
             history: history.transpose()?,
-            ..self.copied_without_history(interrupt)?
+            ..copy
         })
     }
 
     /// [`Store::copied`], without the archive and what was proposed.
     pub(crate) fn copied_without_history(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let memories = self.memories.copied(interrupt)?;
+        let graph = self.graph.copied(interrupt)?;
+        self.around(memories, graph, self.values.clone(), interrupt)
+    }
+
+    /// A store of these parts, all else as in this one, without the archive and what was proposed.
+    pub(crate) fn around(
+        &self,
+        memories: Memories,
+        graph: Graph,
+        values: Values,
+        interrupt: Interrupt<'_>,
+    ) -> Result<Self> {
         Ok(Self {
             config: self.config.clone(),
             given: self.given.clone(),
             embedder: self.embedder.clone(),
             channels: self.channels.clone(),
-            memories: self.memories.copied(interrupt)?,
-            graph: self.graph.copied(interrupt)?,
-            values: self.values.clone(),
+            memories,
+            graph,
+            values,
             edges: self.edges.clone(),
             sample: copied::plain(&self.sample, interrupt)?,
             clock: self.clock,

@@ -85,6 +85,7 @@ mod shared;
 pub mod simd;
 mod sleep;
 mod store;
+mod tidy;
 mod trace;
 mod undo;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::channel::{Channels, Kind};
 use crate::copied;
-use crate::discard;
+use crate::discard::{self, Heavy};
 use crate::episodes::normalise;
 use crate::error::Result;
 use crate::huge::Huge;
@@ -18,6 +18,7 @@ use crate::search::codes::Codes;
 use crate::search::partition::Partition;
 use crate::search::uses_codes;
 use crate::simd;
+use crate::tidy::Moves;
 
 /// Where a memory lies in the columns.
 pub(crate) type Slot = u32;
@@ -146,6 +147,47 @@ impl Memories {
             codes: codes.transpose()?,
             partition: partition.transpose()?.map(Box::new),
         })
+    }
+
+    /// The live memories in other slots, no slot free and nothing in blocks, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+        fn rows<T: Copy>(from: &[T], width: usize, moves: &Moves<'_>) -> Vec<T> {
+            let row = |&slot: &Slot| &from[slot as usize * width..(slot as usize + 1) * width];
+            moves.order.iter().flat_map(row).copied().collect()
+        }
+        fn owning<T: Clone>(from: &[T], moves: &Moves<'_>) -> Vec<T> {
+            let one = |&slot: &Slot| from[slot as usize].clone();
+            moves.order.iter().map(one).collect()
+        }
+        let mut moved = Heavy::new(Self::new(self.dim));
+        moved.encode_later();
+        moved.reserve(moves.order.len());
+        for &slot in moves.order {
+            copied::ask(interrupt)?;
+            moved.keys.append(self.key(slot));
+        }
+        moved.ids = rows(&self.ids, 1, moves);
+        moved.stamps = rows(&self.stamps, 1, moves);
+        moved.terminal = rows(&self.terminal, 1, moves);
+        moved.merged = rows(&self.merged, 1, moves);
+        moved.written = rows(&self.written, 1, moves);
+        copied::ask(interrupt)?;
+        moved.texts = owning(&self.texts, moves);
+        copied::ask(interrupt)?;
+        moved.provenance = owning(&self.provenance, moves);
+        moved.drive_sums = rows(&self.drive_sums, self.scalars, moves);
+        moved.drive_counts = rows(&self.drive_counts, self.scalars, moves);
+        moved.drives = rows(&self.drives, self.channels, moves);
+        (moved.channels, moved.scalars) = (self.channels, self.scalars);
+        moved.order = (0..moves.order.len() as Slot).collect();
+        moved.terminals = self.terminals.iter().map(|&slot| moves.to(slot)).collect();
+        copied::ask(interrupt)?;
+        moved.by_id = moved.ids.iter().copied().zip(0..).collect();
+        moved.encode_all()?;
+        Ok(moved.keep())
     }
 
     /// Makes room for the keys of `more` memories, if there is too little, unless that is given up.

@@ -17,6 +17,7 @@ use crate::interrupt;
 use crate::memory::{Memories, Slot};
 use crate::replay::sleep::Interrupt;
 use crate::simd;
+use crate::tidy::Moves;
 use rows::Rows;
 
 /// One association `i → target`.
@@ -83,6 +84,19 @@ impl Graph {
             rows: self.rows.copied(interrupt)?,
             mass: copied::plain(&self.mass, interrupt)?,
             sources: self.sources.copied(interrupt)?,
+        })
+    }
+
+    /// The associations of the live memories in other slots, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+        let mass = moves.order.iter().map(|&slot| self.mass(slot));
+        Ok(Self {
+            rows: self.rows.moved(moves, interrupt)?,
+            mass: mass.collect(),
+            sources: self.sources.moved(moves, interrupt)?,
         })
     }
 

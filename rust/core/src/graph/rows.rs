@@ -9,6 +9,7 @@ use crate::copied;
 use crate::error::Result;
 use crate::memory::Slot;
 use crate::replay::sleep::Interrupt;
+use crate::tidy::Moves;
 
 /// Slots a block.
 const BLOCK: usize = 1024;
@@ -176,6 +177,39 @@ impl<W: Copy> Rows<W> {
         };
         Ok(Self {
             blocks: self.blocks.iter().map(block).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The rows of the slots that move, their entries named anew and in the order in which they are, without room between.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+        let block = |slots: &[Slot]| {
+            copied::ask(interrupt)?;
+            let mut block = Block::default();
+            for &slot in slots {
+                let (names, weights) = self.row(slot);
+                let len = names.len() as u32;
+                block.heads.push(Head {
+                    start: block.names.len() as u32,
+                    len,
+                    room: len,
+                });
+                block.names.extend(names.iter().map(|&name| moves.to(name)));
+                block.weights.extend_from_slice(weights);
+            }
+            block.names.shrink_to_fit();
+            block.weights.shrink_to_fit();
+            block.entries = block.names.len();
+            Ok(block)
+        };
+        Ok(Self {
+            blocks: moves
+                .order
+                .chunks(BLOCK)
+                .map(block)
+                .collect::<Result<_>>()?,
         })
     }
 

@@ -57,6 +57,10 @@ impl Log<Store> for Journal {
         Self::compact(self, store)
     }
 
+    fn tidied(store: &Store, ask: &dyn Fn() -> bool) -> Result<Option<Store>> {
+        store.tidied(ask)
+    }
+
     fn close(&mut self, store: &Store) -> Result<()> {
         Self::close(self, store)
     }

@@ -6,6 +6,7 @@ use crate::graph::Graph;
 use crate::memory::{Memories, Slot, narrow, widen};
 use crate::nbytes::reserved;
 use crate::replay::baseline::Middles;
+use crate::tidy::Moves;
 
 /// Slots a page: as many as a word of marks has bits.
 pub(crate) const PAGE: usize = 64;
@@ -100,6 +101,20 @@ impl Values {
         }
         self.clean(slot);
         self.write(slot, 0, drives);
+    }
+
+    /// The values of the slots that move. The medians are looked for anew.
+    pub(crate) fn moved(&self, moves: &Moves<'_>) -> Self {
+        let mut moved = Self {
+            channels: self.channels,
+            baseline: self.baseline.clone(),
+            ..Self::default()
+        };
+        for (new, &old) in moves.order.iter().enumerate() {
+            moved.restore(new as Slot, self.of(old), self.is_dirty(old));
+            moved.owed[new] = self.owed[old as usize];
+        }
+        moved
     }
 
     /// Slots from `slots` on were not there.

@@ -92,6 +92,12 @@ pub trait Log<S>: Sized {
     /// If it cannot: all is as it was then.
     fn compact(&mut self, store: &S) -> Result<(), Self::Error>;
 
+    /// The same store laid out anew, if it would be quicker to use so; `ask` says when to give up.
+    ///
+    /// # Errors
+    /// If it was given up.
+    fn tidied(store: &S, ask: &dyn Fn() -> bool) -> Result<Option<S>, Self::Error>;
+
     /// Takes leave.
     ///
     /// # Errors
@@ -393,27 +399,36 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
     /// Puts another store in the place of this one, in its directory too.
     ///
     /// # Errors
-    /// As [`Log::compact`].
+    /// As [`Log::compact`] and [`Log::tidied`].
     pub fn become_other(&mut self, other: Arc<S>) -> Result<(), E> {
-        if let Some(log) = self.log.as_mut() {
-            log.compact(&other)?;
+        match self.log.as_mut() {
+            Some(log) => {
+                let tidy = L::tidied(&other, self.ask)?;
+                let other = tidy.map_or(other, Arc::new);
+                log.compact(&other)?;
+                self.shared.put(other);
+            }
+            None => self.shared.put(other),
         }
-        self.shared.put(other);
         Ok(())
     }
 
-    /// Writes a snapshot of a store in a directory, if there is anything new or, on request, only if there is much.
-    /// Scoring goes on meanwhile; others who write wait.
+    /// Writes a snapshot of a store in a directory, if there is anything new or, on request, only if there is much; then
+    /// lays the store out anew, if that is worth it. Scoring goes on meanwhile; others who write wait.
     ///
     /// # Errors
-    /// As [`Log::compact`].
+    /// As [`Log::compact`] and [`Log::tidied`].
     pub fn compact(&mut self, only_if_long: bool) -> Result<(), E> {
         let store = self.shared.freeze()?;
         match self.log.as_mut() {
-            Some(log) if only_if_long && log.is_long() => Ok(log.compact(&store)?),
-            Some(log) if !only_if_long && log.has_records() => Ok(log.compact(&store)?),
-            _ => Ok(()),
+            Some(log) if only_if_long && log.is_long() => log.compact(&store)?,
+            Some(log) if !only_if_long && log.has_records() => log.compact(&store)?,
+            _ => return Ok(()),
         }
+        if let Some(tidy) = L::tidied(&store, self.ask)? {
+            self.shared.put(Arc::new(tidy));
+        }
+        Ok(())
     }
 
     /// The store to write to, which nobody else may share.
