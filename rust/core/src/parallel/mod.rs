@@ -6,6 +6,7 @@
 mod both;
 mod placement;
 mod pool;
+mod sync;
 mod team;
 
 use std::cell::{Cell, RefCell};
@@ -17,7 +18,6 @@ pub(crate) use both::both;
 
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::shared::sync;
 use team::Team;
 
 /// Shares of the work that a thread takes, if all are as quick: the last of them may have to be waited for.

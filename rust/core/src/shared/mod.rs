@@ -7,6 +7,6 @@
 pub(crate) mod disk;
 mod handle;
 mod held;
-pub(crate) mod sync;
+mod sync;
 
 pub use handle::{Denied, Log, Shared, Writer};

@@ -1,7 +1,7 @@
 //! The locks, under one roof: what waits for long can be asked to give up.
 
 use std::sync::atomic::AtomicUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use std::sync::Arc;
@@ -85,19 +85,6 @@ pub(crate) fn read<'a, T>(
     };
     shared.displaced.fetch_sub(1, Ordering::AcqRel);
     guard
-}
-
-/// How long to wait awake for what comes soon: to be woken takes as long.
-const AWAKE: Duration = Duration::from_micros(50);
-
-/// Waits awake, for a moment at most, until it `came`.
-pub(crate) fn linger(came: impl Fn() -> bool) {
-    let end = Instant::now() + AWAKE;
-    while !came() && Instant::now() < end {
-        for _ in 0..16 {
-            std::hint::spin_loop();
-        }
-    }
 }
 
 /// Waits until there is something new.
