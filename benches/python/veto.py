@@ -3,10 +3,13 @@
 A store into which a million memories were inserted observes 257 episodes of 16 steps and forgets three of them, one
 after the other; what is left must have the digest of a store that never saw these. The same in a store whose 100,000
 memories were all lived: there the time of a veto is that of living again.
+
+    python -m benches.python.veto 62500      the same in a store of so many lived episodes, a million memories
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +26,18 @@ INSERTED, AFTERWARDS = 1_000_000, 257
 FORGOTTEN = (0, 100, 200)
 
 
+def main() -> None:
+    """A store of any number of lived episodes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("episodes", type=int)
+    options = parser.parse_args()
+    sw.set_num_threads(1)
+    seconds, memories_, vetoes = lived(options.episodes, FORGOTTEN[:1])
+    print(
+        f"{options.episodes:,} episodes, {memories_:,} memories: lived in {seconds:.0f} s, forgot one in {vetoes[0]:.0f} s"
+    )
+
+
 def measured() -> dict[str, Any]:
     """Process time of each veto, one thread, in seconds."""
     sw.set_num_threads(1)
@@ -34,10 +49,7 @@ def measured() -> dict[str, Any]:
     if found != saint.digest():
         raise AssertionError("a veto left something behind")
     del saint
-    lived = sw.ValueStore(sw.Config(dim=DIM, novelty=0.1))
-    lived_in = _seconds(lambda: lived.observe(*episodes(EPISODES, LENGTH)))
-    n = len(lived)
-    again = [_seconds(lambda id_=id_: lived.veto(episode=id_)) for id_ in FORGOTTEN[:2]]
+    lived_in, n, again = lived(EPISODES, FORGOTTEN[:2])
     rows: dict[str, Sequence[float]] = {
         f"{AFTERWARDS} episodes at {INSERTED:,} inserted: observe": [observed],
         f"{AFTERWARDS} episodes at {INSERTED:,} inserted: veto": vetoes,
@@ -45,6 +57,14 @@ def measured() -> dict[str, Any]:
         f"{EPISODES:,} episodes, {n:,} memories: veto": again,
     }
     return {"rows": {name: timing.summary(list(samples)) for name, samples in rows.items()}, "clock": "process"}
+
+
+def lived(count: int, forgotten: Sequence[int]) -> tuple[float, int, list[float]]:
+    """Seconds to live so many episodes, the memories that this leaves, and the seconds to forget each of some of them."""
+    store = sw.ValueStore(sw.Config(dim=DIM, novelty=0.1))
+    steps, offsets = episodes(count, LENGTH)
+    seconds = _seconds(lambda: store.observe(steps, offsets))
+    return seconds, len(store), [_seconds(lambda id_=id_: store.veto(episode=id_)) for id_ in forgotten]
 
 
 def _vetoed(steps: Rows, offsets: NDArray[np.int64]) -> tuple[float, list[float], str]:
@@ -64,3 +84,7 @@ def _seconds(call: Callable[[], Any]) -> float:
     begun = time.process_time()
     call()
     return time.process_time() - begun
+
+
+if __name__ == "__main__":
+    main()
