@@ -32,10 +32,8 @@ def main() -> None:
     parser.add_argument("episodes", type=int)
     options = parser.parse_args()
     sw.set_num_threads(1)
-    seconds, memories_, vetoes = lived(options.episodes, FORGOTTEN[:1])
-    print(
-        f"{options.episodes:,} episodes, {memories_:,} memories: lived in {seconds:.0f} s, forgot one in {vetoes[0]:.0f} s"
-    )
+    seconds, n, vetoes = lived(options.episodes, FORGOTTEN[:1])
+    print(f"{options.episodes:,} episodes, {n:,} memories: lived in {seconds:.0f} s, forgot one in {vetoes[0]:.0f} s")
 
 
 def measured() -> dict[str, Any]:
@@ -60,7 +58,7 @@ def measured() -> dict[str, Any]:
 
 
 def lived(count: int, forgotten: Sequence[int]) -> tuple[float, int, list[float]]:
-    """Seconds to live so many episodes, the memories that this leaves, and the seconds to forget each of some of them."""
+    """Seconds to live so many episodes, the memories that this leaves, and the seconds to forget each of some."""
     store = sw.ValueStore(sw.Config(dim=DIM, novelty=0.1))
     steps, offsets = episodes(count, LENGTH)
     seconds = _seconds(lambda: store.observe(steps, offsets))
