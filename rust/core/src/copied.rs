@@ -2,6 +2,7 @@
 
 use crate::discard::Heavy;
 use crate::error::{Error, Result};
+use crate::memory::Slot;
 use crate::replay::sleep::Interrupt;
 
 /// Bytes copied between two questions: a millisecond, when the system has to find the memory.
@@ -56,6 +57,43 @@ pub(crate) fn owning<T: Clone + Send + 'static>(
     for part in from.chunks(OWNING) {
         ask(interrupt)?;
         copy.extend_from_slice(part);
+    }
+    Ok(copy.keep())
+}
+
+/// Rows of `width` plain elements each, in another order.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(crate) fn rows<T: Copy + Send + 'static>(
+    from: &[T],
+    width: usize,
+    order: &[Slot],
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<T>> {
+    let mut copy = Heavy::new(Vec::with_capacity(order.len() * width));
+    for part in order.chunks(OWNING) {
+        ask(interrupt)?;
+        for &slot in part {
+            copy.extend_from_slice(&from[slot as usize * width..(slot as usize + 1) * width]);
+        }
+    }
+    Ok(copy.keep())
+}
+
+/// Elements that own a little memory each, in another order.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(crate) fn owning_in_order<T: Clone + Send + 'static>(
+    from: &[T],
+    order: &[Slot],
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<T>> {
+    let mut copy = Heavy::new(Vec::with_capacity(order.len()));
+    for part in order.chunks(OWNING) {
+        ask(interrupt)?;
+        copy.extend(part.iter().map(|&slot| from[slot as usize].clone()));
     }
     Ok(copy.keep())
 }

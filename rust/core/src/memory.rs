@@ -23,6 +23,9 @@ use crate::tidy::Moves;
 /// Where a memory lies in the columns.
 pub(crate) type Slot = u32;
 
+/// Memories between two looks at the interrupt.
+const PIECE: usize = 1 << 14;
+
 /// One observed step (or inserted row) that went into a memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Provenance {
@@ -151,42 +154,43 @@ impl Memories {
 
     /// The live memories in other slots, no slot free and nothing in blocks, unless that is given up.
     ///
+    /// There is room for as many more as there are slots now and an eighth: what comes next must not copy it all again.
+    ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
     pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
-        fn rows<T: Copy>(from: &[T], width: usize, moves: &Moves<'_>) -> Vec<T> {
-            let row = |&slot: &Slot| &from[slot as usize * width..(slot as usize + 1) * width];
-            moves.order.iter().flat_map(row).copied().collect()
-        }
-        fn owning<T: Clone>(from: &[T], moves: &Moves<'_>) -> Vec<T> {
-            let one = |&slot: &Slot| from[slot as usize].clone();
-            moves.order.iter().map(one).collect()
-        }
+        let (order, n) = (moves.order, moves.order.len());
+        let spare = self.slots() - n + n / 8;
         let mut moved = Heavy::new(Self::new(self.dim));
         moved.encode_later();
-        moved.reserve(moves.order.len());
-        for &slot in moves.order {
+        moved.keys.reserve((n + spare) * self.dim);
+        for &slot in order {
             copied::ask(interrupt)?;
             moved.keys.append(self.key(slot));
         }
-        moved.ids = rows(&self.ids, 1, moves);
-        moved.stamps = rows(&self.stamps, 1, moves);
-        moved.terminal = rows(&self.terminal, 1, moves);
-        moved.merged = rows(&self.merged, 1, moves);
-        moved.written = rows(&self.written, 1, moves);
-        copied::ask(interrupt)?;
-        moved.texts = owning(&self.texts, moves);
-        copied::ask(interrupt)?;
-        moved.provenance = owning(&self.provenance, moves);
-        moved.drive_sums = rows(&self.drive_sums, self.scalars, moves);
-        moved.drive_counts = rows(&self.drive_counts, self.scalars, moves);
-        moved.drives = rows(&self.drives, self.channels, moves);
+        moved.ids = copied::rows(&self.ids, 1, order, interrupt)?;
+        moved.stamps = copied::rows(&self.stamps, 1, order, interrupt)?;
+        moved.terminal = copied::rows(&self.terminal, 1, order, interrupt)?;
+        moved.merged = copied::rows(&self.merged, 1, order, interrupt)?;
+        moved.written = copied::rows(&self.written, 1, order, interrupt)?;
+        moved.texts = copied::owning_in_order(&self.texts, order, interrupt)?;
+        moved.provenance = copied::owning_in_order(&self.provenance, order, interrupt)?;
+        moved.drive_sums = copied::rows(&self.drive_sums, self.scalars, order, interrupt)?;
+        moved.drive_counts = copied::rows(&self.drive_counts, self.scalars, order, interrupt)?;
+        moved.drives = copied::rows(&self.drives, self.channels, order, interrupt)?;
         (moved.channels, moved.scalars) = (self.channels, self.scalars);
-        moved.order = (0..moves.order.len() as Slot).collect();
+        moved.order = (0..n as Slot).collect();
         moved.terminals = self.terminals.iter().map(|&slot| moves.to(slot)).collect();
-        copied::ask(interrupt)?;
-        moved.by_id = moved.ids.iter().copied().zip(0..).collect();
+        moved.by_id.reserve(n + spare);
+        for slot in 0..n {
+            if slot % PIECE == 0 {
+                copied::ask(interrupt)?;
+            }
+            let id = moved.ids[slot];
+            moved.by_id.insert(id, slot as Slot);
+        }
         moved.encode_all()?;
+        moved.reserve_for(spare, interrupt)?;
         Ok(moved.keep())
     }
 

@@ -2,8 +2,9 @@
 //!
 //! What follows each other was lived at about the same time: of the orders that were tried (by age, by bandwidth, by clusters
 //! of keys) sweeps are the quickest in that of age. A store that forgets gives the slots of what it forgot to what is new, and so
-//! comes out of that order; a store that is opened is in it, and so is one after [`Store::tidied`]. No result depends on it.
+//! comes out of that order; a snapshot that is read is in it, and so is a store after [`Store::tidied`]. No result depends on it.
 
+use crate::discard::Heavy;
 use crate::error::Result;
 use crate::interrupt;
 use crate::memory::Slot;
@@ -44,14 +45,14 @@ impl Store {
         if self.memories.partition().is_some() || torn.count() <= order.len() / 4 {
             return Ok(None);
         }
+        // Given up, it is freed where nobody waits for it.
+        let interrupt = &|| interrupt::enough() || interrupt();
         let moves = Moves::of(order, self.memories.slots());
-        // Whoever takes part in it on other threads asks for itself.
-        let memories = self.memories.moved(&moves, interrupt)?;
-        let graph = self.graph.moved(&moves, interrupt)?;
-        let values = self.values.moved(&moves);
-        interrupt::check()?;
-        let tidy = self.around(memories, graph, values, interrupt)?;
-        Ok(Some(self.remembered(tidy, interrupt)?))
+        let memories = Heavy::new(self.memories.moved(&moves, interrupt)?);
+        let graph = Heavy::new(self.graph.moved(&moves, interrupt)?);
+        let values = self.values.moved(&moves, interrupt)?;
+        let tidy = Heavy::new(self.around(memories.keep(), graph.keep(), values, interrupt)?);
+        Ok(Some(self.remembered(tidy.keep(), interrupt)?))
     }
 }
 
@@ -63,20 +64,24 @@ mod tests {
     use crate::observe::{Drives, Observation};
     use crate::rng::splitmix64;
 
-    /// Steps of four numbers, six an episode.
-    fn episode(seed: u64) -> Vec<f32> {
-        let number = |at: u64| (splitmix64(seed * 24 + at) % 2001) as f32 / 1000.0 - 1.0;
-        (0..24).map(number).collect()
+    const STEPS: usize = 6;
+
+    /// An episode of steps of `dim` numbers.
+    fn episode(dim: usize, seed: u64) -> Vec<f32> {
+        let first = seed * (dim * STEPS) as u64;
+        let number = |at: u64| (splitmix64(first + at) % 2001) as f32 / 1000.0 - 1.0;
+        (0..(dim * STEPS) as u64).map(number).collect()
     }
 
     fn live(store: &mut Store, n: u64) {
-        let steps = episode(n);
-        let drives: Vec<f32> = steps.iter().step_by(4).map(|x| x.abs()).collect();
-        let texts: Vec<String> = (0..6).map(|t| format!("{n} {t}")).collect();
+        let dim = store.config().dim;
+        let steps = episode(dim, n);
+        let drives: Vec<f32> = steps.iter().step_by(dim).map(|x| x.abs()).collect();
+        let texts: Vec<String> = (0..STEPS).map(|t| format!("{n} {t}")).collect();
         let observation = Observation {
             episodes: Episodes {
                 steps: &steps,
-                offsets: &[0, 6],
+                offsets: &[0, STEPS as i64],
             },
             drives: Some(Drives::Steps(&drives)),
             texts: Some(&texts),
@@ -87,29 +92,29 @@ mod tests {
         store.observe(&observation, &|| false).unwrap();
     }
 
-    /// A store of 40 memories, nearly all of which took the place of others.
-    fn churned() -> Store {
+    /// A store that lived through `episodes`, and of which most memories took the place of others.
+    fn churned(dim: usize, capacity: usize, episodes: u64) -> Store {
         let mut store = Store::new(Config {
-            capacity: Some(40),
+            capacity: Some(capacity),
             half_life: 3,
             novelty: 0.01,
-            ..Config::new(4)
+            ..Config::new(dim)
         })
         .unwrap();
-        store
-            .add_terminal("t", &[1.0, 0.0, 0.0, 0.0], None, None)
-            .unwrap();
+        let mut end = vec![0.0; dim];
+        end[0] = 1.0;
+        store.add_terminal("t", &end, None, None).unwrap();
         store.add_channel("s", 0.0, 1.0).unwrap();
-        for n in 0..60 {
+        for n in 0..episodes {
             live(&mut store, n);
         }
+        assert!(store.memories.in_order().len() > capacity / 2);
         store
     }
 
-    #[test]
-    fn a_store_in_order_is_the_same_store_also_in_what_becomes_of_it() {
-        let never = || false;
-        let mut store = churned();
+    /// What is in order is the same store, and so is what becomes of both.
+    fn same_in_order(mut store: Store, more: std::ops::Range<u64>) {
+        let (never, dim) = (|| false, store.config().dim);
         let mut tidy = store.tidied(&never).unwrap().expect("it is torn");
         let order = tidy.memories.in_order();
         assert!(
@@ -119,11 +124,12 @@ mod tests {
                 .all(|(rank, &slot)| slot as usize == rank)
         );
         assert!(tidy.tidied(&never).unwrap().is_none());
-        for n in 100..120 {
+        for n in more {
             assert_eq!(store.digest(), tidy.digest());
+            let asked = episode(dim, n);
             assert_eq!(
-                store.search(&episode(n), 5, None).unwrap(),
-                tidy.search(&episode(n), 5, None).unwrap()
+                store.search(&asked, 5, None).unwrap(),
+                tidy.search(&asked, 5, None).unwrap()
             );
             live(&mut store, n);
             live(&mut tidy, n);
@@ -131,5 +137,34 @@ mod tests {
         store.veto_episode(70).unwrap();
         tidy.veto_episode(70).unwrap();
         assert_eq!(store.digest(), tidy.digest());
+    }
+
+    #[test]
+    fn a_store_in_order_is_the_same_store() {
+        same_in_order(churned(4, 40, 80), 100..120);
+    }
+
+    #[test]
+    fn so_is_one_with_codes_and_many_pages() {
+        let store = churned(64, 1500, 500);
+        assert!(store.memories.codes().is_some());
+        let mut tidy = store.tidied(&|| false).unwrap().expect("it is torn");
+        let room = tidy.memories.keys.capacity();
+        live(&mut tidy, 600);
+        assert_eq!(
+            tidy.memories.keys.capacity(),
+            room,
+            "nothing is copied again"
+        );
+        same_in_order(store, 600..603);
+    }
+
+    #[test]
+    fn it_can_be_given_up() {
+        let store = churned(4, 40, 80);
+        assert!(matches!(
+            store.tidied(&|| true),
+            Err(crate::Error::Interrupted)
+        ));
     }
 }

@@ -92,10 +92,9 @@ impl Graph {
     /// # Errors
     /// [`crate::Error::Interrupted`].
     pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
-        let mass = moves.order.iter().map(|&slot| self.mass(slot));
         Ok(Self {
             rows: self.rows.moved(moves, interrupt)?,
-            mass: mass.collect(),
+            mass: copied::rows(&self.mass, 1, moves.order, interrupt)?,
             sources: self.sources.moved(moves, interrupt)?,
         })
     }

@@ -18,7 +18,6 @@ pub(crate) use both::both;
 
 use crate::error::{Error, Result};
 use crate::interrupt;
-use team::Team;
 
 /// Shares of the work that a thread takes, if all are as quick: the last of them may have to be waited for.
 const SHARES: usize = 16;
@@ -27,7 +26,7 @@ thread_local! {
     /// Whether this thread is in the middle of a [`map`] that others help with, or helps with one.
     static WITHIN: Cell<bool> = const { Cell::new(false) };
     /// The helpers of this thread's call.
-    static TEAM: RefCell<Option<Arc<Team>>> = const { RefCell::new(None) };
+    static TEAM: RefCell<Option<Arc<pool::Led>>> = const { RefCell::new(None) };
 }
 
 /// What was so before a [`map`]; it is so again when this goes, also after a panic.
@@ -40,7 +39,7 @@ impl Drop for Within {
 }
 
 /// A call with helpers of its own; they go when it does, also after a panic.
-struct Call(#[expect(dead_code, reason = "dropped last")] pool::Led);
+struct Call;
 
 impl Drop for Call {
     fn drop(&mut self) {
@@ -80,15 +79,13 @@ fn check(n: usize) -> Result<()> {
     }
 }
 
-/// The threads worth waking for `work` multiplications: one where it is done sooner than they are awake.
-pub(crate) fn worth_waking(threads: Option<usize>, work: usize) -> Option<usize> {
+/// The threads worth waking for `work` multiplications: one where it is done sooner than they are awake, and one more for
+/// each time that this is there again.
+pub(crate) fn worth_waking(threads: Option<usize>, work: usize) -> usize {
     /// About a tenth of a millisecond's worth.
     const LITTLE: usize = 1 << 20;
-    if work < LITTLE && threads.is_none_or(|n| n > 0) {
-        Some(1)
-    } else {
-        threads
-    }
+    // A bad number stays one.
+    threads.unwrap_or_else(num_threads).min(1 + work / LITTLE)
 }
 
 /// Does `work`, whose maps have the same helpers: they are woken at its beginning, and stay until its end.
@@ -105,8 +102,8 @@ pub(crate) fn together<T>(threads: Option<usize>, work: impl FnOnce() -> Result<
     // Where the system gives no threads, this one does it all: a write must not fail halfway for that.
     let led = if alone { None } else { pool::Led::of(helpers) };
     let _call = led.map(|led| {
-        TEAM.set(Some(Arc::clone(led.team())));
-        Call(led)
+        TEAM.set(Some(Arc::new(led)));
+        Call
     });
     work()
 }
@@ -129,7 +126,7 @@ pub(crate) fn map<T: Send>(
     together(Some(threads), || {
         let team = TEAM.with_borrow(Clone::clone);
         match team.filter(|_| threads > 1 && !WITHIN.get()) {
-            Some(team) => shared_out(n, threads, &team, f),
+            Some(led) => shared_out(n, threads, &led, f),
             None => (0..n).map(|i| interrupt::check().map(|()| f(i))).collect(),
         }
     })
@@ -138,7 +135,7 @@ pub(crate) fn map<T: Send>(
 fn shared_out<T: Send>(
     n: usize,
     threads: usize,
-    team: &Team,
+    led: &pool::Led,
     f: impl Fn(usize) -> T + Sync + Send,
 ) -> Result<Vec<T>> {
     let _restored = Within(WITHIN.replace(true));
@@ -162,7 +159,9 @@ fn shared_out<T: Send>(
         done.extend(mine);
     };
     let help = || keep(std::iter::from_fn(|| work(&go_on)).collect());
-    team.with(threads - 1, &help, || {
+    let elsewhere = led.elsewhere();
+    led.team().with(threads - 1, &help, || {
+        let _until_here = elsewhere;
         let mut mine = Vec::new();
         let look = || {
             enough.store(interrupt::enough(), Ordering::Relaxed);

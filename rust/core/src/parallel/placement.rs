@@ -2,8 +2,8 @@
 //!
 //! Linux wakes a thread on an idle processor. But one of a virtual machine that has just gone idle counts as taken away by
 //! the host, so that the thread lands beside its caller, and shares the processor with it until the system balances its
-//! load: two threads were then no faster than one (`docs/performance.md`). So helpers may not run, as long as they help,
-//! where their caller ran when it called them. Where they run decides no result, and none is waited for before it began.
+//! load: two threads were then no faster than one (`docs/performance.md`). So helpers may not run where their caller runs while
+//! it works. Where they run decides no result, and none is waited for before it began.
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{Elsewhere, Helpers};

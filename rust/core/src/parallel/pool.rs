@@ -1,6 +1,7 @@
 //! The threads that help, by the number of them: started when first asked for, and anew after a fork.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -10,10 +11,12 @@ use super::placement::{Elsewhere, Helpers};
 use super::team::Team;
 use crate::simd::fpenv;
 
-/// Threads that help, and where they are woken.
+/// Threads that help.
 struct Pool {
     threads: ThreadPool,
     helpers: Arc<Helpers>,
+    /// Calls for help that no thread has come to yet.
+    open: AtomicUsize,
 }
 
 /// The pools by size, and the process that built them: threads do not survive a fork.
@@ -30,27 +33,38 @@ static POOLS: Mutex<Pools> = Mutex::new(Pools {
 /// A team, whose helpers go when this does.
 pub(super) struct Led {
     team: Arc<Team>,
-    _elsewhere: Option<Elsewhere>,
+    pool: Arc<Pool>,
 }
 
 impl Led {
-    /// A team of so many helpers, who come as they wake up; none where the system gives no threads.
+    /// A team of so many helpers, who come as they wake up; none where the system gives no threads, or where those there are
+    /// help others for so long that calls pile up.
     pub(super) fn of(helpers: usize) -> Option<Self> {
         let pool = pool(helpers)?;
-        let team = Arc::new(Team::default());
-        let elsewhere = Elsewhere::than_here(&pool.helpers);
-        for _ in 0..helpers {
-            let team = Arc::clone(&team);
-            pool.threads.spawn(move || team.help());
+        if pool.open.load(Ordering::Relaxed) >= helpers {
+            return None;
         }
-        Some(Self {
-            team,
-            _elsewhere: elsewhere,
-        })
+        pool.open.fetch_add(helpers, Ordering::Relaxed);
+        let team = Arc::new(Team::default());
+        let _elsewhere = Elsewhere::than_here(&pool.helpers);
+        for _ in 0..helpers {
+            let (team, of) = (Arc::clone(&team), Arc::clone(&pool));
+            pool.threads.spawn(move || {
+                of.open.fetch_sub(1, Ordering::Relaxed);
+                team.help();
+            });
+        }
+        Some(Self { team, pool })
     }
 
-    pub(super) fn team(&self) -> &Arc<Team> {
+    pub(super) fn team(&self) -> &Team {
         &self.team
+    }
+
+    /// Keeps the helpers off this thread's processor as long as it is there: while they are told of work, and while this
+    /// thread works itself. While it waits for them its processor is theirs, too.
+    pub(super) fn elsewhere(&self) -> Option<Elsewhere> {
+        Elsewhere::than_here(&self.pool.helpers)
     }
 }
 
@@ -84,7 +98,11 @@ fn pool(size: usize) -> Option<Arc<Pool>> {
         })
         .build()
         .ok()?;
-    let pool = Arc::new(Pool { threads, helpers });
+    let pool = Arc::new(Pool {
+        threads,
+        helpers,
+        open: AtomicUsize::new(0),
+    });
     pools.by_size.insert(size, Arc::clone(&pool));
     Some(pool)
 }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::copied;
+use crate::error::Result;
 use crate::graph::Graph;
 use crate::memory::{Memories, Slot, narrow, widen};
 use crate::nbytes::reserved;
 use crate::replay::baseline::Middles;
+use crate::replay::sleep::Interrupt;
 use crate::tidy::Moves;
 
 /// Slots a page: as many as a word of marks has bits.
@@ -103,18 +106,24 @@ impl Values {
         self.write(slot, 0, drives);
     }
 
-    /// The values of the slots that move. The medians are looked for anew.
-    pub(crate) fn moved(&self, moves: &Moves<'_>) -> Self {
+    /// The values of the slots that move, unless that is given up. The medians are looked for anew.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
         let mut moved = Self {
             channels: self.channels,
             baseline: self.baseline.clone(),
             ..Self::default()
         };
         for (new, &old) in moves.order.iter().enumerate() {
+            if new % (PAGE * PAGE) == 0 {
+                copied::ask(interrupt)?;
+            }
             moved.restore(new as Slot, self.of(old), self.is_dirty(old));
             moved.owed[new] = self.owed[old as usize];
         }
-        moved
+        Ok(moved)
     }
 
     /// Slots from `slots` on were not there.

@@ -20,7 +20,7 @@ pub(crate) struct Candidates {
     /// The best lower bounds, falling. A short list is always full, with −∞ for what is still missing; what lies
     /// beyond the first k is of no account.
     pub(super) lower: Vec<f32>,
-    /// The k-th best lower bound: nobody below it can matter.
+    /// At least the k-th best lower bound here, and at most that of the whole store: nobody below it can matter.
     pub(crate) threshold: f32,
     /// Upper bound and slot of whoever passed when it was seen.
     pub(super) seen: Vec<(f32, Slot)>,

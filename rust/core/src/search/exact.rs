@@ -31,6 +31,8 @@ const SOME: usize = 16;
 const AHEAD: usize = 8;
 /// How many codes are multiplied in the time of one ordinary multiplication, as [`parallel::worth_waking`] counts them.
 const QUICK: usize = 128;
+/// How many bytes of codes come from memory in the time of one ordinary multiplication.
+const READ: usize = 12;
 /// Queries between two looks at the interrupt.
 const ROUND: usize = 8 * CHUNK;
 
@@ -52,6 +54,12 @@ pub(crate) fn search(
     threads: Option<usize>,
 ) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
     Ladder::of(memories, queries, k, threads).climb()
+}
+
+/// About what a search costs, as [`parallel::worth_waking`] counts it: what is multiplied, or read where queries are few.
+fn cost(queries: &[f32], memories: &Memories) -> usize {
+    let n = memories.len();
+    (queries.len() * n / QUICK).max(memories.dim() * n / READ)
 }
 
 /// One search.
@@ -106,7 +114,7 @@ impl<'a> Ladder<'a> {
             memories,
             rows: queries.chunks_exact(memories.dim()).collect(),
             k,
-            threads: parallel::worth_waking(threads, queries.len() * memories.len() / QUICK),
+            threads: Some(parallel::worth_waking(threads, cost(queries, memories))),
             kernel: Kernel::chosen(),
             wide: Wide::chosen(),
         }

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use super::held::{Held, Hold, holds};
 use super::sync::{
-    Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, lock, read,
+    Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, lock, moment, read,
     unlock_fair,
 };
+
+/// How often to look whether nobody reads, before a store that was laid out anew is given up.
+const TRIES: usize = 50;
 
 /// Why a shared store is not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +260,21 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         }
     }
 
+    /// Puts the same store, laid out anew, in the place of the other, if for once nobody reads: it can be done another time,
+    /// and no reader need wait for it.
+    fn exchange(&self, same: Arc<S>) {
+        for _ in 0..TRIES {
+            if let Some(mut current) = self.current.try_write() {
+                let old = current.replace(same);
+                drop(current);
+                old.into_iter().for_each(L::let_go);
+                return;
+            }
+            moment();
+        }
+        L::let_go(same);
+    }
+
     /// The store as it is now, untouched by what is written later: the next write copies it.
     ///
     /// # Errors
@@ -426,7 +444,8 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
             _ => return Ok(()),
         }
         if let Some(tidy) = L::tidied(&store, self.ask)? {
-            self.shared.put(Arc::new(tidy));
+            drop(store);
+            self.shared.exchange(Arc::new(tidy));
         }
         Ok(())
     }

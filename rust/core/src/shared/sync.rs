@@ -42,6 +42,11 @@ impl<T> RwLock<T> {
     }
 }
 
+/// Lets a moment go by.
+pub(crate) fn moment() {
+    std::thread::sleep(Duration::from_millis(1));
+}
+
 /// Lets whoever waits go first.
 pub(crate) fn unlock_fair<T>(guard: RwLockWriteGuard<'_, T>) {
     RwLockWriteGuard::unlock_fair(guard);

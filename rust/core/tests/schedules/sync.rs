@@ -155,6 +155,10 @@ pub(crate) fn read<'a, T>(
     Some(lock.read(reads_already))
 }
 
+pub(crate) fn moment() {
+    shuttle::thread::yield_now();
+}
+
 pub(crate) fn linger(_: impl Fn() -> bool) {}
 
 pub(crate) fn wait<'a, T>(turn: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
