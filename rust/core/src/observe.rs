@@ -380,7 +380,7 @@ impl Store {
             let n = TOGETHER.min(episode.len() - first);
             // Each is compared with what the others touched.
             let threads = parallel::worth_waking(None, n * steps.len());
-            let some: Vec<Result<Activation>> = parallel::map(n, Some(threads), |at| {
+            let some: Vec<Result<Activation>> = parallel::map(n, threads, |at| {
                 let t = first + at;
                 let x = &steps[t * dim..(t + 1) * dim];
                 let hits = nearest.now(&self.memories, x, t, self.config.k)?;

@@ -79,28 +79,47 @@ fn check(n: usize) -> Result<()> {
     }
 }
 
-/// The threads worth waking for `work` multiplications: one where it is done sooner than they are awake, and one more for
-/// each time that this is there again.
-pub(crate) fn worth_waking(threads: Option<usize>, work: usize) -> usize {
-    /// About a tenth of a millisecond's worth.
-    const LITTLE: usize = 1 << 20;
-    // A bad number stays one.
-    threads.unwrap_or_else(num_threads).min(1 + work / LITTLE)
+/// About a tenth of a millisecond's worth of multiplications.
+const LITTLE: usize = 1 << 20;
+
+/// The threads worth waking for `work` multiplications: one where it is done sooner than they are awake.
+pub(crate) fn worth_waking(threads: Option<usize>, work: usize) -> Option<usize> {
+    if work < LITTLE && threads.is_none_or(|n| n > 0) {
+        Some(1)
+    } else {
+        threads
+    }
 }
 
-/// Does `work`, whose maps have the same helpers: they are woken at its beginning, and stay until its end.
+/// Does `work`, whose maps have the same helpers: they are woken at its beginning, and stay until its end. There are `threads`
+/// at most, this one among them, and one for each tenth of a millisecond's worth of `cost` multiplications.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a bad number of threads, else as `work`.
-pub(crate) fn together<T>(threads: Option<usize>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn together<T>(
+    threads: Option<usize>,
+    cost: usize,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    led(threads, 1 + cost / LITTLE, work)
+}
+
+/// Does `work` with as many threads as are wanted, and `most` at most.
+fn led<T>(threads: Option<usize>, most: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     if let Some(threads) = threads {
         check(threads)?;
     }
-    let helpers = threads.unwrap_or_else(num_threads) - 1;
+    // One pool for whoever wants so many threads, whatever part of it is of use.
+    let size = threads.unwrap_or_else(num_threads) - 1;
+    let helpers = size.min(most.saturating_sub(1));
     // A signal handler that reads would have to wait until the other threads have done the work that it interrupts.
     let alone = helpers == 0 || WITHIN.get() || TEAM.with_borrow(Option::is_some);
     // Where the system gives no threads, this one does it all: a write must not fail halfway for that.
-    let led = if alone { None } else { pool::Led::of(helpers) };
+    let led = if alone {
+        None
+    } else {
+        pool::Led::of(size, helpers)
+    };
     let _call = led.map(|led| {
         TEAM.set(Some(Arc::new(led)));
         Call
@@ -119,11 +138,8 @@ pub(crate) fn map<T: Send>(
     threads: Option<usize>,
     f: impl Fn(usize) -> T + Sync + Send,
 ) -> Result<Vec<T>> {
-    if let Some(threads) = threads {
-        check(threads)?;
-    }
-    let threads = threads.unwrap_or_else(num_threads).min(n.max(1));
-    together(Some(threads), || {
+    led(threads, n, || {
+        let threads = threads.unwrap_or_else(num_threads).min(n);
         let team = TEAM.with_borrow(Clone::clone);
         match team.filter(|_| threads > 1 && !WITHIN.get()) {
             Some(led) => shared_out(n, threads, &led, f),

@@ -37,11 +37,11 @@ pub(super) struct Led {
 }
 
 impl Led {
-    /// A team of so many helpers, who come as they wake up; none where the system gives no threads, or where those there are
-    /// help others for so long that calls pile up.
-    pub(super) fn of(helpers: usize) -> Option<Self> {
-        let pool = pool(helpers)?;
-        if pool.open.load(Ordering::Relaxed) >= helpers {
+    /// A team of so many helpers out of `size`, who come as they wake up; none where the system gives no threads, or where those
+    /// there are help others for so long that calls pile up.
+    pub(super) fn of(size: usize, helpers: usize) -> Option<Self> {
+        let pool = pool(size)?;
+        if pool.open.load(Ordering::Relaxed) >= size {
             return None;
         }
         pool.open.fetch_add(helpers, Ordering::Relaxed);

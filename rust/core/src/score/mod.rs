@@ -187,7 +187,7 @@ pub(crate) fn score(store: &Store, batch: &Batch, request: &ScoreRequest<'_>) ->
     let activations = store.activate_batch(batch, request.threads)?;
     // Most of the work on a step is its edge support: k rows of associations, each a key long.
     let work = batch.len() * store.config().dim * store.config().k * 8;
-    let threads = Some(parallel::worth_waking(request.threads, work));
+    let threads = parallel::worth_waking(request.threads, work);
     let scorer = Scorer::new(store, batch, request, &activations, threads)?;
     let episodes = parallel::map(batch.episodes(), threads, |e| {
         let trajectory = scorer.trajectory(batch, e, request.context[e], &activations);

@@ -68,6 +68,8 @@ pub(super) struct Ladder<'a> {
     pub(super) rows: Vec<&'a [f32]>,
     pub(super) k: usize,
     pub(super) threads: Option<usize>,
+    /// As [`parallel::worth_waking`] counts it.
+    cost: usize,
     pub(super) kernel: Option<&'static Kernel>,
     wide: Option<&'static Wide>,
 }
@@ -110,18 +112,20 @@ impl<'a> Ladder<'a> {
         k: usize,
         threads: Option<usize>,
     ) -> Self {
+        let cost = cost(queries, memories);
         Self {
             memories,
             rows: queries.chunks_exact(memories.dim()).collect(),
             k,
-            threads: Some(parallel::worth_waking(threads, cost(queries, memories))),
+            threads: parallel::worth_waking(threads, cost),
+            cost,
             kernel: Kernel::chosen(),
             wide: Wide::chosen(),
         }
     }
 
     fn climb(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
-        parallel::together(self.threads, || self.climbed())
+        parallel::together(self.threads, self.cost, || self.climbed())
     }
 
     fn climbed(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
