@@ -63,6 +63,7 @@ mod tests {
     use crate::episodes::Episodes;
     use crate::observe::{Drives, Observation};
     use crate::rng::splitmix64;
+    use crate::search::uses_codes;
 
     const STEPS: usize = 6;
 
@@ -146,8 +147,8 @@ mod tests {
 
     #[test]
     fn so_is_one_with_codes_and_many_pages() {
-        let store = churned(64, 1500, 500);
-        assert!(store.memories.codes().is_some());
+        let store = churned(64, 1200, 320);
+        assert_eq!(store.memories.codes().is_some(), uses_codes(64));
         let mut tidy = store.tidied(&|| false).unwrap().expect("it is torn");
         let room = tidy.memories.keys.capacity();
         live(&mut tidy, 600);
