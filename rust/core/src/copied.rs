@@ -53,10 +53,21 @@ pub(crate) fn owning<T: Clone + Send + 'static>(
     from: &[T],
     interrupt: Interrupt<'_>,
 ) -> Result<Vec<T>> {
-    let mut copy = Heavy::new(Vec::with_capacity(from.len()));
-    for part in from.chunks(OWNING) {
+    collected(from.iter().cloned(), interrupt)
+}
+
+/// Elements that own a little memory each, as they come.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(crate) fn collected<T: Send + 'static>(
+    mut elements: impl ExactSizeIterator<Item = T>,
+    interrupt: Interrupt<'_>,
+) -> Result<Vec<T>> {
+    let mut copy = Heavy::new(Vec::with_capacity(elements.len()));
+    while elements.len() > 0 {
         ask(interrupt)?;
-        copy.extend_from_slice(part);
+        copy.extend(elements.by_ref().take(OWNING));
     }
     Ok(copy.keep())
 }
@@ -77,23 +88,6 @@ pub(crate) fn rows<T: Copy + Send + 'static>(
         for &slot in part {
             copy.extend_from_slice(&from[slot as usize * width..(slot as usize + 1) * width]);
         }
-    }
-    Ok(copy.keep())
-}
-
-/// Elements that own a little memory each, in another order.
-///
-/// # Errors
-/// [`Error::Interrupted`].
-pub(crate) fn owning_in_order<T: Clone + Send + 'static>(
-    from: &[T],
-    order: &[Slot],
-    interrupt: Interrupt<'_>,
-) -> Result<Vec<T>> {
-    let mut copy = Heavy::new(Vec::with_capacity(order.len()));
-    for part in order.chunks(OWNING) {
-        ask(interrupt)?;
-        copy.extend(part.iter().map(|&slot| from[slot as usize].clone()));
     }
     Ok(copy.keep())
 }

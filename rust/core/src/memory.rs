@@ -173,8 +173,12 @@ impl Memories {
         moved.terminal = copied::rows(&self.terminal, 1, order, interrupt)?;
         moved.merged = copied::rows(&self.merged, 1, order, interrupt)?;
         moved.written = copied::rows(&self.written, 1, order, interrupt)?;
-        moved.texts = copied::owning_in_order(&self.texts, order, interrupt)?;
-        moved.provenance = copied::owning_in_order(&self.provenance, order, interrupt)?;
+        let texts = order.iter().map(|&slot| self.texts[slot as usize].clone());
+        moved.texts = copied::collected(texts, interrupt)?;
+        let provenance = order
+            .iter()
+            .map(|&slot| self.provenance[slot as usize].clone());
+        moved.provenance = copied::collected(provenance, interrupt)?;
         moved.drive_sums = copied::rows(&self.drive_sums, self.scalars, order, interrupt)?;
         moved.drive_counts = copied::rows(&self.drive_counts, self.scalars, order, interrupt)?;
         moved.drives = copied::rows(&self.drives, self.channels, order, interrupt)?;

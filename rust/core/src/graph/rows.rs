@@ -128,21 +128,39 @@ impl<W: Copy> Block<W> {
         if self.names.len() <= self.entries + self.entries / 4 + SLACK {
             return;
         }
-        let mut names = Vec::with_capacity(self.entries);
-        let mut weights = Vec::with_capacity(self.entries);
-        for row in 0..self.heads.len() {
+        let rows = (0..self.heads.len()).map(|row| {
             let range = self.range(row);
-            let len = range.len() as u32;
-            self.heads[row] = Head {
-                start: names.len() as u32,
+            (&self.names[range.clone()], &self.weights[range])
+        });
+        *self = Self::laid_out(rows, self.entries, |name| name);
+    }
+
+    /// Rows of so many entries in all one after the other, without room between them, their entries named anew.
+    fn laid_out<'a>(
+        rows: impl ExactSizeIterator<Item = (&'a [Slot], &'a [W])>,
+        entries: usize,
+        named: impl Fn(Slot) -> Slot,
+    ) -> Self
+    where
+        W: 'a,
+    {
+        let mut block = Self {
+            heads: Vec::with_capacity(rows.len()),
+            names: Vec::with_capacity(entries),
+            weights: Vec::with_capacity(entries),
+            entries,
+        };
+        for (names, weights) in rows {
+            let len = names.len() as u32;
+            block.heads.push(Head {
+                start: block.names.len() as u32,
                 len,
                 room: len,
-            };
-            names.extend_from_slice(&self.names[range.clone()]);
-            weights.extend_from_slice(&self.weights[range]);
+            });
+            block.names.extend(names.iter().map(|&name| named(name)));
+            block.weights.extend_from_slice(weights);
         }
-        self.names = names;
-        self.weights = weights;
+        block
     }
 }
 
@@ -187,22 +205,9 @@ impl<W: Copy> Rows<W> {
     pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
         let block = |slots: &[Slot]| {
             copied::ask(interrupt)?;
-            let mut block = Block::default();
-            for &slot in slots {
-                let (names, weights) = self.row(slot);
-                let len = names.len() as u32;
-                block.heads.push(Head {
-                    start: block.names.len() as u32,
-                    len,
-                    room: len,
-                });
-                block.names.extend(names.iter().map(|&name| moves.to(name)));
-                block.weights.extend_from_slice(weights);
-            }
-            block.names.shrink_to_fit();
-            block.weights.shrink_to_fit();
-            block.entries = block.names.len();
-            Ok(block)
+            let rows = slots.iter().map(|&slot| self.row(slot));
+            let entries = rows.clone().map(|(names, _)| names.len()).sum();
+            Ok(Block::laid_out(rows, entries, |name| moves.to(name)))
         };
         Ok(Self {
             blocks: moves

@@ -1,4 +1,4 @@
-//! The thread pool: built lazily, sized by the caller, rebuilt after a fork.
+//! Work shared out among threads: a caller and those that help it.
 //!
 //! Work is split by item and each item's result depends on that item alone, so the number of threads
 //! never changes a result.

@@ -51,7 +51,8 @@ impl Grid {
         let cells = pieces * self.parts;
         let workers = threads.unwrap_or_else(parallel::num_threads).min(cells);
         let next = AtomicUsize::new(0);
-        let floors = Floors::of(self.queries);
+        // A thread alone has nobody to tell.
+        let floors = (workers > 1).then(|| Floors::of(self.queries));
         let found = parallel::map(workers, threads, |_| {
             let mut mine: Vec<Vec<Candidates>> = vec![Vec::new(); pieces];
             loop {
@@ -67,9 +68,13 @@ impl Grid {
                 if mine[at].is_empty() {
                     mine[at] = vec![Candidates::new(self.k, most); self.rows(at).len()];
                 }
-                floors.raise(self.rows(at), &mut mine[at]);
+                if let Some(floors) = &floors {
+                    floors.raise(self.rows(at), &mut mine[at]);
+                }
                 scan(at, part, &mut mine[at]);
-                floors.tell(self.rows(at), &mine[at]);
+                if let Some(floors) = &floors {
+                    floors.tell(self.rows(at), &mine[at]);
+                }
             }
         })?;
         interrupt::check()?;
