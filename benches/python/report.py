@@ -199,8 +199,7 @@ def verb_table(results: dict[str, Any]) -> Iterator[str]:
         found = results.get(verb)
         for name, row in found["rows"].items() if found else ():
             times = row["median"] / found["rows"]["search"]["median"]
-            quartiles = f"[{1000 * row['low']:.2f}, {1000 * row['high']:.2f}]"
-            yield f"| {verb}: {name} | {1000 * row['median']:.2f} ms {quartiles} | {times:.2f}× the search |"
+            yield f"| {verb}: {name} | {_milliseconds(row)} | {times:.2f}× the search |"
     for name, row in results.get("append", {"rows": {}})["rows"].items():
         yield f"| append: {name} | {1e6 * row['median']:.2f} µs a memory | {1 / row['median']:,.0f} memories/s |"
 

@@ -22,11 +22,12 @@ import torch
 from sharpwave.torch import Scorer
 
 from benches.python import data
+from benches.python.cells import BATCHES
+from benches.python.exact import K
+from benches.python.timing import summary
+from benches.python.verbs import LENGTH, OBSERVED, SCORED, lived
 
 RESULTS = Path("benches/results")
-K = 16
-EPISODES, LENGTH, SCORED = 6_350, 16, 256
-BATCHES = 1, 32, 256, 1024
 LEAST, ROUNDS = 0.05, 15
 """Seconds that a sample takes at least, and how many are taken."""
 
@@ -56,16 +57,6 @@ def measured(device: torch.device, million: int) -> dict[str, Any]:
     large.insert(data.memories("minilm", million))
     searching(large, _made(large, device, f"{million:,}", rows), device, f"{million:,}", rows)
     return {"about": about, "machine": machine(device), "rows": rows}
-
-
-def lived() -> sw.ValueStore:
-    """The store of `verbs.py`, made anew: it takes a quarter of a minute."""
-    store = sw.ValueStore(sw.Config(dim=data.DIM, keep_episodes=False, novelty=0.1))
-    for name, key in zip(("a", "b"), data.embedded()[data.REAL : data.REAL + 2], strict=True):
-        store.add_terminal(name, key, 0.2, 0.7)
-    store.observe(*data.episodes(EPISODES, LENGTH))
-    store.replay()
-    return store
 
 
 def scoring(store: sw.ValueStore, scorer: Scorer, device: torch.device, rows: Any, about: Any) -> None:
@@ -102,12 +93,12 @@ def refreshing(store: sw.ValueStore, scorer: Scorer, device: torch.device, rows:
     samples: dict[str, list[float]] = {"observe": [], "replay": []}
     rows["refresh, nothing new"] = {"device": _timed(scorer.refresh, device)}
     for round_ in range(ROUNDS):
-        store.observe(*data.episodes(16, LENGTH, seed=100 + round_))
+        store.observe(*data.episodes(OBSERVED, LENGTH, seed=100 + round_))
         samples["observe"].append(_once(scorer.refresh, device))
         store.replay()
         samples["replay"].append(_once(scorer.refresh, device))
-    rows["refresh after 256 more steps"] = {"device": _summary(samples["observe"])}
-    rows["refresh after a replay"] = {"device": _summary(samples["replay"])}
+    rows["refresh after 256 more steps"] = {"device": summary(samples["observe"])}
+    rows["refresh after a replay"] = {"device": summary(samples["replay"])}
 
 
 def searching(store: sw.ValueStore, scorer: Scorer, device: torch.device, size: str, rows: Any) -> None:
@@ -143,7 +134,7 @@ def _made(store: sw.ValueStore, device: torch.device, size: str, rows: Any) -> S
     """A scorer; the first copy is timed."""
     scorers = list[Scorer]()
     seconds = [_once(lambda: scorers.append(Scorer(store, device=device)), device) for _ in range(3)]
-    rows[f"the first copy, {size} memories"] = {"device": _summary(seconds)}
+    rows[f"the first copy, {size} memories"] = {"device": summary(seconds)}
     return scorers.pop()
 
 
@@ -165,7 +156,7 @@ def _timed(call: Callable[[], Any], device: torch.device) -> dict[str, float]:
             call()
 
     rounds = max(3, min(ROUNDS, round(1.5 / (once * repeats))))
-    return _summary([_once(often, device) / repeats for _ in range(rounds)])
+    return summary([_once(often, device) / repeats for _ in range(rounds)])
 
 
 def _once(call: Callable[[], Any], device: torch.device) -> float:
@@ -179,11 +170,6 @@ def _once(call: Callable[[], Any], device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _summary(samples: list[float]) -> dict[str, float]:
-    low, median, high = np.percentile(samples, [25, 50, 75])
-    return {"median": float(median), "low": float(low), "high": float(high), "samples": len(samples)}
 
 
 if __name__ == "__main__":

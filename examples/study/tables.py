@@ -158,6 +158,17 @@ def _gold_cells(summaries: Sequence[Mapping[str, float]], there: Sequence[Sequen
     return [*gold_intervals(summaries), *(interval(v) for v in there[: len(GOLD)])]
 
 
+def _end_cells(runs: Sequence[Record], settings: Mapping[str, Any]) -> list[str]:
+    """Verdict, KL, variety and gold at the runs' ends, and gold at a KL of `ABLATIONS_KL`."""
+    summaries = [r.summary(settings["window"]["last_steps"]) for r in runs]
+    return [
+        counted([verdict(s, settings)[0] for s in summaries]),
+        f"{_mean(summaries, 'kl'):.2f}",
+        f"{_mean(summaries, 'distinct_2'):.2f}",
+        *_gold_cells(summaries, at_kl(runs, ABLATIONS_KL)[1]),
+    ]
+
+
 WHOLE = "instrumental"
 
 
@@ -172,19 +183,8 @@ def ablations(records: Sequence[Record], settings: Mapping[str, Any], arms: Sequ
     for arm, runs in ((WHOLE, whole), (WHOLE, whole[:1]), *((arm, finished.get(arm, [])) for arm in arms)):
         if not runs:
             continue
-        summaries = [r.summary(settings["window"]["last_steps"]) for r in runs]
-        _, there = at_kl(runs, ABLATIONS_KL)
-        rows.append(
-            [
-                arm,
-                runs[0].header["config"]["title"].removeprefix("instrumental, "),
-                ", ".join(str(r.seed) for r in runs),
-                counted([verdict(s, settings)[0] for s in summaries]),
-                f"{_mean(summaries, 'kl'):.2f}",
-                f"{_mean(summaries, 'distinct_2'):.2f}",
-                *_gold_cells(summaries, there),
-            ]
-        )
+        title = runs[0].header["config"]["title"].removeprefix("instrumental, ")
+        rows.append([arm, title, ", ".join(str(r.seed) for r in runs), *_end_cells(runs, settings)])
     head = ["arm", "what it is", "seeds", "verdict", "KL", "distinct-2 / base"]
     return table(head + _gold_head(ABLATIONS_KL), rows) if rows else "No run is finished yet."
 
@@ -197,18 +197,7 @@ def replicated(records: Sequence[Record], again: Sequence[Record], settings: Map
         for machine, runs in (("CPU", here.get(arm, [])), ("GPU", there)):
             if not runs:
                 continue
-            summaries = [r.summary(settings["window"]["last_steps"]) for r in runs]
-            rows.append(
-                [
-                    arm,
-                    machine,
-                    str(len(runs)),
-                    counted([verdict(s, settings)[0] for s in summaries]),
-                    f"{_mean(summaries, 'kl'):.2f}",
-                    f"{_mean(summaries, 'distinct_2'):.2f}",
-                    *_gold_cells(summaries, at_kl(runs, ABLATIONS_KL)[1]),
-                ]
-            )
+            rows.append([arm, machine, str(len(runs)), *_end_cells(runs, settings)])
     head = ["arm", "on", "seeds", "verdict", "KL", "distinct-2 / base"]
     return table(head + _gold_head(ABLATIONS_KL), rows) if rows else "No run is finished yet."
 
