@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
+from errno import EAGAIN
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ import numpy as np
 from sharpwave import EmbedderError, FormatError, __version__
 from sharpwave._lazy import MissingExtra
 from sharpwave.serve import wire
-from sharpwave.serve.ledger import Conflict
+from sharpwave.serve.ledger import Conflict, Unsettled
 from sharpwave.serve.limits import App, Guard, Limits, Refused, one_line
 from sharpwave.serve.metrics import Metrics
-from sharpwave.serve.openapi import operation
+from sharpwave.serve.openapi import KEY, operation
 from sharpwave.serve.service import Service
 from sharpwave.serve.verbs import VERBS, Data, Verb
 
@@ -26,6 +27,7 @@ try:
 except ImportError as error:
     raise MissingExtra(f"fastapi is needed for this ({error}): pip install 'sharpwave[serve]'") from None
 
+BINARIES = (wire.BINARY, "application/octet-stream")
 _LARGE = 1 << 16
 """A JSON body of so many bytes is read and written beside the loop."""
 
@@ -66,10 +68,8 @@ def create_app(
 
 def _answering(service: Service, verb: Verb, limits: Limits) -> Callable[[Request], Any]:
     async def answer(request: Request) -> Response:
-        key = request.headers.get("idempotency-key")
-        if key is not None and not 0 < len(key) <= 128:
-            raise Refused(400, "Idempotency-Key must have 1 to 128 characters")
         try:
+            key = _key(request)
             arguments = await _arguments(request)
             _within(verb.name, arguments, limits)
             waiting = asyncio.wrap_future(service.submit(verb.name, arguments, key))
@@ -110,10 +110,14 @@ def _beside(api: FastAPI, service: Service, counts: Metrics) -> None:
         found = await asyncio.wrap_future(service.read(lambda store: store.to_bytes()))
         return Response(found, media_type=wire.BINARY)
 
-    @api.put("/v1/snapshot", summary="Take over the content of a snapshot.")
+    @api.put("/v1/snapshot", summary="Take over the content of a snapshot.", openapi_extra={"parameters": [KEY]})
     async def become(request: Request) -> dict[str, Any]:
         try:
-            await asyncio.shield(asyncio.wrap_future(service.become(await request.body())))
+            key = _key(request)
+            if _type(request) not in BINARIES:
+                raise Refused(415, f"the content type must be {wire.BINARY}, got {_type(request)!r}", "TypeError")
+            waiting = await asyncio.to_thread(service.become, await request.body(), key)
+            await asyncio.shield(asyncio.wrap_future(waiting))
         except (Refused, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -124,13 +128,25 @@ def _beside(api: FastAPI, service: Service, counts: Metrics) -> None:
 # Bodies
 
 
+def _key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= 128:
+        raise Refused(400, "Idempotency-Key must have 1 to 128 characters")
+    return key
+
+
+def _type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def _arguments(request: Request) -> Data:
-    body = await request.body()
-    kind = request.headers.get("content-type", wire.JSON if not body else "").partition(";")[0].strip().lower()
-    if kind == wire.BINARY or kind == "application/octet-stream":
-        return wire.unpack(body)
-    if kind != wire.JSON:
+    """What the body says. It has to have a type, which a page in a browser cannot send elsewhere unasked."""
+    kind = _type(request)
+    if kind not in (wire.JSON, *BINARIES):
         raise Refused(415, f"the content type must be {wire.JSON} or {wire.BINARY}, got {kind!r}", "TypeError")
+    body = await request.body()
+    if kind in BINARIES:
+        return wire.unpack(body)
     return await asyncio.to_thread(wire.from_json, body) if len(body) > _LARGE else wire.from_json(body)
 
 
@@ -162,6 +178,8 @@ def _within(verb: str, arguments: Data, limits: Limits) -> None:
 
 def _worded(error: Exception) -> Refused:
     """What an exception of the store is in HTTP."""
+    if isinstance(error, Unsettled):
+        return Refused(503 if error.errno == EAGAIN else 507, one_line(error), "OSError", later=True)
     kinds: tuple[tuple[type[BaseException], int], ...] = (
         (EmbedderError, 409),
         (Conflict, 409),
@@ -185,16 +203,15 @@ def _worded(error: Exception) -> Refused:
 async def _refused(request: Request, error: Exception) -> Response:
     del request
     refused = error if isinstance(error, Refused) else _worded(error)
-    return Response(
-        wire.to_json({"error": one_line(refused), "kind": refused.kind}), refused.status, media_type=wire.JSON
-    )
+    body, headers = refused.answer()
+    return Response(body, refused.status, headers)
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
     """The framework's own: no such path, no such method."""
     status = getattr(error, "status_code", 500)
     said = f"{request.method} {request.url.path}: {str(getattr(error, 'detail', error)).lower()}"
-    return Response(wire.to_json({"error": said, "kind": "KeyError"}), status, media_type=wire.JSON)
+    return await _refused(request, Refused(status, said, "KeyError"))
 
 
 async def _failed(request: Request, error: Exception) -> Response:

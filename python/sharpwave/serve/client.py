@@ -8,17 +8,17 @@ import os
 import random
 import threading
 import time
-import uuid
 from typing import Any
 from urllib.parse import urlsplit
 
 from sharpwave import EmbedderError, FormatError, coerce
 from sharpwave.serve import wire
-from sharpwave.serve.remote import RemoteStore
+from sharpwave.serve.remote import RemoteStore, key_for
 from sharpwave.serve.verbs import Data
 
 TOKEN = "SHARPWAVE_TOKEN"  # noqa: S105 — the name of the variable
 AGAIN = (502, 503, 504)
+WAITED: dict[str, type[OSError]] = {"503": TimeoutError, "504": TimeoutError, "507": OSError}
 
 KINDS: dict[str, type[Exception]] = {
     "ValueError": ValueError,
@@ -59,15 +59,14 @@ class HttpLink:
         self._port = parts.port or (443 if self._secure else 80)
         self._local = threading.local()
 
-    def call(self, verb: str, arguments: Data, *, write: bool = False) -> Data:
-        key = uuid.uuid4().hex if write else None
-        return wire.unpack(self._send("POST", f"/v1/{verb}", wire.pack(arguments), key))
+    def call(self, verb: str, arguments: Data) -> Data:
+        return wire.unpack(self._send("POST", f"/v1/{verb}", wire.pack(arguments), key_for(verb)))
 
     def snapshot(self) -> bytes:
         return bytes(self._send("GET", "/v1/snapshot", b"", None))
 
     def become(self, snapshot: bytes) -> None:
-        self._send("PUT", "/v1/snapshot", snapshot, None)
+        self._send("PUT", "/v1/snapshot", snapshot, key_for("become"))
 
     def get(self, path: str) -> bytes:
         """What the server says at some other path."""
@@ -92,8 +91,8 @@ class HttpLink:
         while True:
             used = self._own() is not None
             try:
-                status, answer = self._exchange(method, path, body, headers)
-                if status not in AGAIN:
+                status, later, answer = self._exchange(method, path, body, headers)
+                if status not in AGAIN and not later:
                     break
                 failure = f"{status}: {_error(answer)[1]}"
             except (OSError, http.client.HTTPException) as error:
@@ -102,7 +101,7 @@ class HttpLink:
                     continue
                 failure = f"{type(error).__name__}: {error}"
             if time.monotonic() + pause > end:
-                kind = TimeoutError if failure[:3] in ("503", "504") else ConnectionError
+                kind = WAITED.get(failure[:3], ConnectionError)
                 raise kind(f"{self.url} did not answer within {self.patience:g} seconds ({failure})")
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 — so that not all come back at once
             pause = min(2 * pause, 1.0)
@@ -111,7 +110,8 @@ class HttpLink:
             raise KINDS.get(kind, RuntimeError)(message)
         return answer
 
-    def _exchange(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytearray]:
+    def _exchange(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bool, bytearray]:
+        """The status, whether to send it again later, and the body."""
         connection = self._connection()
         connection.request(method, path, body, headers)
         response = connection.getresponse()
@@ -128,7 +128,7 @@ class HttpLink:
                 got += step
         if response.will_close:
             self._drop()
-        return response.status, answer
+        return response.status, response.headers["Retry-After"] is not None, answer
 
     def _own(self) -> Held | None:
         """This thread's connection; one that was made before a fork is the parent's."""

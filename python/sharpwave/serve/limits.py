@@ -11,7 +11,7 @@ from typing import Any
 
 from sharpwave import coerce
 from sharpwave.serve.metrics import Metrics
-from sharpwave.serve.wire import to_json
+from sharpwave.serve.wire import JSON, to_json
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -52,11 +52,24 @@ class Refused(Exception):
     Attributes:
         status: of HTTP.
         kind: the exception that a client raises for it.
+        later: whether the same request may be answered if it is sent again a moment later.
     """
 
-    def __init__(self, status: int, message: str, kind: str = "ValueError") -> None:
+    def __init__(self, status: int, message: str, kind: str = "ValueError", *, later: bool = False) -> None:
         super().__init__(message)
-        self.status, self.kind = status, kind
+        self.status, self.kind, self.later = status, kind, later or status == 503
+
+    def answer(self) -> tuple[bytes, dict[str, str]]:
+        """The body, ``{"error": one line, "kind": an exception's name}``, and the headers."""
+        body = to_json({"error": one_line(self), "kind": self.kind})
+        headers = {"content-type": JSON, "content-length": str(len(body))}
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        if self.later:
+            headers["retry-after"] = "1"
+        if self.status in (408, 413, 504):  # the rest of the body is not read
+            headers["connection"] = "close"
+        return body, headers
 
 
 def one_line(error: BaseException) -> str:
@@ -141,14 +154,8 @@ class Guard:
 
 
 async def refuse(send: Send, refused: Refused) -> None:
-    """Answer with ``{"error": one line, "kind": an exception's name}``."""
-    body = to_json({"error": one_line(refused), "kind": refused.kind})
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refused.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if refused.status == 503:
-        headers.append((b"retry-after", b"1"))
-    if refused.status in (413, 504):  # the rest of the body is not read
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    """Answer with an error."""
+    body, headers = refused.answer()
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from sharpwave import coerce
 from sharpwave._lazy import require
 from sharpwave.config import Config
 from sharpwave.serve import wire
-from sharpwave.serve.remote import RemoteStore
+from sharpwave.serve.ledger import Unsettled
+from sharpwave.serve.remote import RemoteStore, key_for
 from sharpwave.serve.service import Service
 from sharpwave.serve.verbs import Data
 from sharpwave.store import Durability, ValueStore
@@ -53,9 +53,10 @@ class StoreActor:
         """`ValueStore.to_bytes`."""
         return await asyncio.wrap_future(self.service.read(lambda store: store.to_bytes()))
 
-    async def become(self, snapshot: bytes) -> None:
+    async def become(self, snapshot: bytes, key: str | None) -> None:
         """`ValueStore.become`."""
-        await asyncio.wrap_future(self.service.become(bytes(snapshot)))
+        waiting = await asyncio.to_thread(self.service.become, bytes(snapshot), key)
+        await asyncio.shield(asyncio.wrap_future(waiting))
 
     async def close(self) -> None:
         """Finish what was begun and close the store; the actor answers nothing afterwards."""
@@ -124,15 +125,14 @@ class RayLink:
         self._actor: Any = None
         self._process = 0
 
-    def call(self, verb: str, arguments: Data, *, write: bool = False) -> Data:
-        key = uuid.uuid4().hex if write else None
-        return wire.unpack(bytearray(self.ask("call", verb, wire.pack(arguments), key)))
+    def call(self, verb: str, arguments: Data) -> Data:
+        return wire.unpack(bytearray(self.ask("call", verb, wire.pack(arguments), key_for(verb))))
 
     def snapshot(self) -> bytes:
         return self.ask("snapshot")
 
     def become(self, snapshot: bytes) -> None:
-        self.ask("become", snapshot)
+        self.ask("become", snapshot, key_for("become"))
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """What a method of the actor gives. Sent again while the actor is being started again, and where no answer
@@ -143,14 +143,18 @@ class RayLink:
             try:
                 return ray.get(getattr(self._found(ray), method).remote(*arguments), timeout=SILENCE)
             except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
+                if not isinstance(error.cause, Unsettled):
+                    raise error.cause from None
+                failure: Exception = error.cause
             except ray.exceptions.GetTimeoutError as error:
-                failure: Exception = error
+                failure = error
             except ray.exceptions.RayActorError as error:
                 if getattr(error, "actor_init_failed", False):
                     raise ConnectionError(f"{self} could not be started: {last_line(error)}") from error
                 failure = error
             self._actor = None  # one that was started again, or none, is found by the name
+            if time.monotonic() + pause > end and isinstance(failure, Unsettled):
+                raise failure
             if time.monotonic() + pause > end:
                 raise ConnectionError(f"{self} did not answer within {self.patience:g} seconds") from failure
             time.sleep(pause)

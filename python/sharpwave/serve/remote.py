@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path as FilePath
 from typing import Any, ClassVar, NoReturn, Protocol, Self, cast
 
@@ -17,15 +18,15 @@ from numpy.typing import NDArray
 
 from sharpwave import _core
 from sharpwave.reports import OUTCOMES
-from sharpwave.serve.verbs import Data
+from sharpwave.serve.verbs import VERBS, Data
 from sharpwave.store import ValueStore
 
 
 class Link(Protocol):
     """The way to a `Service`. Whatever goes wrong there is raised here, as the same exception."""
 
-    def call(self, verb: str, arguments: Data, *, write: bool = False) -> Data:
-        """The answer of a verb; a write is done once, however often it has to be sent."""
+    def call(self, verb: str, arguments: Data) -> Data:
+        """The answer of a verb; sent with `key_for` it, a write is done once, however often it has to be sent."""
         ...
 
     def snapshot(self) -> bytes:
@@ -33,7 +34,7 @@ class Link(Protocol):
         ...
 
     def become(self, snapshot: bytes) -> None:
-        """`ValueStore.become`."""
+        """`ValueStore.become`, a write."""
         ...
 
     def close(self) -> None:
@@ -43,6 +44,11 @@ class Link(Protocol):
     def __str__(self) -> str:
         """Where it leads."""
         ...
+
+
+def key_for(verb: str) -> str | None:
+    """The idempotency key of one request: new for each write, none for a read."""
+    return uuid.uuid4().hex if verb == "become" or VERBS[verb].kind == "write" else None
 
 
 class RemoteCore:
@@ -116,7 +122,7 @@ class RemoteCore:
     # Writing
 
     def _write(self, verb: str, **arguments: Any) -> Data:
-        return self.link.call(verb, _given(**arguments), write=True)
+        return self.link.call(verb, _given(**arguments))
 
     def observe(
         self,

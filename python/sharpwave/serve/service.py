@@ -5,25 +5,27 @@ What the HTTP server and the Ray actor have in common. Both hand over a verb and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sharpwave.config import Config
 from sharpwave.serve import wire
 from sharpwave.serve.batching import Batcher, asked
-from sharpwave.serve.ledger import Ledger
+from sharpwave.serve.ledger import Ledger, Unsettled
 from sharpwave.serve.verbs import VERBS, Data
 from sharpwave.store import Durability, ValueStore
 
 T = TypeVar("T")
+Prepared = tuple[Callable[[], Data], str | None]
 
-BY_NATURE = ("bind_embedder", "flush", "partition")
-"""Writes that may be repeated: the second time changes nothing."""
 _LONG = 64 << 20
 
 
@@ -106,7 +108,9 @@ class Service:
         arguments = found.checked(arguments)
         if found.kind == "read":
             return self._readers.submit(found.run, self.store, arguments)
-        return self._write(verb, arguments, key)
+        if verb == "flush":
+            return self._writer.submit(self._flush)
+        return self._write(verb, wire.pack(arguments), key, lambda: (partial(found.run, self.store, arguments), None))
 
     def call(self, verb: str, arguments: Data, key: str | None = None) -> Data:
         """`submit`, waited for."""
@@ -116,26 +120,39 @@ class Service:
         """Some other read."""
         return self._readers.submit(work, self.store)
 
-    def become(self, snapshot: bytes) -> Future[None]:
-        """Take over the content of a snapshot. Again is the same as once."""
+    def become(self, snapshot: bytes, key: str | None = None) -> Future[Data]:
+        """Take over the content of a snapshot, once for each key."""
 
-        def work() -> None:
-            self.store.become(ValueStore.from_bytes(snapshot))
+        def prepare() -> Prepared:
+            other = ValueStore.from_bytes(snapshot)
 
-        return self._writer.submit(work)
+            def run() -> Data:
+                self.store.become(other)
+                return {}
+
+            return run, other.digest()
+
+        return self._write("become", snapshot, key, prepare)
 
     # Writing
 
-    def _write(self, verb: str, arguments: Data, key: str | None) -> Future[Data]:
-        if key is None or verb in BY_NATURE:
-            return self._writer.submit(VERBS[verb].run, self.store, arguments)
-        packed = wire.pack(arguments)
-        fingerprint = hashlib.blake2b(verb.encode() + packed, digest_size=16).digest()
+    def _write(self, name: str, packed: bytes, key: str | None, prepare: Callable[[], Prepared]) -> Future[Data]:
+        """The one way to write.
+
+        Args:
+            packed: the request, of which nothing is kept but a hash.
+            prepare: called in turn; what is to be done then, and the digest of the store that will replace this one.
+        """
+        if self._closed:
+            raise RuntimeError("the store is no longer served here")
+        fingerprint = hashlib.blake2b(name.encode() + packed, digest_size=16).digest()
+        if key is None:
+            return self._writer.submit(self._once, None, fingerprint, len(packed), prepare)
         with self._lock:
             before = self._doing.get(key)
             if before is not None and before[0] == fingerprint:  # it is being carried out
                 return before[1]
-            future = self._writer.submit(self._once, verb, arguments, key, fingerprint, len(packed))
+            future = self._writer.submit(self._once, key, fingerprint, len(packed), prepare)
             self._doing[key] = fingerprint, future
         future.add_done_callback(lambda _: self._forget(key, future))
         return future
@@ -145,23 +162,32 @@ class Service:
             if key in self._doing and self._doing[key][1] is future:
                 del self._doing[key]
 
-    def _once(self, verb: str, arguments: Data, key: str, fingerprint: bytes, size: int) -> Data:
-        found = self.ledger.find(key, fingerprint)
-        if found is not None:
+    def _once(self, key: str | None, fingerprint: bytes, size: int, prepare: Callable[[], Prepared]) -> Data:
+        self.ledger.settle()
+        if key is not None and (found := self.ledger.find(key, fingerprint)) is not None:
             return found
-        if self.ledger.journal_size() + 4 * size > _LONG:
+        noted = uuid.uuid4().hex if key is None else key
+        run, becomes = prepare()
+        if becomes is None and self.ledger.journal_size() + 4 * size > _LONG:
             # Else the write itself might make the snapshot, after which it cannot be undone.
             self.store.flush()
         before = self._writes()
-        self.ledger.intend(key, fingerprint)
+        self.ledger.intend(noted, fingerprint, becomes)
         try:
-            result = VERBS[verb].run(self.store, arguments)
+            result = run()
         except BaseException as error:
-            begun = self._writes() != before
-            self.ledger.failed(key, f"{type(error).__name__}: {error}" if begun else None)
+            begun = key is not None and self._writes() != before
+            with contextlib.suppress(Unsettled):  # it is owed, and the caller is told of the first error
+                self.ledger.failed(noted, f"{type(error).__name__}: {error}" if begun else None)
             raise
-        self.ledger.done(key, result)
+        self.ledger.done(noted, None if key is None else result)
         return result
+
+    def _flush(self) -> Data:
+        """Once more is the same, and it makes a snapshot of what there is: also of what would have to be undone."""
+        self.ledger.settle()
+        self.store.flush()
+        return {}
 
     def _writes(self) -> int:
         return self.store._core.writes()  # pyright: ignore[reportPrivateUsage]
