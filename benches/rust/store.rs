@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sharpwave_core::{
-    Config, Episodes, Observation, Order, ReplayRequest, ScoreRequest, Store, simd,
+    Config, Episodes, Observation, Order, ReplayRequest, ScoreRequest, Store, linalg,
 };
 
 #[path = "clustered.rs"]
@@ -44,8 +44,8 @@ fn kernels(c: &mut Criterion) {
     let (a, b) = (rows(1, 3), rows(1, 4));
     let mut group = c.benchmark_group("kernel");
     group.throughput(Throughput::Elements(DIM as u64));
-    group.bench_function(format!("dot/{}", simd::instruction_set()), |bencher| {
-        bencher.iter(|| simd::dot(black_box(&a), black_box(&b)));
+    group.bench_function(format!("dot/{}", linalg::instruction_set()), |bencher| {
+        bencher.iter(|| linalg::dot(black_box(&a), black_box(&b)));
     });
     group.finish();
 }

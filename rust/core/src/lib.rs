@@ -49,69 +49,45 @@
 //! ```
 #![deny(missing_docs)]
 
-mod activation;
-mod ahead;
-mod associate;
-mod calibrate;
-mod channel;
-mod columns;
+mod base;
 mod config;
-mod copied;
-mod discard;
-mod episodes;
 mod error;
-mod frozen;
-mod gate;
 mod graph;
-mod history;
-mod huge;
-mod insert;
-mod interrupt;
+mod index;
+pub mod linalg;
 mod memory;
-mod nbytes;
-mod observe;
-mod parallel;
-mod partition;
-mod persist;
-mod predict;
-mod read;
-mod recall;
-mod replay;
-mod rng;
-mod score;
-mod search;
-mod setup;
+mod ops;
+mod query;
 mod shared;
-pub mod simd;
-mod sleep;
+mod storage;
 mod store;
-mod tidy;
-mod trace;
-mod undo;
+mod values;
 
-pub use calibrate::Calibration;
-pub use channel::{Channel, Kind};
+pub use base::interrupt::interruptible;
+pub use base::parallel::{num_threads, set_num_threads};
 pub use config::{Config, Equation};
-pub use episodes::Episodes;
 pub use error::{Error, Result};
-pub use frozen::Frozen;
-pub use gate::Outcome;
-pub use history::Veto;
-pub use interrupt::interruptible;
-pub use observe::{Drives, Observation, ObserveReport, Pending};
-pub use parallel::{num_threads, set_num_threads};
-#[cfg(fuzzing)]
-pub use persist::directory::follow_records;
-pub use persist::directory::{Durability, Journal, Recovery};
-pub use persist::repair::{Repair, repair};
-pub use persist::segment::Commit;
-pub use recall::{Path, RecallRequest};
-pub use replay::{Ahead, Need, Order, ReplayReport, ReplayRequest, Stopped};
-pub use score::{Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals};
 /// What benchmarks reach of the passes of a search; no part of the interface.
 #[doc(hidden)]
-pub use search::probe::Probe;
-pub use search::{Partition, SearchReport};
+pub use index::probe::Probe;
+pub use index::{Partition, SearchReport};
+pub use memory::channels::{Channel, Kind};
+pub use memory::episodes::Episodes;
+pub use ops::calibrate::Calibration;
+pub use ops::gate::Outcome;
+pub use ops::history::Veto;
+pub use ops::observe::{Drives, Observation, ObserveReport, Pending};
+pub use ops::sleep::Dream;
+pub use query::frozen::Frozen;
+pub use query::recall::{Path, RecallRequest};
+pub use query::score::{
+    Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals,
+};
 pub use shared::{Denied, Log, Shared, Writer};
-pub use sleep::Dream;
+#[cfg(fuzzing)]
+pub use storage::journal::directory::follow_records;
+pub use storage::journal::directory::{Durability, Journal, Recovery};
+pub use storage::journal::segment::Commit;
+pub use storage::repair::{Repair, repair};
 pub use store::Store;
+pub use values::{Ahead, Need, Order, ReplayReport, ReplayRequest, Stopped};

@@ -7,18 +7,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::channel::{Channel, Channels};
 use crate::config::Config;
-use crate::episodes::Episode;
 use crate::error::{Error, Result};
+use crate::graph::edge_statistics::EdgeStatistics;
 use crate::graph::{Graph, hebbian};
-use crate::history::Entry;
-use crate::memory::{Birth, Memories, Slot};
-use crate::persist::record::Record;
-use crate::persist::segment::Plug;
-use crate::predict::EdgeStatistics;
-use crate::replay::backup::Model;
-use crate::replay::values::Values;
+use crate::memory::channels::{Channel, Channels};
+use crate::memory::columns::{Birth, Memories, Slot};
+use crate::memory::episodes::Episode;
+use crate::ops::history::Entry;
+use crate::storage::journal::record::Record;
+use crate::storage::journal::segment::Plug;
+use crate::values::backup::Model;
+use crate::values::table::Values;
 
 /// A value memory.
 ///

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use proptest::prelude::*;
-use sharpwave_core::{Config, Error, Store, interruptible, simd};
+use sharpwave_core::{Config, Error, Store, interruptible, linalg};
 use world::{Batch, observe};
 
 /// A pseudo-random unit-scale number.
@@ -80,7 +80,7 @@ fn check(store: &Store, queries: &[f32], k: usize, dim: usize) {
             let mut expected: Vec<(f32, i64)> = keys
                 .chunks_exact(dim)
                 .zip(&ids)
-                .map(|(key, &id)| (simd::dot(&query, key), id))
+                .map(|(key, &id)| (linalg::dot(&query, key), id))
                 .collect();
             expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             expected.resize(k.max(expected.len()), (f32::NEG_INFINITY, -1));
@@ -129,7 +129,7 @@ fn filled(rows: &[f32], dim: usize) -> Store {
 #[test]
 fn each_way_is_taken_where_it_should_be() {
     let (n, dim) = (4000, 64);
-    let best = *simd::available().last().unwrap();
+    let best = *linalg::available().last().unwrap();
     let forced = std::env::var("SHARPWAVE_SIMD").unwrap_or_else(|_| best.to_owned());
     // Around 4 centres, at a distance that bf16 can tell apart and int8 cannot.
     let close: Vec<f32> = (0..n * dim)
@@ -158,7 +158,7 @@ fn each_way_is_taken_where_it_should_be() {
         assert!(report.kernel.is_some());
         match name {
             "noise" => assert_eq!(report.int8, 150, "{report:?}"),
-            "close" if simd::available().contains(&"avx2") => assert!(wide > 0, "{report:?}"),
+            "close" if linalg::available().contains(&"avx2") => assert!(wide > 0, "{report:?}"),
             "same" => assert_eq!(report.plain, 150, "{report:?}"),
             _ => {}
         }
@@ -292,7 +292,7 @@ fn a_partition_is_of_its_memories() {
 /// The same properties on every instruction set that this processor has: it is chosen once a process.
 #[test]
 fn every_instruction_set_is_exact() {
-    for set in simd::available() {
+    for set in linalg::available() {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .env("SHARPWAVE_SIMD", set)
             .args([
@@ -360,7 +360,7 @@ proptest! {
                 if id >= 0 {
                     let query = unit(&asked[at / k * dim..(at / k + 1) * dim]);
                     let key = &store.keys()[id as usize * dim..(id as usize + 1) * dim];
-                    prop_assert_eq!(similarity.to_bits(), simd::dot(&query, key).to_bits());
+                    prop_assert_eq!(similarity.to_bits(), linalg::dot(&query, key).to_bits());
                 }
             }
         }
@@ -409,7 +409,7 @@ proptest! {
         for e in 0..3 {
             for x in rows(1, 40, dim, seed + e).chunks_exact(dim) {
                 let x = unit(x);
-                let best = keys.iter().enumerate().map(|(i, (key, _))| (simd::dot(&x, key), i)).fold(
+                let best = keys.iter().enumerate().map(|(i, (key, _))| (linalg::dot(&x, key), i)).fold(
                     (f32::NEG_INFINITY, 0), |best, new| if new.0 > best.0 { new } else { best });
                 let kappa = ((f64::from(best.0) - f64::from(0.2f32)) / (1.0 - f64::from(0.2f32))).clamp(0.0, 1.0);
                 if keys.is_empty() || 1.0 - kappa * kappa >= 0.3 {
@@ -417,7 +417,7 @@ proptest! {
                 } else {
                     let (key, m) = &mut keys[best.1];
                     *m += 1;
-                    let s = simd::dot(&x, key);
+                    let s = linalg::dot(&x, key);
                     let moved: Vec<f32> = key.iter().zip(&x).map(|(k, x)| k + (x - s * k) / *m as f32).collect();
                     *key = unit(&moved);
                 }

@@ -82,8 +82,8 @@ mod _core {
     #[pyfunction]
     fn cpu_features(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         let features = PyDict::new(py);
-        features.set_item("available", core::simd::available())?;
-        features.set_item("used", core::simd::instruction_set())?;
+        features.set_item("available", core::linalg::available())?;
+        features.set_item("used", core::linalg::instruction_set())?;
         Ok(features)
     }
 

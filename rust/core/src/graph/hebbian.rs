@@ -3,12 +3,12 @@
 //! An episode strengthens a few associations of many memories many times over, and most of the new ones are pruned
 //! again at its end. So each row is taken out, strengthened, pruned and put back once.
 
-use crate::activation::Activation;
 use crate::config::Config;
 use crate::graph::Graph;
-use crate::memory::{Memories, Slot};
-use crate::simd;
-use crate::trace::{Eligible, Trace};
+use crate::graph::eligibility::{Eligible, Trace};
+use crate::index::activation::Activation;
+use crate::linalg;
+use crate::memory::columns::{Memories, Slot};
 
 /// One association of a row that is taken out.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +124,7 @@ fn put_back(
     let changes = changes(before, after);
     for &(target, _) in &changes {
         // Each is somewhere else.
-        simd::prefetch(graph.sources.names(target));
+        linalg::prefetch(graph.sources.names(target));
     }
     for &(target, came) in &changes {
         if came {

@@ -5,20 +5,23 @@
 //! An association takes 12 bytes forward (target and sum) and 4 in reverse, a memory 32 for its two rows and
 //! its mass. What changes leave room for adds at most two fifths of that, and 9 KB for every 1024 memories.
 
+pub(crate) mod adjacency;
+pub(crate) mod edge_statistics;
+pub(crate) mod eligibility;
 pub(crate) mod hebbian;
-mod rows;
+pub(crate) mod predict;
 
 use std::iter::{Map, Zip};
 use std::slice;
 
-use crate::copied;
+use crate::base::copied;
+use crate::base::interrupt;
 use crate::error::Result;
-use crate::interrupt;
-use crate::memory::{Memories, Slot};
-use crate::replay::sleep::Interrupt;
-use crate::simd;
-use crate::tidy::Moves;
-use rows::Rows;
+use crate::linalg;
+use crate::memory::columns::{Memories, Slot};
+use crate::ops::reorder::Moves;
+use crate::values::replay::Interrupt;
+use adjacency::Rows;
 
 /// One association `i → target`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,8 +122,8 @@ impl Graph {
 
     /// Asks for the row of `slot`, which will be read soon.
     pub(crate) fn prefetch(&self, slot: Slot) {
-        simd::prefetch(self.rows.names(slot));
-        simd::prefetch(self.rows.weights(slot));
+        linalg::prefetch(self.rows.names(slot));
+        linalg::prefetch(self.rows.weights(slot));
     }
 
     pub(crate) fn predecessors(&self, slot: Slot) -> &[Slot] {
@@ -215,8 +218,8 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use crate::config::Config;
-    use crate::episodes::Episodes;
-    use crate::observe::Observation;
+    use crate::memory::episodes::Episodes;
+    use crate::ops::observe::Observation;
     use crate::store::Store;
 
     /// What the module's page says of memory, on a store that lives, prunes and evicts.
@@ -237,7 +240,7 @@ mod tests {
         for round in 0..40 {
             let steps: Vec<f32> = (0..100 * dim)
                 .map(|_| {
-                    state = crate::rng::splitmix64(state);
+                    state = crate::base::rng::splitmix64(state);
                     (state >> 40) as f32 / 8_388_608.0 - 1.0
                 })
                 .collect();

@@ -1,4 +1,4 @@
-//! Threads that help with a call (`src/parallel/team.rs`): whoever comes, whenever.
+//! Threads that help with a call (`src/base/parallel/team.rs`): whoever comes, whenever.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::sync::Arc;

@@ -1,20 +1,20 @@
 //! The locks of a shared store under a scheduler that tries interleavings (shuttle): the files of `src/shared`, compiled
 //! with its locks instead of the system's, around a toy store and a toy disk; and threads that help with a call
-//! (`src/parallel/team.rs`).
+//! (`src/base/parallel/team.rs`).
 //!
 //! `SHARPWAVE_SCHEDULES` says how many schedules each test tries with each of three schedulers. One that fails is
 //! printed, and can be run again with `shuttle::replay`.
 
-#[path = "../../src/shared/disk.rs"]
-mod disk;
-#[path = "../../src/shared/handle.rs"]
-#[allow(dead_code)] // what a fork needs is not tried here
-mod handle;
+#[path = "../../src/shared/group_commit.rs"]
+mod group_commit;
 #[path = "../../src/shared/held.rs"]
 mod held;
 mod helpers;
+#[path = "../../src/shared/rwlock.rs"]
+#[allow(dead_code)] // what a fork needs is not tried here
+mod rwlock;
 mod sync;
-#[path = "../../src/parallel/team.rs"]
+#[path = "../../src/base/parallel/team.rs"]
 mod team;
 mod toy;
 
@@ -25,7 +25,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, UrwRandomScheduler};
 use shuttle::sync::Mutex;
 use shuttle::{Config, Runner, thread};
 
-use handle::{Denied, Shared};
+use rwlock::{Denied, Shared};
 use toy::{Fault, Log, Refused, Shelf, Toy};
 
 type Store = Shared<Toy, Log, Refused>;

@@ -9,8 +9,8 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Arc, Mutex, MutexGuard};
 use shuttle::thread::yield_now;
 
-use crate::disk::{Device, Disk};
-use crate::handle::{Denied, Log as Logs};
+use crate::group_commit::{Device, Disk};
+use crate::rwlock::{Denied, Log as Logs};
 
 /// Why a call failed.
 #[derive(Debug)]

@@ -1,0 +1,123 @@
+//! How well the store's predictions ([`crate::graph::predict`]) fare.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::rng::splitmix64;
+use crate::config::Config;
+use crate::linalg;
+use crate::memory::columns::Memories;
+
+/// Bins of the histograms over cosines in [−1, 1].
+const BINS: usize = 400;
+/// Pairs from which the histograms are believed.
+const ENOUGH: u64 = 32;
+
+/// How predictions agreed with what came (`followed`) and with what had nothing to do with it
+/// (`unrelated`), always before the episode was written: in-sample both would be far too high.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EdgeStatistics {
+    pub(crate) followed: Vec<u64>,
+    pub(crate) unrelated: Vec<u64>,
+}
+
+impl Default for EdgeStatistics {
+    fn default() -> Self {
+        Self {
+            followed: vec![0; BINS],
+            unrelated: vec![0; BINS],
+        }
+    }
+}
+
+/// The cosines between which edge support rises from 0 to 1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EdgeRange {
+    pub(crate) lo: f64,
+    pub(crate) hi: f64,
+}
+
+impl EdgeRange {
+    /// `clip((s − e_lo)/(e_hi − e_lo), 0, 1)`.
+    pub(crate) fn support(&self, s: f32) -> f64 {
+        ((f64::from(s) - self.lo) / (self.hi - self.lo)).clamp(0.0, 1.0)
+    }
+}
+
+impl EdgeStatistics {
+    /// Whether the histograms have the shape a snapshot must have.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.followed.len() == BINS && self.unrelated.len() == BINS
+    }
+
+    /// Counts one prediction against the step that came and against an arbitrary ordinary memory.
+    pub(crate) fn count(&mut self, mu: &[f32], came: &[f32], memories: &Memories) {
+        let pairs: u64 = self.followed.iter().sum();
+        self.followed[bin(linalg::dot(mu, came))] += 1;
+        let ordinary = memories.ordinary_count() as u64;
+        if ordinary > 0 {
+            let slot = memories.nth_ordinary((splitmix64(pairs) % ordinary) as usize);
+            self.unrelated[bin(linalg::dot(mu, memories.key(slot)))] += 1;
+        }
+    }
+
+    /// `e_lo`: median of the unrelated, `e_hi`: 0.90 quantile of the followed; the configured ones
+    /// until there is enough to go by.
+    pub(crate) fn range(&self, config: &Config) -> EdgeRange {
+        let pairs: u64 = self.followed.iter().sum();
+        let unrelated: u64 = self.unrelated.iter().sum();
+        if pairs < ENOUGH || unrelated < ENOUGH {
+            return EdgeRange {
+                lo: config.e_lo,
+                hi: config.e_hi,
+            };
+        }
+        let lo = quantile(&self.unrelated, 0.5);
+        let hi = quantile(&self.followed, 0.9);
+        EdgeRange {
+            lo,
+            hi: if hi - lo < 0.01 { lo + 0.01 } else { hi },
+        }
+    }
+}
+
+fn bin(s: f32) -> usize {
+    let at = (f64::from(s) + 1.0) * (BINS / 2) as f64;
+    (at.max(0.0) as usize).min(BINS - 1)
+}
+
+/// The centre of the first bin at which the share of the counts reaches `q`.
+fn quantile(histogram: &[u64], q: f64) -> f64 {
+    let wanted = q * histogram.iter().sum::<u64>() as f64;
+    let mut seen = 0;
+    let at = histogram
+        .iter()
+        .position(|&n| {
+            seen += n;
+            seen as f64 >= wanted && seen > 0
+        })
+        .unwrap_or(BINS - 1);
+    (at as f64 + 0.5) / BINS as f64 * 2.0 - 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_bin_centres() {
+        let mut histogram = vec![0; BINS];
+        histogram[bin(0.5)] = 9;
+        histogram[bin(0.9025)] = 1;
+        assert!((quantile(&histogram, 0.5) - 0.5025).abs() < 1e-9);
+        assert!((quantile(&histogram, 0.95) - 0.9025).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_configured_range_holds_until_there_is_enough() {
+        let config = Config::new(3);
+        let range = EdgeStatistics::default().range(&config);
+        assert!((range.lo - 0.1).abs() < 1e-12 && (range.hi - 0.6).abs() < 1e-12);
+        assert_eq!(range.support(0.1f32 - 0.05), 0.0);
+        assert_eq!(range.support(0.9), 1.0);
+    }
+}

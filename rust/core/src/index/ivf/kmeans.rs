@@ -1,0 +1,93 @@
+//! Spherical k-means: centres of unit length, each the direction of the mean of the rows nearest to it
+//! (Dhillon & Modha 2001).
+//!
+//! The rows find their centre by the exact search itself, and the means are summed in the order of the rows: the
+//! same for a seed, on any number of threads and any processor.
+
+use crate::base::rng::splitmix64;
+use crate::error::Result;
+use crate::index::exact::nearest;
+use crate::memory::columns::Memories;
+use crate::memory::episodes::normalise;
+
+/// Rounds of Lloyd's algorithm: later ones move few rows.
+const ROUNDS: usize = 8;
+
+/// `count` centres of unit `rows` `(n, dim)`, as memories whose slots are their numbers; `n ≥ count ≥ 1`.
+pub(crate) fn centres(
+    rows: &[f32],
+    dim: usize,
+    count: usize,
+    seed: u64,
+    threads: Option<usize>,
+) -> Result<Memories> {
+    let n = rows.len() / dim;
+    let row = |at: usize| &rows[at * dim..(at + 1) * dim];
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by_key(|&at| splitmix64(seed ^ splitmix64(at as u64)));
+    let mut centres: Vec<f32> = order[..count]
+        .iter()
+        .flat_map(|&at| row(at))
+        .copied()
+        .collect();
+    for round in 0..ROUNDS {
+        let found = nearest(&Memories::of_rows(&centres, dim), rows, 1, threads)?;
+        let mut sums = vec![0.0f64; count * dim];
+        let mut sizes = vec![0usize; count];
+        for (x, hits) in rows.chunks_exact(dim).zip(&found) {
+            let block = hits[0].slot as usize;
+            sizes[block] += 1;
+            for (sum, &x) in sums[block * dim..].iter_mut().zip(x) {
+                *sum += f64::from(x);
+            }
+        }
+        for (block, centre) in centres.chunks_exact_mut(dim).enumerate() {
+            if sizes[block] == 0 {
+                // Nobody's centre begins anew at some row.
+                let at = splitmix64(seed ^ splitmix64((round * count + block) as u64)) % n as u64;
+                centre.copy_from_slice(row(at as usize));
+                continue;
+            }
+            let size = sizes[block] as f64;
+            let sum = &sums[block * dim..(block + 1) * dim];
+            let mean: Vec<f32> = sum.iter().map(|sum| (sum / size) as f32).collect();
+            // Of rows that cancel each other no direction is left: it stays where it was.
+            let _ = normalise(&mean, centre);
+        }
+    }
+    Ok(Memories::of_rows(&centres, dim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::kernels::int8::tests::row;
+
+    #[test]
+    fn the_same_on_any_number_of_threads_and_another_for_another_seed() {
+        let (n, dim) = (3000, 24);
+        let rows: Vec<f32> = (0..n).flat_map(|at| row(4, dim, at << 8)).collect();
+        let one = centres(&rows, dim, 40, 7, Some(1)).unwrap();
+        assert_eq!(one.len(), 40);
+        assert_eq!(one.keys, centres(&rows, dim, 40, 7, Some(3)).unwrap().keys);
+        assert_ne!(one.keys, centres(&rows, dim, 40, 8, Some(1)).unwrap().keys);
+    }
+
+    /// Two tight bunches, and more centres than rows that differ.
+    #[test]
+    fn finds_what_is_there() {
+        let dim = 5;
+        let rows: Vec<f32> = (0..60).flat_map(|at| row(4, dim, at % 2)).collect();
+        for count in [2, 9] {
+            let found = centres(&rows, dim, count, 0, None).unwrap();
+            for bunch in [row(4, dim, 0), row(4, dim, 1)] {
+                let hit = nearest(&found, &bunch, 1, None).unwrap()[0][0];
+                assert!(
+                    count < 9 || hit.similarity > 0.999_999,
+                    "{}",
+                    hit.similarity
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The inverted file: memories in blocks around centres.
+
+pub(crate) mod blocks;
+pub(crate) mod kmeans;
+pub(crate) mod visit;

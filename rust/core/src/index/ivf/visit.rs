@@ -1,0 +1,266 @@
+//! Searching a partition: who looks into which block.
+//!
+//! All queries that look into a block do so together, as tiles against its panels. There are two visits: first to
+//! the nearest blocks, which tell what the k-th best has at least; then to all blocks that can hold better
+//! ([`Visit::certified`]), or to the next nearest, however many were asked for ([`approximate`]). Which blocks are
+//! looked into is decided between the visits, so no result or report depends on the number of threads.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::base::interrupt;
+use crate::base::parallel;
+use crate::error::Result;
+use crate::index::candidates::Candidates;
+use crate::index::exact::{Ladder, nearest};
+use crate::index::ivf::blocks::Partition;
+use crate::index::kernels::int8::{CHUNK, Kernel};
+use crate::index::quantize::Codes;
+use crate::index::query::Query;
+use crate::index::report::SearchReport;
+use crate::index::topk::{Hit, TopK};
+use crate::memory::columns::{Memories, Slot};
+
+/// Blocks that a certified search looks into first.
+const FIRST: usize = 2;
+/// Queries that look into blocks together.
+const ROUND: usize = 4096;
+/// Entries that the candidates of those may hold, in all: 64 MB.
+const ENTRIES: usize = 8 << 20;
+/// Memories of a sample that tells whether bounds leave out enough.
+const SAMPLE: usize = 64;
+/// The k best that it looks for.
+const K: usize = 16;
+
+/// Some queries of a search, on their way through blocks.
+pub(crate) struct Visit<'a> {
+    ladder: &'a Ladder<'a>,
+    partition: &'a Partition,
+    rows: Range<usize>,
+}
+
+/// The memories nearest to each row of `queries` among those in its `nprobe` nearest blocks, best first; fewer than
+/// `k` where the blocks hold fewer.
+pub(crate) fn approximate(
+    memories: &Memories,
+    partition: &Partition,
+    queries: &[f32],
+    k: usize,
+    nprobe: usize,
+    threads: Option<usize>,
+) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
+    let ladder = Ladder::of(memories, queries, k, threads);
+    let mut report = SearchReport::of(ladder.kernel.map(|kernel| kernel.name));
+    let mut hits = Vec::with_capacity(ladder.rows.len());
+    while hits.len() < ladder.rows.len() {
+        let rows = hits.len()..(hits.len() + ROUND).min(ladder.rows.len());
+        let visit = Visit::of(&ladder, partition, rows);
+        for (top, compared) in visit.nearest_blocks(queries, nprobe)? {
+            hits.push(top);
+            report.compared += compared;
+            report.blocks += 1;
+            report.probed += nprobe;
+        }
+    }
+    Ok((hits, report))
+}
+
+/// Whether a certified search for some of the memories looks into few enough blocks to be worth its while.
+pub(crate) fn prunes(
+    memories: &Memories,
+    partition: &Partition,
+    threads: Option<usize>,
+) -> Result<bool> {
+    let order = memories.in_order();
+    let step = order.len().div_ceil(SAMPLE).max(1);
+    let sample: Vec<f32> = order
+        .iter()
+        .step_by(step)
+        .flat_map(|&slot| memories.key(slot))
+        .copied()
+        .collect();
+    let ladder = Ladder::of(memories, &sample, K, threads);
+    let visit = Visit::of(&ladder, partition, 0..ladder.rows.len());
+    let left = visit
+        .certified()?
+        .0
+        .iter()
+        .filter_map(Candidates::left)
+        .count();
+    Ok(left > ladder.rows.len() / 2)
+}
+
+impl<'a> Visit<'a> {
+    pub(crate) fn of(ladder: &'a Ladder<'a>, partition: &'a Partition, rows: Range<usize>) -> Self {
+        Self {
+            ladder,
+            partition,
+            rows,
+        }
+    }
+
+    /// The candidates of each query, exploded ones for those to whom too much is left; and how many blocks were
+    /// looked into.
+    pub(crate) fn certified(&self) -> Result<(Vec<Candidates>, usize)> {
+        let (Some(kernel), Some(codes)) = (self.ladder.kernel, &self.partition.codes) else {
+            return Ok((vec![Candidates::useless(); self.rows.len()], 0));
+        };
+        let queries = self.queries(kernel);
+        let rows = &self.ladder.rows[self.rows.clone()];
+        let mut bounds = self.partition.bounds(rows, self.ladder.threads)?;
+        let mut all = vec![self.none_yet(); rows.len()];
+        let mut probed = 0;
+
+        let mut visitors = vec![Vec::new(); self.partition.blocks()];
+        for (row, bounds) in bounds.iter_mut().enumerate() {
+            // Blocks that cannot be told apart by their bounds are as good as each other.
+            for _ in 0..FIRST {
+                let best =
+                    (1..bounds.len()).fold(
+                        0,
+                        |best, at| {
+                            if bounds[at] > bounds[best] { at } else { best }
+                        },
+                    );
+                if bounds[best] > f32::NEG_INFINITY {
+                    bounds[best] = f32::NEG_INFINITY;
+                    visitors[best].push(row);
+                    probed += 1;
+                }
+            }
+        }
+        self.look(kernel, codes, &queries, &visitors, &mut all)?;
+
+        let mut visitors = vec![Vec::new(); self.partition.blocks()];
+        for (row, bounds) in bounds.iter().enumerate() {
+            let needed = all[row].threshold;
+            let matter = || {
+                (0..bounds.len())
+                    .filter(|&at| bounds[at] >= needed && bounds[at] > f32::NEG_INFINITY)
+            };
+            let members: usize = matter().map(|at| self.partition.blocks[at].len).sum();
+            if members > self.ladder.memories.len() / 3 {
+                all[row] = Candidates::useless();
+                continue;
+            }
+            for block in matter() {
+                visitors[block].push(row);
+                probed += 1;
+            }
+        }
+        self.look(kernel, codes, &queries, &visitors, &mut all)?;
+        for candidates in &mut all {
+            candidates.rename(|place| self.partition.slot(place));
+        }
+        Ok((all, probed))
+    }
+
+    /// The best of the nearest blocks, and how many memories it took to tell.
+    fn nearest_blocks(&self, queries: &[f32], nprobe: usize) -> Result<Vec<(Vec<Hit>, usize)>> {
+        let (ladder, partition) = (self.ladder, self.partition);
+        let dim = partition.centres.dim();
+        let rows = &queries[self.rows.start * dim..self.rows.end * dim];
+        let ranked = nearest(&partition.centres, rows, nprobe, ladder.threads)?;
+        let mut all = vec![Candidates::useless(); self.rows.len()];
+        if let (Some(kernel), Some(codes)) = (ladder.kernel, &partition.codes) {
+            let queries = self.queries(kernel);
+            all.fill(self.none_yet());
+            for visit in [0..1, 1..nprobe] {
+                let mut visitors = vec![Vec::new(); partition.blocks()];
+                for (row, hits) in ranked.iter().enumerate() {
+                    for hit in &hits[visit.clone()] {
+                        visitors[hit.slot as usize].push(row);
+                    }
+                }
+                self.look(kernel, codes, &queries, &visitors, &mut all)?;
+            }
+        }
+        let left: Vec<Option<Vec<(f32, Slot)>>> = all
+            .into_iter()
+            .map(|mut candidates| {
+                candidates.rename(|place| partition.slot(place));
+                candidates.left()
+            })
+            .collect();
+        parallel::map(left.len(), ladder.threads, |at| match &left[at] {
+            Some(bounded) => {
+                let next = left.get(at + 1).and_then(Option::as_deref);
+                ladder.compare(self.rows.start + at, bounded, next.unwrap_or_default())
+            }
+            None => self.compare_all(at, &ranked[at]),
+        })
+    }
+
+    /// The best of all members of blocks.
+    fn compare_all(&self, at: usize, blocks: &[Hit]) -> (Vec<Hit>, usize) {
+        let mut top = TopK::new(self.ladder.k);
+        let mut compared = 0;
+        for block in blocks {
+            for slot in self.partition.members(block.slot as usize) {
+                top.offer(self.ladder.hit(self.rows.start + at, slot));
+                compared += 1;
+            }
+        }
+        (top.into_sorted(), compared)
+    }
+
+    fn queries(&self, kernel: &Kernel) -> Vec<Query> {
+        let rows = &self.ladder.rows[self.rows.clone()];
+        rows.iter().map(|row| kernel.query(row)).collect()
+    }
+
+    fn none_yet(&self) -> Candidates {
+        let k = self.ladder.k;
+        Candidates::new(k, (ENTRIES / self.rows.len().max(1)).max(4 * k))
+    }
+
+    /// Offers the members of each block to its visitors.
+    fn look(
+        &self,
+        kernel: &Kernel,
+        codes: &Codes,
+        queries: &[Query],
+        visitors: &[Vec<usize>],
+        all: &mut [Candidates],
+    ) -> Result<()> {
+        let cells: Vec<(usize, &[usize])> = visitors
+            .iter()
+            .enumerate()
+            .flat_map(|(block, rows)| rows.chunks(CHUNK).map(move |rows| (block, rows)))
+            .collect();
+        let threads = self.ladder.threads;
+        let workers = threads
+            .unwrap_or_else(parallel::num_threads)
+            .min(cells.len());
+        let next = AtomicUsize::new(0);
+        let before: &[Candidates] = all;
+        let found = parallel::map(workers, threads, |_| {
+            let mut mine: Vec<Candidates> = before.iter().map(Candidates::above).collect();
+            while let Some(&(block, rows)) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if interrupt::enough() {
+                    next.store(cells.len(), Ordering::Relaxed);
+                    break;
+                }
+                let tiles = kernel.tiles(rows.iter().map(|&row| &queries[row]));
+                let mut theirs: Vec<Candidates> = rows
+                    .iter()
+                    .map(|&row| std::mem::take(&mut mine[row]))
+                    .collect();
+                let panels = self.partition.blocks[block].panels.iter();
+                let panels = panels.map(|&panel| panel as usize);
+                kernel.scan(codes, panels, &tiles, &mut theirs);
+                for (&row, theirs) in rows.iter().zip(theirs) {
+                    mine[row] = theirs;
+                }
+            }
+            mine
+        })?;
+        interrupt::check()?;
+        for mine in found {
+            for (all, mine) in all.iter_mut().zip(&mine) {
+                all.join(mine);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! Exact nearest memories by inner product.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | `exact` | the search: first passes, certificate, canonical second pass |
+//! | `scan` | one pass, shared among threads |
+//! | `quantize`, `query` | int8 codes of keys and queries, and what they hide |
+//! | `candidates` | who could be among the k best |
+//! | `kernels::int8` | the first passes over codes, and the choice among them |
+//! | `kernels::{avx2, avx512, neon}` | one kernel a file |
+//! | `kernels::float` | the first passes over the keys themselves, where codes say too little |
+//! | `kernels::{bf16, fma}` | one of these a file |
+//! | `ivf::{blocks, kmeans}` | memories in blocks around centres |
+//! | `ivf::visit` | who looks into which block: all that matter, or the nearest few |
+//! | `report` | which way a search went |
+//! | `incremental` | what an earlier search still says after some memories changed |
+//! | `topk` | the k best, ties by lower id |
+
+pub(crate) mod activation;
+pub(crate) mod candidates;
+pub(crate) mod exact;
+pub(crate) mod incremental;
+pub(crate) mod ivf;
+pub(crate) mod kernels;
+pub(crate) mod probe;
+pub(crate) mod quantize;
+pub(crate) mod query;
+pub(crate) mod report;
+pub(crate) mod scan;
+pub(crate) mod topk;
+
+pub(crate) use exact::{nearest, search};
+pub use ivf::blocks::Partition;
+pub(crate) use ivf::visit::approximate;
+pub use report::SearchReport;
+pub(crate) use topk::Hit;
+
+/// Whether keys of `dim` numbers are searched through codes: there is a kernel, and the sums fit its 32 bits.
+pub(crate) fn uses_codes(dim: usize) -> bool {
+    kernels::int8::Kernel::chosen().is_some() && dim <= quantize::MOST_DIMENSIONS
+}

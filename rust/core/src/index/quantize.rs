@@ -1,0 +1,247 @@
+//! int8 codes of the keys, with a bound on what each code hides.
+//!
+//! A key is `k = s·c + e` with integers `c ∈ [−127, 127]`; `‖e‖` is stored. Codes lie in panels of 32 keys,
+//! four dimensions of one key side by side, so that one vector instruction multiplies 16 keys with four
+//! dimensions of a query:
+//!
+//! ```text
+//! panel │ dimensions 0‥3: key 0, key 1, … key 15 │ key 16 … key 31 │ dimensions 4‥7: key 0 …
+//! ```
+//!
+//! Codes are held as unsigned bytes `c + 128`: the product with a query's codes `q` is then too large by
+//! `128·Σq`, which the scan subtracts beforehand. A freed slot has slack −∞ and is never a candidate.
+
+use crate::base::copied;
+use crate::base::huge::Huge;
+use crate::base::parallel;
+use crate::error::Result;
+use crate::memory::columns::Slot;
+use crate::query::nbytes::reserved;
+use crate::values::replay::Interrupt;
+
+/// Keys a panel holds.
+pub(crate) const PANEL: usize = 32;
+/// Keys that a thread encodes at a time: whole panels.
+const PART: usize = 8 * PANEL;
+/// Parts that are encoded before they are put together.
+const ROUND: usize = 256;
+/// Dimensions that one 32-bit lane holds.
+const GROUP: usize = 4;
+/// The largest code of a key.
+const MOST: i8 = 127;
+/// Sums of `255·127` over more dimensions could overflow 32 bits.
+pub(crate) const MOST_DIMENSIONS: usize = 65_536;
+
+/// One aligned vector register of codes: 16 keys, four dimensions.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line(pub(crate) [u8; 64]);
+
+/// The codes of all slots.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Codes {
+    groups: usize,
+    lines: Huge<Line>,
+    /// `s`, by slot; whole panels.
+    pub(crate) scale: Vec<f32>,
+    /// `‖e‖` rounded up, by slot; −∞ where free.
+    pub(crate) slack: Vec<f32>,
+}
+
+impl Codes {
+    /// Bytes held.
+    pub(crate) fn nbytes(&self) -> usize {
+        self.lines.capacity() * size_of::<Line>() + reserved(&self.scale) + reserved(&self.slack)
+    }
+
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        Ok(Self {
+            groups: self.groups,
+            lines: self.lines.copied(interrupt)?,
+            scale: copied::plain(&self.scale, interrupt)?,
+            slack: copied::plain(&self.slack, interrupt)?,
+        })
+    }
+
+    pub(crate) fn new(dim: usize) -> Self {
+        Self {
+            groups: dim.div_ceil(GROUP),
+            ..Self::default()
+        }
+    }
+
+    /// Those of the rows of `keys` `(n, dim)`, the first in slot 0, on all threads.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn of_rows(keys: &[f32], dim: usize) -> Result<Self> {
+        let mut all = Self::new(dim);
+        all.reserve(keys.len() / dim);
+        for round in keys.chunks(ROUND * PART * dim) {
+            let parts: Vec<&[f32]> = round.chunks(PART * dim).collect();
+            for part in parallel::map(parts.len(), None, |at| {
+                let mut part = Self::new(dim);
+                for (slot, key) in parts[at].chunks_exact(dim).enumerate() {
+                    part.set(slot as Slot, key);
+                }
+                part
+            })? {
+                all.lines.append(&part.lines);
+                all.scale.extend_from_slice(&part.scale);
+                all.slack.extend_from_slice(&part.slack);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Makes room for `more` keys, if there is too little, unless that is given up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn reserve_for(&mut self, more: usize, interrupt: Interrupt<'_>) -> Result<()> {
+        let lines = more.div_ceil(PANEL) * self.groups * 2;
+        self.lines.reserve_for(lines, interrupt)
+    }
+
+    /// Makes room for `more` keys.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.lines.reserve(more.div_ceil(PANEL) * self.groups * 2);
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.scale.len() / PANEL
+    }
+
+    /// Groups of four dimensions a code has.
+    pub(crate) fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// Two lines a group: keys 0–15 and keys 16–31 of the panel.
+    pub(crate) fn panel(&self, panel: usize) -> &[Line] {
+        &self.lines[panel * self.groups * 2..(panel + 1) * self.groups * 2]
+    }
+
+    /// Encodes `key` into `slot`.
+    pub(crate) fn set(&mut self, slot: Slot, key: &[f32]) {
+        let (panel, lane) = (slot as usize / PANEL, slot as usize % PANEL);
+        if panel >= self.panels() {
+            let panels = panel + 1;
+            let more = panels * self.groups * 2 - self.lines.len();
+            self.lines.extend(more, Line([128; 64]));
+            self.scale.resize(panels * PANEL, 0.0);
+            self.slack.resize(panels * PANEL, f32::NEG_INFINITY);
+        }
+        let code = Code::of(key, MOST);
+        let first = panel * self.groups * 2 + lane / 16;
+        let at = lane % 16 * GROUP;
+        for (group, four) in code.codes.chunks(GROUP).enumerate() {
+            let line = &mut self.lines[first + group * 2].0;
+            for (byte, &c) in line[at..at + GROUP].iter_mut().zip(four) {
+                *byte = (i16::from(c) + 128) as u8;
+            }
+        }
+        self.scale[slot as usize] = code.scale;
+        self.slack[slot as usize] = code.hidden;
+    }
+
+    /// Makes a slot invisible.
+    pub(crate) fn clear(&mut self, slot: Slot) {
+        self.scale[slot as usize] = 0.0;
+        self.slack[slot as usize] = f32::NEG_INFINITY;
+    }
+}
+
+/// A unit vector in integers.
+pub(crate) struct Code {
+    pub(crate) scale: f32,
+    pub(crate) codes: Vec<i8>,
+    /// `‖x − scale·codes‖`, rounded up.
+    pub(crate) hidden: f32,
+}
+
+impl Code {
+    /// Adding and subtracting 1.5·2²³ rounds a small f32 to the nearest integer, without a call.
+    const ROUND: f32 = 12_582_912.0;
+    /// Elements worked on side by side.
+    const WIDTH: usize = 16;
+
+    /// `x` in codes of `[−most, most]`.
+    pub(crate) fn of(x: &[f32], most: i8) -> Self {
+        let most = f32::from(most);
+        // Whole parts apart from the rest, because the compiler makes vectors of what has a length that it knows.
+        let (whole, rest) = x.as_chunks::<{ Self::WIDTH }>();
+        let mut lanes = [0.0f32; Self::WIDTH];
+        let larger = |lane: &mut f32, x: f32| {
+            let size = x.abs();
+            *lane = if size > *lane { size } else { *lane };
+        };
+        for part in whole {
+            lanes
+                .iter_mut()
+                .zip(part)
+                .for_each(|(lane, &x)| larger(lane, x));
+        }
+        lanes
+            .iter_mut()
+            .zip(rest)
+            .for_each(|(lane, &x)| larger(lane, x));
+        let largest = lanes.iter().fold(0.0f32, |most, &x| most.max(x));
+        // Of a unit vector the largest element is at least 1/√d, so the quotient is an ordinary number.
+        let (scale, inverse) = if largest > 1e-30 {
+            (largest / most, most / largest)
+        } else {
+            (0.0, 0.0)
+        };
+        let mut codes = vec![0i8; x.len()];
+        let mut hidden = [0.0f64; Self::WIDTH];
+        let encode = |x: f32, code: &mut i8, hidden: &mut f64| {
+            let c = ((x * inverse + Self::ROUND) - Self::ROUND).clamp(-most, most);
+            let e = f64::from(x) - f64::from(scale) * f64::from(c);
+            *hidden += e * e;
+            *code = c as i8;
+        };
+        let (whole_codes, rest_of_codes) = codes.as_chunks_mut::<{ Self::WIDTH }>();
+        for (part, codes) in whole.iter().zip(whole_codes) {
+            for ((&x, code), hidden) in part.iter().zip(codes).zip(&mut hidden) {
+                encode(x, code, hidden);
+            }
+        }
+        for ((&x, code), hidden) in rest.iter().zip(rest_of_codes).zip(&mut hidden) {
+            encode(x, code, hidden);
+        }
+        let hidden: f64 = hidden.iter().sum();
+        Self {
+            scale,
+            codes,
+            hidden: (hidden.sqrt() * (1.0 + 1e-6)) as f32 + f32::MIN_POSITIVE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_a_code_hides_is_bounded(
+            x in prop::collection::vec(-1.0f32..1.0, 1..80),
+            most in prop::sample::select(vec![64i8, 127]),
+        ) {
+            let code = Code::of(&x, most);
+            prop_assert!(code.codes.iter().all(|c| c.unsigned_abs() <= most.unsigned_abs()));
+            let hidden: f64 = x
+                .iter()
+                .zip(&code.codes)
+                .map(|(x, c)| (f64::from(*x) - f64::from(code.scale) * f64::from(*c)).powi(2))
+                .sum();
+            prop_assert!(hidden.sqrt() <= f64::from(code.hidden));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A first pass over all memories, shared among threads.
+//!
+//! The work is a grid: pieces of the queries by parts of the store. Threads take the next cell when they are done
+//! with one, so none waits for a slower one, and keep what they found until the end. Between two cells they tell each
+//! other how good the k best are by now. Who saw which cell, and when, decides who was worth keeping meanwhile, but not
+//! who is in the end: that is the k-th best lower bound of all.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::base::interrupt;
+use crate::base::parallel;
+use crate::error::Result;
+use crate::index::candidates::Candidates;
+
+/// Entries that the candidates of a piece may hold, in all: 64 MB.
+const ENTRIES: usize = 8 << 20;
+
+/// The cells of one pass.
+pub(crate) struct Grid {
+    pub(crate) queries: usize,
+    /// Queries of a piece at most.
+    pub(crate) piece: usize,
+    pub(crate) parts: usize,
+    pub(crate) k: usize,
+    pub(crate) memories: usize,
+}
+
+impl Grid {
+    /// Pieces of the queries, of even size.
+    pub(crate) fn pieces(&self) -> usize {
+        self.queries.div_ceil(self.piece)
+    }
+
+    /// The queries of a piece.
+    pub(crate) fn rows(&self, piece: usize) -> Range<usize> {
+        let pieces = self.pieces();
+        self.queries * piece / pieces..self.queries * (piece + 1) / pieces
+    }
+
+    /// Calls `scan(piece, part, candidates)` for every cell; returns the `outcome` of the candidates of every query.
+    pub(crate) fn sweep<T: Send>(
+        &self,
+        threads: Option<usize>,
+        scan: impl Fn(usize, usize, &mut [Candidates]) + Sync,
+        outcome: impl Fn(&Candidates) -> T + Sync + Send,
+    ) -> Result<Vec<T>> {
+        let pieces = self.pieces();
+        let most = (self.memories / 8).max(4 * self.k);
+        let most = most.max(ENTRIES / self.queries.min(self.piece));
+        let cells = pieces * self.parts;
+        let workers = threads.unwrap_or_else(parallel::num_threads).min(cells);
+        let next = AtomicUsize::new(0);
+        // A thread alone has nobody to tell.
+        let floors = (workers > 1).then(|| Floors::of(self.queries));
+        let found = parallel::map(workers, threads, |_| {
+            let mut mine: Vec<Vec<Candidates>> = vec![Vec::new(); pieces];
+            loop {
+                let cell = next.fetch_add(1, Ordering::Relaxed);
+                if cell >= cells {
+                    return mine;
+                }
+                if interrupt::enough() {
+                    next.store(cells, Ordering::Relaxed);
+                    return mine;
+                }
+                let (at, part) = (cell / self.parts, cell % self.parts);
+                if mine[at].is_empty() {
+                    mine[at] = vec![Candidates::new(self.k, most); self.rows(at).len()];
+                }
+                if let Some(floors) = &floors {
+                    floors.raise(self.rows(at), &mut mine[at]);
+                }
+                scan(at, part, &mut mine[at]);
+                if let Some(floors) = &floors {
+                    floors.tell(self.rows(at), &mine[at]);
+                }
+            }
+        })?;
+        interrupt::check()?;
+        let pieces: Vec<Range<usize>> = (0..pieces).map(|at| self.rows(at)).collect();
+        parallel::map(self.queries, threads, |query| {
+            let at = pieces.partition_point(|rows| rows.end <= query);
+            let mut parts = found
+                .iter()
+                .filter_map(|mine| mine[at].get(query - pieces[at].start));
+            let first = parts.next().expect("somebody saw the first cell");
+            let Some(second) = parts.next() else {
+                return outcome(first);
+            };
+            let mut all = first.clone();
+            for part in std::iter::once(second).chain(parts) {
+                all.join(part);
+            }
+            outcome(&all)
+        })
+    }
+}
+
+/// What k memories are known to reach, for each query: the best threshold of all threads so far.
+struct Floors(Vec<AtomicU32>);
+
+impl Floors {
+    fn of(queries: usize) -> Self {
+        let none = rising(f32::NEG_INFINITY);
+        Self((0..queries).map(|_| AtomicU32::new(none)).collect())
+    }
+
+    fn raise(&self, rows: Range<usize>, candidates: &mut [Candidates]) {
+        for (floor, candidates) in self.0[rows].iter().zip(candidates) {
+            candidates.raise(number(floor.load(Ordering::Relaxed)));
+        }
+    }
+
+    fn tell(&self, rows: Range<usize>, candidates: &[Candidates]) {
+        for (floor, candidates) in self.0[rows].iter().zip(candidates) {
+            floor.fetch_max(rising(candidates.threshold), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A number as an integer that rises with it.
+fn rising(number: f32) -> u32 {
+    let bits = number.to_bits();
+    if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    }
+}
+
+/// The inverse of [`rising`].
+fn number(rising: u32) -> f32 {
+    f32::from_bits(if rising >> 31 == 1 {
+        rising & !(1 << 31)
+    } else {
+        !rising
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_rise_with_the_numbers() {
+        let numbers = [
+            f32::NEG_INFINITY,
+            f32::MIN,
+            -1.5,
+            -1e-40,
+            -0.0,
+            0.0,
+            1e-40,
+            1.5,
+            f32::MAX,
+            f32::INFINITY,
+        ];
+        for (a, b) in numbers.iter().zip(&numbers[1..]) {
+            assert!(rising(*a) < rising(*b), "{a} {b}");
+        }
+        for a in numbers {
+            assert_eq!(number(rising(a)).to_bits(), a.to_bits());
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Ragged batches of episodes, checked and normalised once at the door.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::discard::Heavy;
+use crate::base::interrupt;
+use crate::error::{Error, Result};
+
+/// `x / ‖x‖`, the norm in f64 over the elements in order, each quotient rounded once to f32.
+///
+/// `None` if the norm is zero or not finite.
+pub(crate) fn normalise(x: &[f32], out: &mut [f32]) -> Option<()> {
+    let mut square = 0.0f64;
+    for &x in x {
+        square += f64::from(x) * f64::from(x);
+    }
+    let norm = square.sqrt();
+    if norm == 0.0 || !norm.is_finite() {
+        return None;
+    }
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = (f64::from(x) / norm) as f32;
+    }
+    Some(())
+}
+
+/// Checks that `rows` is `(n, dim)` and returns every row normalised.
+///
+/// # Errors
+/// [`Error::Invalid`] naming `argument` and the row that is zero, NaN or infinite; [`Error::Interrupted`].
+pub(crate) fn normalised_rows(
+    argument: &'static str,
+    rows: &[f32],
+    dim: usize,
+) -> Result<Vec<f32>> {
+    if !rows.len().is_multiple_of(dim) {
+        return Err(Error::invalid(
+            argument,
+            format!("{} numbers are not rows of {dim}", rows.len()),
+        ));
+    }
+    let mut all = Heavy::new(vec![0.0; rows.len()]);
+    for (row, (x, out)) in rows
+        .chunks_exact(dim)
+        .zip(all.chunks_exact_mut(dim))
+        .enumerate()
+    {
+        if row % 256 == 0 {
+            interrupt::check()?;
+        }
+        if normalise(x, out).is_none() {
+            let what = if x.iter().any(|x| x.is_nan()) {
+                "contains NaN"
+            } else if x.iter().any(|x| x.is_infinite()) {
+                "contains an infinity"
+            } else {
+                "has length zero"
+            };
+            return Err(Error::invalid(argument, format!("row {row} {what}")));
+        }
+    }
+    Ok(all.keep())
+}
+
+/// A batch of episodes in Arrow style: episode e is rows `offsets[e]..offsets[e + 1]` of `steps`.
+#[derive(Clone, Copy, Debug)]
+pub struct Episodes<'a> {
+    /// `(ΣT, dim)` row by row, as given.
+    pub steps: &'a [f32],
+    /// `(E + 1,)`, from 0 to ΣT, never falling.
+    pub offsets: &'a [i64],
+}
+
+impl Episodes<'_> {
+    /// Checks the offsets and normalises the steps.
+    pub(crate) fn checked(&self, dim: usize) -> Result<Batch> {
+        let steps = normalised_rows("steps", self.steps, dim)?;
+        let n = steps.len() / dim;
+        let offsets = self.offsets;
+        let bad = |message: String| Err(Error::invalid("offsets", message));
+        let (Some(&first), Some(&last)) = (offsets.first(), offsets.last()) else {
+            return bad("must hold at least one entry".into());
+        };
+        if first != 0 {
+            return bad(format!("must begin with 0, not {first}"));
+        }
+        if last != n as i64 {
+            return bad(format!("must end with the number of steps {n}, not {last}"));
+        }
+        if let Some(e) = offsets.windows(2).position(|w| w[1] < w[0]) {
+            return bad(format!(
+                "must not fall: entry {} is {} after {}",
+                e + 1,
+                offsets[e + 1],
+                offsets[e]
+            ));
+        }
+        Ok(Batch {
+            dim,
+            steps,
+            offsets: offsets.iter().map(|&o| o as usize).collect(),
+        })
+    }
+}
+
+/// A checked batch with normalised steps.
+pub(crate) struct Batch {
+    dim: usize,
+    steps: Vec<f32>,
+    offsets: Vec<usize>,
+}
+
+impl Batch {
+    pub(crate) fn step(&self, t: usize) -> &[f32] {
+        &self.steps[t * self.dim..(t + 1) * self.dim]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.steps.len() / self.dim
+    }
+
+    pub(crate) fn episodes(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The rows of episode `e`.
+    pub(crate) fn range(&self, e: usize) -> std::ops::Range<usize> {
+        self.offsets[e]..self.offsets[e + 1]
+    }
+
+    pub(crate) fn rows(&self) -> &[f32] {
+        &self.steps
+    }
+}
+
+/// One episode as it was given: what the archive keeps and what `observe` writes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Episode {
+    pub(crate) id: i64,
+    /// `(T, dim)`, raw: normalising twice is not the identity.
+    #[serde(skip)]
+    pub(crate) steps: Vec<f32>,
+    /// `(T, Qs)`, NaN where nothing was observed; empty without scalar channels.
+    #[serde(skip)]
+    pub(crate) drives: Vec<f32>,
+    /// One a step, or none at all.
+    pub(crate) texts: Vec<String>,
+    pub(crate) source: Option<String>,
+    /// The position of each step in the episode as first observed: a gap is where `veto` cut.
+    pub(crate) positions: Vec<u32>,
+}
+
+impl Episode {
+    pub(crate) fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether step `t + 1` really followed step `t`.
+    pub(crate) fn continues(&self, t: usize) -> bool {
+        t + 1 < self.len() && self.positions[t + 1] == self.positions[t] + 1
+    }
+
+    /// The same episode without the steps at the given positions.
+    pub(crate) fn without(&self, dropped: &[u32], dim: usize, scalars: usize) -> Self {
+        let mut kept = Self {
+            id: self.id,
+            source: self.source.clone(),
+            ..Self::default()
+        };
+        for (t, position) in self.positions.iter().enumerate() {
+            if dropped.contains(position) {
+                continue;
+            }
+            kept.positions.push(*position);
+            kept.steps
+                .extend_from_slice(&self.steps[t * dim..(t + 1) * dim]);
+            kept.drives
+                .extend_from_slice(&self.drives[t * scalars..(t + 1) * scalars]);
+            if let Some(text) = self.texts.get(t) {
+                kept.texts.push(text.clone());
+            }
+        }
+        kept
+    }
+}

@@ -1,0 +1,5 @@
+//! The memories: their columns, the channels they drive, and what a caller gives to be written.
+
+pub(crate) mod channels;
+pub(crate) mod columns;
+pub(crate) mod episodes;

@@ -1,0 +1,548 @@
+//! The archive: every operation that made the store, so that history can be replayed without a part.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::copied;
+use crate::base::discard::{self, Heavy};
+use crate::base::interrupt;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::index::incremental::{WINDOW, Window};
+use crate::memory::columns::Provenance;
+use crate::memory::episodes::{Episode, Episodes};
+use crate::ops::observe::ObserveReport;
+use crate::storage::journal::record::Record;
+use crate::store::Store;
+use crate::values::replay::Interrupt;
+use crate::values::{Ahead, Need, Order, ReplayRequest, Stopped};
+
+/// One operation that changed the store. Arrays are left out of the JSON and pooled beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Operation {
+    Calibrate {
+        #[serde(skip)]
+        steps: Vec<f32>,
+        offsets: Vec<i64>,
+    },
+    AddTerminal {
+        name: String,
+        #[serde(skip)]
+        key: Vec<f32>,
+        low: Option<f32>,
+        high: Option<f32>,
+    },
+    AddChannel {
+        name: String,
+        low: f32,
+        high: f32,
+    },
+    RemoveChannel {
+        name: String,
+    },
+    Observe(Episode),
+    Propose(Episode),
+    Insert {
+        #[serde(skip)]
+        keys: Vec<f32>,
+        #[serde(skip)]
+        drives: Vec<f32>,
+        texts: Vec<String>,
+        /// The row each key had when first inserted.
+        rows: Vec<u32>,
+    },
+    Replay {
+        budget: Option<u64>,
+        tol: f64,
+        order: String,
+        need: String,
+        starts: Vec<i64>,
+        /// Left out where there is none, as before there were any.
+        #[serde(default, skip_serializing_if = "is_none")]
+        floor: f64,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        extend: bool,
+        consolidate: bool,
+        max_drift: Option<f64>,
+    },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+fn is_none(floor: &f64) -> bool {
+    *floor == 0.0
+}
+
+/// An operation and the id the first memory it made would have got.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) next_memory: i64,
+    pub(crate) operation: Operation,
+}
+
+impl Operation {
+    /// Every array of the operation, in a fixed order: what a snapshot pools.
+    pub(crate) fn arrays(&self) -> Vec<&Vec<f32>> {
+        match self {
+            Self::Calibrate { steps, .. } => vec![steps],
+            Self::AddTerminal { key, .. } => vec![key],
+            Self::Observe(episode) | Self::Propose(episode) => {
+                vec![&episode.steps, &episode.drives]
+            }
+            Self::Insert { keys, drives, .. } => vec![keys, drives],
+            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let Self::Insert {
+            keys,
+            drives,
+            texts,
+            rows,
+        } = self
+        else {
+            return Ok(self.clone());
+        };
+        Ok(Self::Insert {
+            keys: copied::plain(keys, interrupt)?,
+            drives: copied::plain(drives, interrupt)?,
+            texts: copied::owning(texts, interrupt)?,
+            rows: copied::plain(rows, interrupt)?,
+        })
+    }
+
+    /// The texts that it came with.
+    pub(crate) fn texts(&self) -> &[String] {
+        match self {
+            Self::Observe(episode) | Self::Propose(episode) => &episode.texts,
+            Self::Insert { texts, .. } => texts,
+            _ => &[],
+        }
+    }
+
+    /// [`Operation::arrays`], to be filled.
+    pub(crate) fn arrays_mut(&mut self) -> Vec<&mut Vec<f32>> {
+        match self {
+            Self::Calibrate { steps, .. } => vec![steps],
+            Self::AddTerminal { key, .. } => vec![key],
+            Self::Observe(episode) | Self::Propose(episode) => {
+                vec![&mut episode.steps, &mut episode.drives]
+            }
+            Self::Insert { keys, drives, .. } => vec![keys, drives],
+            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The record of a sleep. What an interrupt cut short is recorded as what it came to.
+    pub(crate) fn replay(request: &ReplayRequest, made: Option<u64>) -> Self {
+        let (need, starts) = match &request.need {
+            Need::Uniform => ("uniform", Vec::new()),
+            Need::Frequency => ("frequency", Vec::new()),
+            Need::From(starts) => ("from", starts.clone()),
+        };
+        Self::Replay {
+            budget: made.or(request.budget),
+            tol: request.tol,
+            order: match request.order {
+                Order::Prioritized => "prioritized",
+                Order::Reverse => "reverse",
+                Order::Full => "full",
+            }
+            .into(),
+            need: need.into(),
+            starts,
+            floor: request.ahead.floor,
+            extend: request.ahead.extend,
+            consolidate: request.consolidate,
+            max_drift: request.max_drift,
+        }
+    }
+
+    pub(crate) fn apply(self, store: &mut Store) -> Result<()> {
+        match self {
+            Self::Calibrate { steps, offsets } => {
+                let episodes = Episodes {
+                    steps: &steps,
+                    offsets: &offsets,
+                };
+                store.calibrate(&episodes)?;
+            }
+            Self::AddTerminal {
+                name,
+                key,
+                low,
+                high,
+            } => {
+                store.add_terminal(&name, &key, low, high)?;
+            }
+            Self::AddChannel { name, low, high } => {
+                store.add_channel(&name, low, high)?;
+            }
+            Self::RemoveChannel { name } => store.remove_channel(&name)?,
+            Self::Observe(episode) => {
+                store.observe_episode(&episode, &mut ObserveReport::default())?;
+            }
+            Self::Propose(episode) => store.propose(episode)?,
+            Self::Insert {
+                keys,
+                drives,
+                texts,
+                rows,
+            } => {
+                // What is done again is thrown away when it is given up.
+                let (keys, texts) = (Heavy::new(keys), Heavy::new(texts));
+                store.append_rows(&keys, &drives, &texts, &rows, &mut false)?;
+            }
+            Self::Replay {
+                budget,
+                tol,
+                order,
+                need,
+                starts,
+                floor,
+                extend,
+                consolidate,
+                max_drift,
+            } => {
+                let request = ReplayRequest {
+                    budget,
+                    seconds: None,
+                    tol,
+                    order: match order.as_str() {
+                        "reverse" => Order::Reverse,
+                        "full" => Order::Full,
+                        _ => Order::Prioritized,
+                    },
+                    need: match need.as_str() {
+                        "uniform" => Need::Uniform,
+                        "from" => store.surviving_starts(starts),
+                        _ => Need::Frequency,
+                    },
+                    ahead: Ahead { floor, extend },
+                    consolidate,
+                    max_drift,
+                    threads: None,
+                };
+                // What is done again is thrown away when it is given up.
+                let report = store.replay(&request, &interrupt::enough)?;
+                if report.stopped == Stopped::Interrupt {
+                    return Err(Error::Interrupted);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Entries as a store holds them.
+pub(crate) fn shared(history: Vec<Entry>) -> Vec<Arc<Entry>> {
+    history.into_iter().map(Arc::new).collect()
+}
+
+impl Store {
+    /// Records an operation before it changes anything: in the journal, and in the archive if episodes are kept.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the journal cannot be written to: the operation must not be done then.
+    pub(crate) fn record(&mut self, operation: impl FnOnce() -> Operation) -> Result<()> {
+        if self.is_recorded() {
+            self.record_now(operation())?;
+        }
+        Ok(())
+    }
+
+    /// Whether anyone wants to know what is done to it.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.history.is_some() || self.journal.0.is_some()
+    }
+
+    /// [`Store::record`], where [`Store::is_recorded`] said so.
+    ///
+    /// # Errors
+    /// As [`Store::record`].
+    pub(crate) fn record_now(&mut self, operation: Operation) -> Result<()> {
+        let operation = Heavy::new(operation);
+        let record = Record::Operation(Cow::Borrowed(&operation));
+        self.journal.append(&record)?;
+        if let Some(history) = &mut self.history {
+            history.push(Arc::new(Entry {
+                next_memory: self.next_memory,
+                operation: operation.keep(),
+            }));
+        }
+        Ok(())
+    }
+
+    /// Takes the last record back, whose operation was given up.
+    pub(crate) fn unrecord(&mut self) {
+        self.journal.retract();
+        if let Some(history) = &mut self.history {
+            discard::later(history.pop());
+        }
+    }
+
+    /// The starts that still exist: those are left out that a consolidation drove out, or that history no
+    /// longer made without an episode.
+    pub(crate) fn surviving_starts(&self, starts: Vec<i64>) -> Need {
+        let left: Vec<i64> = starts
+            .into_iter()
+            .filter(|&id| self.memories.slot(id).is_some())
+            .collect();
+        if left.is_empty() {
+            Need::Uniform
+        } else {
+            Need::From(left)
+        }
+    }
+
+    /// Forgets an episode as if it had never been seen.
+    ///
+    /// Memories made before it keep their ids; those made after get fresh ids in the same order.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for an id that was never observed or proposed, [`Error::State`] if the
+    /// store does not keep its episodes.
+    pub fn veto_episode(&mut self, id: i64) -> Result<()> {
+        self.veto(Veto::Episode(id))
+    }
+
+    /// Forgets every step that went into a memory; a hole that leaves cuts the transitions across it.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] for an unknown id, [`Error::Invalid`] for a terminal, [`Error::State`] if
+    /// the store does not keep its episodes.
+    pub fn veto_memory(&mut self, id: i64) -> Result<()> {
+        self.veto(Veto::Memory(id))
+    }
+
+    fn veto(&mut self, what: Veto) -> Result<()> {
+        let mut rest = self.without(what)?;
+        self.journal.append(&what.record())?;
+        rest.journal = std::mem::take(&mut self.journal);
+        *self = rest;
+        Ok(())
+    }
+
+    /// The store that a veto leaves, made beside readers.
+    ///
+    /// # Errors
+    /// As [`Store::veto_episode`] or [`Store::veto_memory`]; [`Error::Interrupted`] within [`crate::interruptible`].
+    pub fn without(&self, what: Veto) -> Result<Self> {
+        match what {
+            Veto::Episode(id) => self.without_episode(id),
+            Veto::Memory(id) => self.without_memory(id),
+        }
+    }
+
+    /// Records the veto that made this store [of another](Store::without), whose journal it has now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the journal cannot be written to.
+    pub fn record_veto(&mut self, what: Veto) -> Result<()> {
+        self.journal.append(&what.record())
+    }
+
+    fn without_episode(&self, id: i64) -> Result<Self> {
+        let proposed = self.proposals.iter().any(|episode| episode.id == id);
+        if !proposed && !self.ordinals.contains_key(&id) {
+            return Err(Error::unknown("episode", id));
+        }
+        self.rebuilt(|operation, _| match operation {
+            Operation::Observe(episode) | Operation::Propose(episode) if episode.id == id => {
+                Rewrite::Drop
+            }
+            _ => Rewrite::Keep,
+        })
+    }
+
+    fn without_memory(&self, id: i64) -> Result<Self> {
+        let slot = self
+            .memories
+            .slot(id)
+            .ok_or_else(|| Error::unknown("memory", id))?;
+        if self.memories.terminal[slot as usize] {
+            return Err(Error::invalid(
+                "memory",
+                format!("{id} is a terminal: remove its channel instead"),
+            ));
+        }
+        let provenance = self.memories.provenance[slot as usize].clone();
+        let dim = self.config.dim;
+        let ids = self.episode_ids.clone();
+        let steps_of = |origin: i64| -> Vec<u32> {
+            provenance
+                .iter()
+                .filter(|p: &&Provenance| p.origin == origin)
+                .map(|p| p.step)
+                .collect()
+        };
+        let vetoed: Vec<(i64, Vec<u32>)> = provenance
+            .iter()
+            .filter(|p| p.origin >= 0)
+            .map(|p| (ids[p.origin as usize], steps_of(p.origin)))
+            .collect();
+        self.rebuilt(|operation, insert| match operation {
+            Operation::Observe(episode) | Operation::Propose(episode) => {
+                match vetoed.iter().find(|(id, _)| *id == episode.id) {
+                    Some((_, steps)) => {
+                        let scalars = episode.drives.len() / episode.len().max(1);
+                        let kept = episode.without(steps, dim, scalars);
+                        Rewrite::Replace(match operation {
+                            Operation::Observe(_) => Operation::Observe(kept),
+                            _ => Operation::Propose(kept),
+                        })
+                    }
+                    None => Rewrite::Keep,
+                }
+            }
+            Operation::Insert {
+                keys,
+                drives,
+                texts,
+                rows,
+            } => {
+                let gone = steps_of(-1 - insert);
+                if gone.is_empty() {
+                    return Rewrite::Keep;
+                }
+                let scalars = drives.len() / rows.len().max(1);
+                let kept = |at: usize| !gone.contains(&rows[at]);
+                Rewrite::Replace(Operation::Insert {
+                    keys: keep_rows(keys, dim, kept),
+                    drives: keep_rows(drives, scalars, kept),
+                    texts: keep_rows(texts, 1, kept),
+                    rows: keep_rows(rows, 1, kept),
+                })
+            }
+            _ => Rewrite::Keep,
+        })
+    }
+
+    /// What the whole history makes: the store itself.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the store does not keep its episodes, [`Error::Format`] if they do not fit.
+    pub(crate) fn made_again(&self) -> Result<Self> {
+        self.rebuilt(|_, _| Rewrite::Keep)
+    }
+
+    fn rebuilt(&self, mut edit: impl FnMut(&Operation, i64) -> Rewrite) -> Result<Self> {
+        let Some(history) = &self.history else {
+            return Err(Error::State(
+                "veto replays history: it needs keep_episodes = true".into(),
+            ));
+        };
+        let mut rebuilt = Heavy::new(Store::new(self.given.clone())?);
+        rebuilt.embedder.clone_from(&self.embedder);
+        let mut changed = false;
+        let mut inserts = 0;
+        let mut entries = history.iter();
+        // Episodes that follow each other are searched for together.
+        let mut soon = Heavy::new(VecDeque::new());
+        let mut window = Window::default();
+        loop {
+            let mut steps = 0;
+            while soon.is_empty() || steps < WINDOW {
+                let Some(entry) = entries.next() else { break };
+                let edited = edit(&entry.operation, inserts);
+                inserts += i64::from(matches!(entry.operation, Operation::Insert { .. }));
+                changed |= !matches!(edited, Rewrite::Keep);
+                let operation = match edited {
+                    Rewrite::Drop => continue,
+                    Rewrite::Keep => entry.operation.copied(&interrupt::enough)?,
+                    Rewrite::Replace(other) => other,
+                };
+                steps = match &operation {
+                    Operation::Observe(episode) => steps + episode.len(),
+                    _ => WINDOW,
+                };
+                let next_memory = if changed {
+                    self.next_memory
+                } else {
+                    entry.next_memory
+                };
+                soon.push_back((next_memory, operation));
+            }
+            if soon.is_empty() {
+                break;
+            }
+            while let Some((next_memory, operation)) = soon.pop_front() {
+                interrupt::check()?;
+                rebuilt.next_memory = rebuilt.next_memory.max(next_memory);
+                operation.check(&rebuilt)?;
+                let Operation::Observe(episode) = operation else {
+                    operation.apply(&mut rebuilt)?;
+                    continue;
+                };
+                if window.left() == 0 {
+                    let following = soon.iter().map_while(|(_, operation)| match operation {
+                        Operation::Observe(episode) if operation.check(&rebuilt).is_ok() => {
+                            Some(episode)
+                        }
+                        _ => None,
+                    });
+                    window = rebuilt.window(std::iter::once(&episode).chain(following))?;
+                }
+                let mut report = ObserveReport::default();
+                rebuilt.observe_within(&mut window, &episode, &mut report)?;
+            }
+        }
+        rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);
+        rebuilt.next_episode = self.next_episode;
+        rebuilt.partition_as(self)?;
+        Ok(rebuilt.keep())
+    }
+
+    /// The configuration as given, before calibration.
+    #[must_use]
+    pub fn given_config(&self) -> &Config {
+        &self.given
+    }
+}
+
+/// What to forget as if it had never been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Veto {
+    /// The episode of that id.
+    Episode(i64),
+    /// Every step that went into the memory of that id.
+    Memory(i64),
+}
+
+impl Veto {
+    fn record(self) -> Record<'static> {
+        match self {
+            Self::Episode(id) => Record::VetoEpisode(id),
+            Self::Memory(id) => Record::VetoMemory(id),
+        }
+    }
+}
+
+enum Rewrite {
+    Keep,
+    Drop,
+    Replace(Operation),
+}
+
+fn keep_rows<T: Clone>(rows: &[T], width: usize, kept: impl Fn(usize) -> bool) -> Vec<T> {
+    if width == 0 {
+        return Vec::new();
+    }
+    rows.chunks_exact(width)
+        .enumerate()
+        .filter(|&(at, _)| kept(at))
+        .flat_map(|(_, row)| row.iter().cloned())
+        .collect()
+}

@@ -1,0 +1,492 @@
+//! Writing an episode: gate, associate, evict, replay awake.
+
+use std::collections::VecDeque;
+
+use crate::base::discard::Heavy;
+use crate::base::interrupt;
+use crate::base::parallel;
+use crate::error::{Error, Result};
+use crate::graph::hebbian;
+use crate::graph::predict::predict;
+use crate::index::activation::{Activation, activate};
+use crate::index::incremental::{Nearest, WINDOW, Window};
+use crate::memory::columns::Slot;
+use crate::memory::episodes::{Batch, Episode, Episodes, normalised_rows};
+use crate::ops::gate::{self, Outcome};
+use crate::ops::history::Operation;
+use crate::ops::undo::{SHORT, Undo};
+use crate::store::Store;
+use crate::values::awake;
+use crate::values::backup::Model;
+use crate::values::replay::Interrupt;
+
+/// Steps of an episode that are activated between two looks at the interrupt, at most.
+const TOGETHER: usize = 256;
+
+/// Observed scalar rewards; NaN is "not observed".
+#[derive(Clone, Copy, Debug)]
+pub enum Drives<'a> {
+    /// `(ΣT, Qs)`: one row a step.
+    Steps(&'a [f32]),
+    /// `(E, Qs)`: one row an episode, credited to its last step.
+    Episodes(&'a [f32]),
+}
+
+/// A batch of episodes to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    /// The episodes.
+    pub episodes: Episodes<'a>,
+    /// What the scalar channels said.
+    pub drives: Option<Drives<'a>>,
+    /// `(ΣT,)` texts, kept with the memories that the steps create.
+    pub texts: Option<&'a [String]>,
+    /// `(E,)` ids; given out in order if absent.
+    pub ids: Option<&'a [i64]>,
+    /// Where the episodes come from, kept with the archive.
+    pub source: Option<&'a str>,
+    /// Put the episodes aside instead of writing them.
+    pub propose: bool,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ObserveReport {
+    /// `(ΣT,)`: the memory each step went to, −1 where it went nowhere.
+    pub memory_ids: Vec<i64>,
+    /// `(ΣT,)`.
+    pub outcomes: Vec<Outcome>,
+    /// `(E,)`.
+    pub episode_ids: Vec<i64>,
+    /// Backups of the awake replays.
+    pub backups: u64,
+    /// Whether the caller's interrupt ended the call early; the report is of what was written.
+    pub interrupted: bool,
+}
+
+/// A checked batch on its way into the store.
+#[derive(Debug)]
+pub struct Pending {
+    episodes: VecDeque<Episode>,
+    propose: bool,
+    /// What was searched for the next episodes.
+    window: Window,
+}
+
+impl Store {
+    /// Writes (or proposes) a batch, episode by episode.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument and row; nothing is written then.
+    pub fn observe(
+        &mut self,
+        observation: &Observation<'_>,
+        interrupt: Interrupt<'_>,
+    ) -> Result<ObserveReport> {
+        let mut pending = self.check(observation)?;
+        let mut report = ObserveReport::default();
+        while self.observe_next(&mut pending, &mut report)? {
+            if interrupt() {
+                report.interrupted = true;
+                break;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Checks a batch, to be written episode by episode: between two of them, readers may have the store.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument and row, [`Error::Interrupted`] within [`crate::interruptible`].
+    pub fn check(&self, observation: &Observation<'_>) -> Result<Pending> {
+        let batch = observation.episodes.checked(self.config.dim)?;
+        Ok(Pending {
+            episodes: self.read_episodes(observation, &batch)?.into(),
+            propose: observation.propose,
+            window: Window::default(),
+        })
+    }
+
+    /// Searches for the next episodes of a checked batch, unless that is done: most of the work of writing them, and
+    /// readers may have the store meanwhile.
+    ///
+    /// Nothing else may have written to the store since [`Store::check`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] within [`crate::interruptible`].
+    pub fn look_ahead(&self, pending: &mut Pending) -> Result<()> {
+        if pending.propose || pending.window.left() > 0 {
+            return Ok(());
+        }
+        pending.window = self.window(&pending.episodes)?;
+        Ok(())
+    }
+
+    /// A window that holds the first of some checked episodes, and as many more as belong in one.
+    pub(crate) fn window<'a>(
+        &self,
+        episodes: impl IntoIterator<Item = &'a Episode>,
+    ) -> Result<Window> {
+        let mut steps = Vec::new();
+        for episode in episodes {
+            if !steps.is_empty() && steps.len() + episode.steps.len() > WINDOW * self.config.dim {
+                break;
+            }
+            steps.extend(self.units(episode)?);
+        }
+        Window::of(&self.memories, steps, self.config.k)
+    }
+
+    fn units(&self, episode: &Episode) -> Result<Vec<f32>> {
+        normalised_rows("steps", &episode.steps, self.config.dim)
+    }
+
+    /// Writes (or proposes) the next episode of a checked batch; `false` if there was none left.
+    ///
+    /// Nothing else may have written to the store since [`Store::check`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the journal of its directory cannot be written to, [`Error::Interrupted`] within
+    /// [`crate::interruptible`]: nothing is written then.
+    pub fn observe_next(
+        &mut self,
+        pending: &mut Pending,
+        report: &mut ObserveReport,
+    ) -> Result<bool> {
+        self.look_ahead(pending)?;
+        let Some(episode) = pending.episodes.pop_front() else {
+            return Ok(false);
+        };
+        report.episode_ids.push(episode.id);
+        if pending.propose {
+            report.memory_ids.extend(vec![-1; episode.len()]);
+            report
+                .outcomes
+                .extend(vec![Outcome::Proposed; episode.len()]);
+            self.propose(episode)?;
+        } else {
+            self.observe_within(&mut pending.window, &episode, report)?;
+        }
+        Ok(true)
+    }
+
+    /// Cuts a checked batch into episodes, or says what is wrong with what came along with it.
+    fn read_episodes(&self, observation: &Observation<'_>, batch: &Batch) -> Result<Vec<Episode>> {
+        let scalars = self.scalar_count();
+        let drives = self.step_rows(observation.drives, batch)?;
+        if let Some(texts) = observation.texts
+            && texts.len() != batch.len()
+        {
+            return Err(Error::invalid(
+                "texts",
+                format!("{} texts for {} steps", texts.len(), batch.len()),
+            ));
+        }
+        let ids = self.episode_ids(observation.ids, batch.episodes())?;
+        let dim = self.config.dim;
+        let mut episodes = Heavy::new(Vec::with_capacity(ids.len()));
+        for (e, id) in ids.into_iter().enumerate() {
+            interrupt::check()?;
+            let range = batch.range(e);
+            episodes.push(Episode {
+                id,
+                steps: observation.episodes.steps[range.start * dim..range.end * dim].to_vec(),
+                drives: drives[range.start * scalars..range.end * scalars].to_vec(),
+                texts: observation
+                    .texts
+                    .map_or_else(Vec::new, |texts| texts[range.clone()].to_vec()),
+                source: observation.source.map(str::to_owned),
+                positions: (0..range.len() as u32).collect(),
+            });
+        }
+        Ok(episodes.keep())
+    }
+
+    /// `(ΣT, Qs)` drives of every step, NaN where nothing was observed.
+    fn step_rows(&self, drives: Option<Drives<'_>>, batch: &Batch) -> Result<Vec<f32>> {
+        let scalars = self.scalar_count();
+        let mut rows = vec![f32::NAN; batch.len() * scalars];
+        let (given, expected) = match drives {
+            None => return Ok(rows),
+            Some(Drives::Steps(given)) => (given, batch.len()),
+            Some(Drives::Episodes(given)) => (given, batch.episodes()),
+        };
+        if given.len() != expected * scalars {
+            return Err(Error::invalid(
+                "drives",
+                format!(
+                    "{} numbers are not {expected} rows of {scalars} scalar channels",
+                    given.len()
+                ),
+            ));
+        }
+        self.check_drives(given)?;
+        match drives {
+            Some(Drives::Episodes(_)) => {
+                for e in 0..batch.episodes() {
+                    let range = batch.range(e);
+                    if !range.is_empty() {
+                        rows[(range.end - 1) * scalars..range.end * scalars]
+                            .copy_from_slice(&given[e * scalars..(e + 1) * scalars]);
+                    }
+                }
+            }
+            _ => rows.copy_from_slice(given),
+        }
+        Ok(rows)
+    }
+
+    fn episode_ids(&self, given: Option<&[i64]>, episodes: usize) -> Result<Vec<i64>> {
+        let Some(given) = given else {
+            if self.next_episode.checked_add(episodes as i64).is_none() {
+                return Err(Error::invalid(
+                    "episode_ids",
+                    "no fresh ones are left: give them",
+                ));
+            }
+            return Ok((0..episodes as i64)
+                .map(|e| self.next_episode + e)
+                .collect());
+        };
+        if given.len() != episodes {
+            return Err(Error::invalid(
+                "episode_ids",
+                format!("{} ids for {episodes} episodes", given.len()),
+            ));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for (row, &id) in given.iter().enumerate() {
+            let taken =
+                self.ordinals.contains_key(&id) || self.proposals.iter().any(|p| p.id == id);
+            if !(0..i64::MAX).contains(&id) {
+                return Err(Error::invalid("episode_ids", format!("row {row} is {id}")));
+            }
+            if taken || !seen.insert(id) {
+                return Err(Error::invalid(
+                    "episode_ids",
+                    format!("row {row}: there is an episode {id} already"),
+                ));
+            }
+        }
+        Ok(given.to_vec())
+    }
+
+    pub(crate) fn propose(&mut self, episode: Episode) -> Result<()> {
+        self.record(|| Operation::Propose(episode.clone()))?;
+        self.next_episode = self.next_episode.max(episode.id + 1);
+        self.proposals.push(episode);
+        Ok(())
+    }
+
+    /// Writes one episode, which has been checked.
+    pub(crate) fn observe_episode(
+        &mut self,
+        episode: &Episode,
+        report: &mut ObserveReport,
+    ) -> Result<()> {
+        let mut window = self.window([episode])?;
+        self.observe_within(&mut window, episode, report)
+    }
+
+    /// Writes the next episode of a window.
+    pub(crate) fn observe_within(
+        &mut self,
+        window: &mut Window,
+        episode: &Episode,
+        report: &mut ObserveReport,
+    ) -> Result<()> {
+        // Finding what is near takes long in a large store, and changes nothing: it can be given up.
+        let (steps, nearest) = window.next(&self.memories, episode.len())?;
+        interrupt::never(|| self.record(|| Operation::Observe(episode.clone())))?;
+        let (nearest, activations) = self.write_steps(episode, &steps, nearest, report)?;
+        window.touch(self.wire(episode, nearest, &activations, report));
+        self.next_episode = self.next_episode.max(episode.id + 1);
+        self.ordinals.insert(episode.id, self.clock);
+        self.episode_ids.push(episode.id);
+        self.clock += 1;
+        Ok(())
+    }
+
+    /// Passes the steps through the gate and activates them, in one go if they are few. Long ones can be given up: it is as
+    /// if they, and their record, had never been.
+    fn write_steps(
+        &mut self,
+        episode: &Episode,
+        steps: &[f32],
+        mut nearest: Nearest,
+        report: &mut ObserveReport,
+    ) -> Result<(Nearest, Vec<Activation>)> {
+        if episode.len() <= SHORT {
+            let activations =
+                interrupt::never(|| self.admit_all(episode, steps, &mut nearest, report, None))?;
+            return Ok((nearest, activations));
+        }
+        let mut undo = Undo::of(self, report);
+        match self.admit_all(episode, steps, &mut nearest, report, Some(&mut undo)) {
+            Ok(activations) => Ok((nearest, activations)),
+            Err(error) => {
+                undo.take_back(self, report);
+                self.unrecord();
+                Err(error)
+            }
+        }
+    }
+
+    /// The first two phases: predictions are tested and the steps pass through the gate. Returns how they answer to what is
+    /// there then.
+    fn admit_all(
+        &mut self,
+        episode: &Episode,
+        steps: &[f32],
+        nearest: &mut Nearest,
+        report: &mut ObserveReport,
+        mut undo: Option<&mut Undo>,
+    ) -> Result<Vec<Activation>> {
+        let dim = self.config.dim;
+        let before = nearest.activations(&self.config);
+        self.test_predictions(episode, steps, &before)?;
+
+        let channels = self.channels.len();
+        let drives = gate::step_drives(self, episode, steps);
+        let surprises = if self.config.w_surprise == 0.0 {
+            vec![0.0; episode.len()]
+        } else {
+            gate::surprises(self, episode, &drives, &before)
+        };
+        for (t, x) in steps.chunks_exact(dim).enumerate() {
+            interrupt::check()?;
+            let drive = drives[t * channels..(t + 1) * channels]
+                .iter()
+                .copied()
+                .reduce(f32::max)
+                .map_or(0.0, f64::from);
+            let closest = nearest.now(&self.memories, x, t, 1)?.first().copied();
+            if let (Some(undo), Some(slot)) = (&mut undo, self.merges_into(closest)) {
+                undo.note(self, slot);
+            }
+            let admission = self.admit(episode, t, x, closest, surprises[t], drive);
+            if let Some((_, slot)) = admission.memory {
+                nearest.touch(slot);
+            }
+            report
+                .memory_ids
+                .push(admission.memory.map_or(-1, |(id, _)| id));
+            report.outcomes.push(admission.outcome);
+        }
+
+        let nearest = &*nearest;
+        let mut activations = Vec::with_capacity(episode.len());
+        for first in (0..episode.len()).step_by(TOGETHER) {
+            let n = TOGETHER.min(episode.len() - first);
+            // Each is compared with what the others touched.
+            let threads = parallel::worth_waking(None, n * steps.len());
+            let some: Vec<Result<Activation>> = parallel::map(n, threads, |at| {
+                let t = first + at;
+                let x = &steps[t * dim..(t + 1) * dim];
+                let hits = nearest.now(&self.memories, x, t, self.config.k)?;
+                Ok(activate(&hits, &self.config))
+            })?;
+            for activation in some {
+                activations.push(activation?);
+            }
+        }
+        Ok(activations)
+    }
+
+    /// The last two phases: associations, and the replay of what was just lived. Returns the memories that are new, moved or
+    /// gone.
+    fn wire(
+        &mut self,
+        episode: &Episode,
+        nearest: Nearest,
+        activations: &[Activation],
+        report: &mut ObserveReport,
+    ) -> Vec<Slot> {
+        let follows = |t| episode.continues(t);
+        let touched = hebbian::associate(
+            &mut self.graph,
+            &self.memories,
+            activations,
+            follows,
+            &self.config,
+        );
+        for slot in touched {
+            self.changed(slot);
+        }
+
+        let mut touched: Vec<Slot> = nearest.into_touched().into_iter().collect();
+        touched.extend(self.evict());
+
+        let model = Model {
+            config: &self.config,
+            memories: &self.memories,
+            graph: &self.graph,
+        };
+        report.backups += awake::replay(&mut self.values, model, activations);
+        touched
+    }
+
+    /// Tests the store's predictions on an episode it has not seen yet.
+    fn test_predictions(
+        &mut self,
+        episode: &Episode,
+        steps: &[f32],
+        before: &[Activation],
+    ) -> Result<()> {
+        let dim = self.config.dim;
+        let led_to: Vec<usize> = (1..episode.len())
+            .filter(|&t| episode.continues(t - 1))
+            .collect();
+        let before: Vec<&Activation> = led_to.iter().map(|&t| &before[t - 1]).collect();
+        let (graph, memories) = (&self.graph, &self.memories);
+        let predicted = predict(&before, graph, memories, Some(1), |_, mu| {
+            mu.map(<[f32]>::to_vec)
+        })?;
+        for (&t, mu) in led_to.iter().zip(predicted) {
+            if let Some(mu) = mu {
+                let came = &steps[t * dim..(t + 1) * dim];
+                self.edges.count(&mu, came, &self.memories);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the memories of least retention `m_i·2^−⌊age/h⌋ + max_q|v_iq|` until the capacity holds, and
+    /// returns where they were.
+    fn evict(&mut self) -> Vec<Slot> {
+        let Some(capacity) = self.config.capacity else {
+            return Vec::new();
+        };
+        let excess = self.memories.len().saturating_sub(capacity);
+        if excess == 0 {
+            return Vec::new();
+        }
+        let mut candidates: Vec<(f64, i64, Slot)> = self
+            .memories
+            .ordinary()
+            .map(|slot| (self.retention(slot), self.memories.id(slot), slot))
+            .collect();
+        candidates.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        candidates.truncate(excess);
+        let evicted: Vec<Slot> = candidates.into_iter().map(|(.., slot)| slot).collect();
+        for &slot in &evicted {
+            self.forget(slot);
+        }
+        evicted
+    }
+
+    fn retention(&self, slot: Slot) -> f64 {
+        let at = slot as usize;
+        let halvings = (self.clock - self.memories.written[at]) / self.config.half_life;
+        let mut kept = self.memories.merged[at] as f64;
+        for _ in 0..halvings.min(1100) {
+            kept *= 0.5;
+        }
+        let value = self
+            .values
+            .of(slot)
+            .iter()
+            .fold(0.0f32, |most, v| most.max(v.abs()));
+        kept + f64::from(value)
+    }
+}

@@ -1,0 +1,171 @@
+//! Sleeping: replay over the whole graph, after the proposed episodes were written if asked to.
+
+use crate::base::copied;
+use crate::error::Result;
+use crate::ops::history::Operation;
+use crate::ops::observe::ObserveReport;
+use crate::store::Store;
+use crate::values::prioritized::Switch;
+use crate::values::replay::{self, Interrupt};
+use crate::values::table::Values;
+use crate::values::{Need, ReplayReport, ReplayRequest, Stopped};
+
+/// What a sleep came to, for [`Store::wake`] to take over.
+pub struct Dream {
+    report: ReplayReport,
+    change: Change,
+    operation: Operation,
+}
+
+enum Change {
+    /// A consolidation was refused.
+    None,
+    /// Replay changes values and nothing else.
+    Values(Values),
+    /// Proposed episodes were written.
+    Whole(Box<Store>),
+}
+
+impl Store {
+    /// Sleeps: replays over the whole graph, after writing the proposed episodes if asked to.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] for a bad request, [`crate::Error::Unknown`] for an unknown start memory,
+    /// [`crate::Error::Interrupted`] if it was while proposals were written: all stays as it was then.
+    pub fn replay(
+        &mut self,
+        request: &ReplayRequest,
+        interrupt: Interrupt<'_>,
+    ) -> Result<ReplayReport> {
+        let mut dream = self.dream(request, interrupt)?;
+        self.wake(&mut dream)
+    }
+
+    /// The long part of [`Store::replay`], beside readers.
+    ///
+    /// # Errors
+    /// As [`Store::replay`].
+    pub fn dream(&self, request: &ReplayRequest, interrupt: Interrupt<'_>) -> Result<Dream> {
+        request.validate()?;
+        request.need.check(self.model())?;
+        let (report, change) = if request.consolidate && !self.proposals.is_empty() {
+            self.consolidate(request, interrupt)?
+        } else {
+            let mut values = self.values.clone();
+            let report = replay::sleep(
+                &mut values,
+                self.model(),
+                request,
+                Switch::MEASURED,
+                interrupt,
+            )?;
+            (report, Change::Values(values))
+        };
+        // Nor would it end by itself without the budget that it had in seconds.
+        let endless = request.ahead.floor > 0.0 && request.budget.is_none();
+        let made = (report.cut_short() || endless).then_some(report.backups);
+        Ok(Dream {
+            operation: Operation::replay(request, made),
+            report,
+            change,
+        })
+    }
+
+    /// The short part of [`Store::replay`]: takes a dream over.
+    ///
+    /// Nothing else may have written to the store since [`Store::dream`].
+    /// What the store was before is left in the dream: letting go of much memory takes its time, which
+    /// readers need not wait for.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if a journal cannot be written to: nothing is taken over then.
+    pub fn wake(&mut self, dream: &mut Dream) -> Result<ReplayReport> {
+        self.record(|| dream.operation.clone())?;
+        match &mut dream.change {
+            Change::None => {}
+            Change::Values(values) => std::mem::swap(&mut self.values, values),
+            Change::Whole(store) => {
+                store.history = self.history.take();
+                store.journal = std::mem::take(&mut self.journal);
+                std::mem::swap(self, store);
+            }
+        }
+        Ok(dream.report.clone())
+    }
+
+    fn consolidate(
+        &self,
+        request: &ReplayRequest,
+        interrupt: Interrupt<'_>,
+    ) -> Result<(ReplayReport, Change)> {
+        let probe = self.drift_probe();
+        let before = self.mean_values(&probe)?;
+        let mut after = self.copied_without_history(interrupt)?;
+        for episode in &self.proposals {
+            copied::ask(interrupt)?;
+            after.observe_episode(episode, &mut ObserveReport::default())?;
+        }
+        let mut request = request.clone();
+        if let Need::From(starts) = request.need {
+            request.need = after.surviving_starts(starts);
+        }
+        let mut values = std::mem::take(&mut after.values);
+        let mut report = replay::sleep(
+            &mut values,
+            after.model(),
+            &request,
+            Switch::MEASURED,
+            interrupt,
+        )?;
+        after.values = values;
+        let moved = after.mean_values(&probe)?;
+        let n = before.len().max(1) as f64;
+        let drift = before
+            .iter()
+            .zip(&moved)
+            .fold(0.0, |sum, (a, b)| sum + (a - b).abs())
+            / n;
+        let refused = request.max_drift.is_some_and(|most| drift > most);
+        if refused {
+            let residual = self.values.residual(self.model());
+            report = ReplayReport {
+                residual,
+                converged: residual <= request.tol,
+                refused,
+                stopped: Stopped::Drift,
+                ..ReplayReport::default()
+            };
+        } else {
+            report.observed = self.proposals.len();
+        }
+        report.drift = Some(drift);
+        let change = if refused {
+            Change::None
+        } else {
+            Change::Whole(Box::new(after))
+        };
+        Ok((report, change))
+    }
+
+    /// The steps on which drift is measured: the calibration sample, or the oldest memories.
+    fn drift_probe(&self) -> Vec<f32> {
+        if !self.sample.is_empty() {
+            return self.sample.clone();
+        }
+        self.memories
+            .ordinary()
+            .take(1024)
+            .flat_map(|slot| self.memories.key(slot).iter().copied())
+            .collect()
+    }
+
+    fn mean_values(&self, probe: &[f32]) -> Result<Vec<f64>> {
+        let mut means = Vec::new();
+        // A row's answer does not depend on its company; some at a time can be given up between.
+        for rows in probe.chunks(128 * self.config.dim) {
+            let activations = self.activate_rows(rows, None)?;
+            means.extend(activations.iter().flat_map(|a| self.phi(a)));
+        }
+        Ok(means)
+    }
+}

@@ -1,0 +1,184 @@
+//! The columns of the memories as arrays, by rising id.
+
+use crate::base::interrupt;
+use crate::error::{Error, Result};
+use crate::memory::columns::Slot;
+use crate::store::Store;
+
+/// Memories whose columns are copied between two looks at the interrupt.
+const ROUND: usize = 256;
+
+/// What `work` makes, which nothing but an interrupt can fail.
+fn uninterrupted<T>(work: impl FnOnce() -> Result<T>) -> T {
+    interrupt::never(work).expect("nobody may interrupt it")
+}
+
+impl Store {
+    /// Calls `each` with every memory, within [`crate::interruptible`].
+    fn visit(&self, mut each: impl FnMut(Slot)) -> Result<()> {
+        for round in self.memories.in_order().chunks(ROUND) {
+            interrupt::check()?;
+            round.iter().copied().for_each(&mut each);
+        }
+        Ok(())
+    }
+
+    fn column<T>(&self, of: impl Fn(Slot) -> T) -> Vec<T> {
+        self.memories
+            .in_order()
+            .iter()
+            .map(|&slot| of(slot))
+            .collect()
+    }
+
+    /// `(N,)`.
+    #[must_use]
+    pub fn ids(&self) -> Vec<i64> {
+        self.column(|slot| self.memories.id(slot))
+    }
+
+    /// `(N, d)`.
+    #[must_use]
+    pub fn keys(&self) -> Vec<f32> {
+        uninterrupted(|| self.checked_keys())
+    }
+
+    /// [`Store::keys`], within [`crate::interruptible`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if it gave up.
+    pub fn checked_keys(&self) -> Result<Vec<f32>> {
+        let mut keys = Vec::with_capacity(self.len() * self.memories.dim());
+        self.visit(|slot| keys.extend_from_slice(self.memories.key(slot)))?;
+        Ok(keys)
+    }
+
+    /// The keys of the memories `ids`, `(len, d)`.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if there is no such memory.
+    pub fn keys_of(&self, ids: &[i64]) -> Result<Vec<f32>> {
+        let mut keys = Vec::with_capacity(ids.len() * self.memories.dim());
+        for (at, &id) in ids.iter().enumerate() {
+            if at % ROUND == 0 {
+                interrupt::check()?;
+            }
+            let slot = self.memories.slot(id);
+            let slot = slot.ok_or_else(|| Error::unknown("memory", id.to_string()))?;
+            keys.extend_from_slice(self.memories.key(slot));
+        }
+        Ok(keys)
+    }
+
+    /// `(N,)`: a number for each key that is another whenever the key is another, unique in the process. One who
+    /// copied the keys sees which to copy again.
+    #[must_use]
+    pub fn key_stamps(&self) -> Vec<u64> {
+        self.column(|slot| self.memories.stamps[slot as usize])
+    }
+
+    /// `v`, `(N, Q)`.
+    #[must_use]
+    pub fn values(&self) -> Vec<f32> {
+        self.memories
+            .in_order()
+            .iter()
+            .flat_map(|&slot| self.values.of(slot))
+            .copied()
+            .collect()
+    }
+
+    /// `r`, `(N, Q)`.
+    #[must_use]
+    pub fn drives(&self) -> Vec<f32> {
+        self.memories
+            .in_order()
+            .iter()
+            .flat_map(|&slot| self.memories.drives(slot))
+            .copied()
+            .collect()
+    }
+
+    /// `m_i`, `(N,)`.
+    #[must_use]
+    pub fn counts(&self) -> Vec<u64> {
+        self.column(|slot| self.memories.merged[slot as usize])
+    }
+
+    /// `n_i`, `(N,)`.
+    #[must_use]
+    pub fn mass(&self) -> Vec<f64> {
+        self.column(|slot| self.graph.mass(slot))
+    }
+
+    /// `(N,)`.
+    #[must_use]
+    pub fn is_terminal(&self) -> Vec<bool> {
+        self.column(|slot| self.memories.terminal[slot as usize])
+    }
+
+    /// `(N,)`: the text of the step that made each memory, where there was one.
+    #[must_use]
+    pub fn texts(&self) -> Vec<Option<String>> {
+        uninterrupted(|| self.checked_texts())
+    }
+
+    /// [`Store::texts`], within [`crate::interruptible`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if it gave up.
+    pub fn checked_texts(&self) -> Result<Vec<Option<String>>> {
+        let mut texts = Vec::with_capacity(self.len());
+        self.visit(|slot| {
+            let text = self.memories.texts[slot as usize].as_deref();
+            texts.push(text.map(str::to_owned));
+        })?;
+        Ok(texts)
+    }
+
+    /// `b`, `(Q,)`: what the ordinary memory is worth.
+    #[must_use]
+    pub fn baseline(&self) -> Vec<f32> {
+        self.values.baseline.clone()
+    }
+
+    /// The associations as `(source id, target id, P)`, by rising source, then target.
+    #[must_use]
+    pub fn edges(&self) -> (Vec<i64>, Vec<i64>, Vec<f64>) {
+        uninterrupted(|| self.checked_edges())
+    }
+
+    /// [`Store::edges`], within [`crate::interruptible`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if it gave up.
+    pub fn checked_edges(&self) -> Result<(Vec<i64>, Vec<i64>, Vec<f64>)> {
+        let n = self.graph.edges();
+        let (mut sources, mut targets, mut weights) = (
+            Vec::with_capacity(n),
+            Vec::with_capacity(n),
+            Vec::with_capacity(n),
+        );
+        self.visit(|slot| {
+            for (successor, p) in self.graph.successors(slot) {
+                sources.push(self.memories.id(slot));
+                targets.push(self.memories.id(successor));
+                weights.push(p);
+            }
+        })?;
+        Ok((sources, targets, weights))
+    }
+
+    /// How many associations there are, and the bytes they take, both ways.
+    #[must_use]
+    pub fn associations(&self) -> (usize, usize) {
+        (self.graph.edges(), self.graph.bytes())
+    }
+
+    /// The text of a memory.
+    #[must_use]
+    pub fn text(&self, id: i64) -> Option<&str> {
+        let slot = self.memories.slot(id)?;
+        self.memories.texts[slot as usize].as_deref()
+    }
+}

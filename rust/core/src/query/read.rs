@@ -1,0 +1,193 @@
+//! Reading: search, value, score, explain, recall, associate. Nothing here changes state.
+
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::graph::edge_statistics::EdgeRange;
+use crate::index::activation::{Activation, activate};
+use crate::index::{self, SearchReport};
+use crate::memory::columns::Memories;
+use crate::memory::episodes::{Batch, Episodes, normalised_rows};
+use crate::query::nbytes::afford;
+use crate::query::recall::{self, Path, RecallRequest};
+use crate::query::score::{self, Explanation, ScoreRequest, Scores};
+use crate::query::spread;
+use crate::store::Store;
+use crate::values::table::Values;
+
+impl Store {
+    pub(crate) fn memories(&self) -> &Memories {
+        &self.memories
+    }
+
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    pub(crate) fn values_of(&self) -> &Values {
+        &self.values
+    }
+
+    pub(crate) fn edge_range(&self) -> EdgeRange {
+        self.edges.range(&self.config)
+    }
+
+    /// `(e_lo, e_hi)` in force.
+    #[must_use]
+    pub fn edge_cosines(&self) -> (f64, f64) {
+        let range = self.edge_range();
+        (range.lo, range.hi)
+    }
+
+    pub(crate) fn activate_rows(
+        &self,
+        rows: &[f32],
+        threads: Option<usize>,
+    ) -> Result<Vec<Activation>> {
+        let found = index::nearest(&self.memories, rows, self.config.k, threads)?;
+        Ok(found
+            .iter()
+            .map(|hits| activate(hits, &self.config))
+            .collect())
+    }
+
+    pub(crate) fn activate_batch(
+        &self,
+        batch: &Batch,
+        threads: Option<usize>,
+    ) -> Result<Vec<Activation>> {
+        self.activate_rows(batch.rows(), threads)
+    }
+
+    /// `Φ_q = Σ_i φ_i v_iq`.
+    pub(crate) fn phi(&self, activation: &Activation) -> Vec<f64> {
+        let mut phi = vec![0.0; self.channels.len()];
+        for answer in &activation.answers {
+            for (phi, &v) in phi.iter_mut().zip(self.values.of(answer.slot)) {
+                *phi += answer.phi * f64::from(v);
+            }
+        }
+        phi
+    }
+
+    /// The `k` memories of largest inner product with each query: `(B, k)` ids and similarities, ties
+    /// by lower id, padded with −1 and −∞.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for bad queries, `k` or `threads`.
+    pub fn search(
+        &self,
+        queries: &[f32],
+        k: usize,
+        threads: Option<usize>,
+    ) -> Result<(Vec<i64>, Vec<f32>)> {
+        let (ids, similarities, _) = self.search_reported(queries, k, None, threads)?;
+        Ok((ids, similarities))
+    }
+
+    /// The same, and which way the search went. With `nprobe` only the blocks of the partition nearest to a query
+    /// are searched, so many of them: what is found is exact, but not all of it may be.
+    ///
+    /// # Errors
+    /// As [`Store::search`], and for an `nprobe` of 0 or without a partition.
+    pub fn search_reported(
+        &self,
+        queries: &[f32],
+        k: usize,
+        nprobe: Option<usize>,
+        threads: Option<usize>,
+    ) -> Result<(Vec<i64>, Vec<f32>, SearchReport)> {
+        if !(1..=1 << 20).contains(&k) {
+            return Err(Error::invalid(
+                "k",
+                format!("{k} is not in [1, {}]", 1 << 20),
+            ));
+        }
+        // An id, a cosine, and room to sort them.
+        afford("k", (queries.len() / self.config.dim).saturating_mul(k), 24)?;
+        let queries = normalised_rows("queries", queries, self.config.dim)?;
+        let (found, report) = match self.probing(nprobe)? {
+            Some((partition, n)) => {
+                index::approximate(&self.memories, partition, &queries, k, n, threads)?
+            }
+            None => index::search(&self.memories, &queries, k, threads)?,
+        };
+        let mut ids = Vec::with_capacity(found.len() * k);
+        let mut similarities = Vec::with_capacity(found.len() * k);
+        for hits in found {
+            let padding = k - hits.len();
+            ids.extend(hits.iter().map(|hit| hit.id));
+            ids.extend(std::iter::repeat_n(-1, padding));
+            similarities.extend(hits.iter().map(|hit| hit.similarity));
+            similarities.extend(std::iter::repeat_n(f32::NEG_INFINITY, padding));
+        }
+        Ok((ids, similarities, report))
+    }
+
+    /// `Φ` `(B, Q)` and `σ` `(B,)` of each query.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for bad queries or `threads`.
+    pub fn value(&self, queries: &[f32], threads: Option<usize>) -> Result<(Vec<f32>, Vec<f32>)> {
+        let queries = normalised_rows("queries", queries, self.config.dim)?;
+        let activations = self.activate_rows(&queries, threads)?;
+        let values = activations
+            .iter()
+            .flat_map(|a| self.phi(a))
+            .map(|phi| phi as f32)
+            .collect();
+        let support = activations.iter().map(|a| a.support as f32).collect();
+        Ok((values, support))
+    }
+
+    /// Scores a batch of episodes. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument.
+    pub fn score(&self, episodes: &Episodes<'_>, request: &ScoreRequest<'_>) -> Result<Scores> {
+        score::score(self, &episodes.checked(self.config.dim)?, request)
+    }
+
+    /// Which memories, associations and channels paid for each step.
+    ///
+    /// # Errors
+    /// As [`Store::score`].
+    pub fn explain(
+        &self,
+        episodes: &Episodes<'_>,
+        request: &ScoreRequest<'_>,
+    ) -> Result<Vec<Explanation>> {
+        score::explain::explain(self, &episodes.checked(self.config.dim)?, request)
+    }
+
+    /// Iterative retrieval: paths from what answers to each query along associations toward value.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument.
+    pub fn recall(&self, queries: &[f32], request: &RecallRequest<'_>) -> Result<Vec<Vec<Path>>> {
+        let queries = normalised_rows("query", queries, self.config.dim)?;
+        recall::recall(self, queries, request)
+    }
+
+    /// Spreading activation: the `k` memories that each query brings to mind, `(B, k)` ids and
+    /// activations, padded with −1 and 0. It starts at what answers to the query, and flows `steps` times:
+    /// `damping` of it along the associations, the rest back to the start.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the argument.
+    pub fn associate(
+        &self,
+        queries: &[f32],
+        steps: usize,
+        damping: f64,
+        k: usize,
+        threads: Option<usize>,
+    ) -> Result<(Vec<i64>, Vec<f64>)> {
+        let queries = normalised_rows("queries", queries, self.config.dim)?;
+        let found = spread::associate(self, &queries, steps, damping, k, threads)?;
+        let padded = found.iter().flat_map(|found| {
+            let padding = std::iter::repeat_n((-1, 0.0), k - found.len());
+            found.iter().copied().chain(padding)
+        });
+        Ok(padded.unzip())
+    }
+}

@@ -1,0 +1,84 @@
+//! What a memory is worth under the weights of this call.
+
+use crate::error::{Error, Result};
+use crate::memory::columns::Slot;
+use crate::query::score::habituation::Habituation;
+use crate::store::Store;
+
+/// Values, advantages and weights as the functionals read them.
+pub(crate) struct Worth<'a> {
+    store: &'a Store,
+    weights: Vec<f64>,
+    habituation: Option<&'a Habituation>,
+}
+
+impl<'a> Worth<'a> {
+    pub(crate) fn new(
+        store: &'a Store,
+        weights: Option<&[f64]>,
+        habituation: Option<&'a Habituation>,
+    ) -> Result<Self> {
+        Ok(Self {
+            store,
+            weights: checked_weights(store, weights)?,
+            habituation,
+        })
+    }
+
+    pub(crate) fn channels(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// `w_q`.
+    pub(crate) fn weight(&self, q: usize) -> f64 {
+        self.weights[q]
+    }
+
+    pub(crate) fn is_terminal(&self, slot: Slot) -> bool {
+        self.store.memories().terminal[slot as usize]
+    }
+
+    /// `w_q·[v_iq − b_q]⁺`: what channel `q` adds to the advantage of a memory.
+    pub(crate) fn advantage(&self, slot: Slot, q: usize) -> f64 {
+        let values = self.store.values_of();
+        let over = f64::from(values.of(slot)[q]) - f64::from(values.baseline[q]);
+        self.weights[q] * over.max(0.0)
+    }
+
+    /// `Σ_q w_q a_iq`.
+    pub(crate) fn total_advantage(&self, slot: Slot) -> f64 {
+        (0..self.channels()).fold(0.0, |sum, q| sum + self.advantage(slot, q))
+    }
+
+    /// `v_iq`, less what habituation takes.
+    pub(crate) fn value(&self, slot: Slot, q: usize) -> f64 {
+        f64::from(self.store.values_of().of(slot)[q]) * self.freshness(slot)
+    }
+
+    /// `1/(1 + η·uses_i)`; 1 without habituation.
+    pub(crate) fn freshness(&self, slot: Slot) -> f64 {
+        self.habituation
+            .map_or(1.0, |table| table.freshness(self.store.memories().id(slot)))
+    }
+}
+
+/// The given weights, or 1/Q each.
+pub(crate) fn checked_weights(store: &Store, weights: Option<&[f64]>) -> Result<Vec<f64>> {
+    let channels = store.channels().len();
+    let Some(weights) = weights else {
+        return Ok(vec![1.0 / channels as f64; channels]);
+    };
+    if weights.len() != channels {
+        return Err(Error::invalid(
+            "weights",
+            format!("{} weights for {channels} channels", weights.len()),
+        ));
+    }
+    if let Some(q) = weights.iter().position(|w| !w.is_finite()) {
+        return Err(Error::invalid(
+            "weights",
+            format!("entry {q} is not finite"),
+        ));
+    }
+    Ok(weights.to_vec())
+}

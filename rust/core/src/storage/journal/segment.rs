@@ -1,0 +1,298 @@
+//! A journal file that is written: records appended, taken back, and brought to the disk together.
+//!
+//! The file begins with 64 bytes that say which snapshot it goes on from:
+//!
+//! | offset | size | |
+//! |---|---|---|
+//! | 0 | 8 | `swjournl` |
+//! | 8 | 4 | version, 1 |
+//! | 12 | 4 | 0 |
+//! | 16 | 8 | the number of the journal |
+//! | 24 | 32 | the checksum of the snapshot (SHA-256) |
+//! | 56 | 4 | 0 |
+//! | 60 | 4 | CRC-32 of the 60 bytes before |
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::interrupt;
+use crate::error::{Error, Result};
+use crate::shared::group_commit::Disk;
+use crate::storage::journal::frame::{HEADER, header};
+use crate::storage::journal::record::Record;
+use crate::storage::snapshot::write::sync_directory;
+
+/// Bytes before the first record.
+pub(crate) const PREAMBLE: usize = 64;
+const MAGIC: &[u8; 8] = b"swjournl";
+const VERSION: u32 = 1;
+/// Bytes written between two looks at the interrupt.
+const PART: usize = 4 << 20;
+
+/// The first bytes of the journal of a number that goes on from a snapshot of that checksum.
+pub(crate) fn preamble(number: u64, checksum: &str) -> [u8; PREAMBLE] {
+    let mut bytes = [0; PREAMBLE];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..24].copy_from_slice(&number.to_le_bytes());
+    for (byte, digits) in bytes[24..56].iter_mut().zip(checksum.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).unwrap_or_default();
+        *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+    }
+    let sum = crc32fast::hash(&bytes[..60]);
+    bytes[60..].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// Checks the first bytes of a journal.
+///
+/// # Errors
+/// [`Error::Format`] saying what is wrong with them.
+pub(crate) fn check_preamble(file: &mut impl Read, number: u64, checksum: &str) -> Result<()> {
+    let bad = |message: String| Err(Error::format("journal", message));
+    let mut bytes = [0; PREAMBLE];
+    if file.read_exact(&mut bytes).is_err() {
+        return bad("the file is shorter than its first 64 bytes".into());
+    }
+    let expected = preamble(number, checksum);
+    if bytes == expected {
+        return Ok(());
+    }
+    if &bytes[..8] != MAGIC {
+        return bad("not a journal of sharpwave".into());
+    }
+    if bytes[60..] != crc32fast::hash(&bytes[..60]).to_le_bytes() {
+        return bad("its first 64 bytes are damaged".into());
+    }
+    if bytes[8..12] != expected[8..12] {
+        let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+        return bad(format!(
+            "version {version} is not known to this version of sharpwave"
+        ));
+    }
+    bad(format!(
+        "it goes on from another snapshot than the one beside it, or is not number {number}"
+    ))
+}
+
+/// A journal file that is written.
+pub(crate) struct Segment {
+    file: File,
+    /// Where the next record goes.
+    at: u64,
+    /// Its number.
+    number: u64,
+    /// Where the last record of this opening begins.
+    last: Option<u64>,
+    /// Set when the file could not be brought back into a good state.
+    broken: bool,
+    disk: Arc<Disk<File>>,
+}
+
+impl Segment {
+    /// A new file with its first bytes on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the system gives it.
+    pub(crate) fn create(path: &Path, number: u64, checksum: &str) -> Result<Self> {
+        let mut file = File::create(path)?;
+        file.write_all(&preamble(number, checksum))?;
+        file.sync_all()?;
+        Self::around(file, PREAMBLE as u64, 0, PREAMBLE as u64)
+    }
+
+    /// Goes on with a file behind its last sound record, cutting off what follows.
+    ///
+    /// With `kept`, what was read is brought to the disk first, in a new file: the system may have read it from its
+    /// memory, though an earlier attempt to bring it to the disk failed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the system gives it.
+    pub(crate) fn resume(path: &Path, at: u64, number: u64, kept: bool) -> Result<Self> {
+        if kept && at > PREAMBLE as u64 {
+            let beside = path.with_extension("log.tmp");
+            let copied: io::Result<()> = (|| {
+                let mut copy = File::create(&beside)?;
+                io::copy(&mut File::open(path)?.take(at), &mut copy)?;
+                copy.sync_all()?;
+                fs::rename(&beside, path)
+            })();
+            if copied.is_err() {
+                let _ = fs::remove_file(&beside);
+            }
+            copied?;
+            sync_directory(path)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        if file.metadata()?.len() != at {
+            file.set_len(at)?;
+            file.sync_all()?;
+        }
+        Self::around(file, at, number, if kept { at } else { 0 })
+    }
+
+    fn around(file: File, at: u64, number: u64, kept: u64) -> Result<Self> {
+        let disk = Arc::new(Disk::new(file.try_clone()?, at, kept));
+        Ok(Self {
+            file,
+            at,
+            number,
+            last: None,
+            broken: false,
+            disk,
+        })
+    }
+
+    /// Bytes of records.
+    pub(crate) fn size(&self) -> u64 {
+        self.at - PREAMBLE as u64
+    }
+
+    /// Whether nothing can be appended any more, since what was could not be taken back.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Why the disk refused to keep what was written, if it did.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.disk.failed()
+    }
+
+    /// Cuts off what the disk did not keep, as far as the system lets; returns up to where it did.
+    pub(crate) fn cut_to_kept(&mut self) -> u64 {
+        self.at = self.at.min(self.disk.kept());
+        self.cut(self.at);
+        let _ = self.file.sync_all();
+        self.at
+    }
+
+    /// Appends a record: it is in the file when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the system gives it, [`Error::Interrupted`] within [`crate::interruptible`]; the file is as it was
+    /// then, or [`Segment::is_broken`].
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
+        self.usable()?;
+        let payload = record.encode()?;
+        let size = (HEADER + payload.len()) as u64;
+        if let Err(error) = self.write(&payload) {
+            self.cut(self.at);
+            return Err(error);
+        }
+        self.last = Some(self.at);
+        self.at += size;
+        self.number += 1;
+        self.disk.wrote(self.at);
+        Ok(())
+    }
+
+    /// Writes a record where the next one goes, a long one in parts.
+    fn write(&mut self, payload: &[u8]) -> Result<()> {
+        let mut sum = crc32fast::Hasher::new();
+        for part in payload.chunks(PART) {
+            interrupt::check()?;
+            sum.update(part);
+        }
+        let head = header(self.number, payload.len(), sum.finalize());
+        self.file.seek(SeekFrom::Start(self.at))?;
+        if payload.len() <= PART {
+            // At once: the system is asked but once for what is done often.
+            return Ok(self.file.write_all(&[&head[..], payload].concat())?);
+        }
+        self.file.write_all(&head)?;
+        for part in payload.chunks(PART) {
+            interrupt::check()?;
+            self.file.write_all(part)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the last record back, whose operation failed.
+    pub(crate) fn retract(&mut self) {
+        if let Some(last) = self.last.take() {
+            self.cut(last);
+            self.at = last;
+            self.number -= 1;
+            self.disk.took_back(last);
+        }
+    }
+
+    fn cut(&mut self, at: u64) {
+        self.broken |= self.file.set_len(at).is_err();
+    }
+
+    fn usable(&self) -> Result<()> {
+        if self.broken {
+            let reason = "the journal is not written to any more, since an earlier write could not be undone; \
+                          flush() writes a snapshot instead and begins a new one";
+            return Err(Error::Io(io::Error::other(reason)));
+        }
+        Ok(())
+    }
+
+    /// What is written by now, to be waited for.
+    pub(crate) fn commit(&self) -> Commit {
+        Commit {
+            at: self.at,
+            disk: Arc::clone(&self.disk),
+        }
+    }
+
+    /// Says that a snapshot holds all of it: nobody needs to wait any more.
+    pub(crate) fn release(&self) {
+        self.disk.release();
+    }
+}
+
+/// What was written, to be waited for until it is on the disk.
+pub struct Commit {
+    at: u64,
+    disk: Arc<Disk<File>>,
+}
+
+impl Commit {
+    /// Returns when the disk has it. Of many that wait, one asks the system, for all that was written by then.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the disk refused. What it holds is unknown then, so the journal is not used any more.
+    pub fn wait(&self) -> Result<()> {
+        Ok(self.disk.wait(self.at)?)
+    }
+
+    /// Whether the disk has it, or another file.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.disk.kept() >= self.at
+    }
+}
+
+/// The place of a store for the journal of what is being done to it. A copy of the store has none.
+#[derive(Default)]
+pub(crate) struct Plug(pub(crate) Option<Box<Segment>>);
+
+impl Clone for Plug {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+
+impl Plug {
+    /// Records what is about to be done, if there is a journal.
+    ///
+    /// # Errors
+    /// As [`Segment::append`].
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
+        self.0
+            .as_mut()
+            .map_or(Ok(()), |segment| segment.append(record))
+    }
+
+    /// Takes the last record back.
+    pub(crate) fn retract(&mut self) {
+        if let Some(segment) = &mut self.0 {
+            segment.retract();
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Reading a snapshot. A file is untrusted input: every length, id and number is checked before it is used.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use safetensors::tensor::{Dtype, Metadata};
+
+use crate::base::copied;
+use crate::base::discard::Heavy;
+use crate::base::interrupt;
+use crate::base::parallel;
+use crate::error::{Error, Result};
+use crate::storage::snapshot::checksum::Checksum;
+use crate::storage::snapshot::restore::Reader;
+use crate::storage::snapshot::source::Source;
+use crate::storage::snapshot::write::{FORMAT, State, VERSION};
+use crate::store::Store;
+use crate::values::replay::Interrupt;
+
+/// Bytes from which a thread of its own is worth it for the checksum.
+const MUCH: usize = 1 << 22;
+
+/// A store that was read, and what its file says about itself.
+pub(crate) struct Loaded {
+    pub(crate) store: Store,
+    pub(crate) checksum: String,
+    pub(crate) journal: Option<u64>,
+}
+
+/// A snapshot file taken apart, nothing of it believed yet.
+pub(crate) struct File<'a> {
+    source: Source<'a>,
+    state: String,
+    tensors: BTreeMap<String, Tensor>,
+    /// What the file says of itself: checksum and sums.
+    pub(crate) said: (String, String),
+}
+
+/// One array, somewhere in the file.
+pub(crate) struct Tensor {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) range: Range<usize>,
+}
+
+impl<'a> File<'a> {
+    pub(crate) fn open(source: Source<'a>) -> Result<Self> {
+        let (header, begin) = header(&source)?;
+        let metadata = header
+            .metadata()
+            .as_ref()
+            .ok_or_else(|| Error::format("header", "no metadata: not a sharpwave snapshot"))?;
+        let entry = |name: &str| {
+            metadata
+                .get(name)
+                .cloned()
+                .ok_or_else(|| Error::format(name, "missing: not a sharpwave snapshot"))
+        };
+        if entry("format")? != FORMAT {
+            return Err(Error::format("format", "not a sharpwave snapshot"));
+        }
+        let version = entry("version")?;
+        if version != VERSION {
+            return Err(Error::format(
+                "version",
+                format!("{version:?} is not known to this version of sharpwave"),
+            ));
+        }
+        Ok(Self {
+            state: entry("state")?,
+            said: (entry("checksum")?, entry("sums")?),
+            tensors: header
+                .tensors()
+                .into_iter()
+                .map(|(name, info)| {
+                    let (from, to) = info.data_offsets;
+                    let tensor = Tensor {
+                        dtype: info.dtype,
+                        shape: info.shape.clone(),
+                        range: begin + from..begin + to,
+                    };
+                    (name, tensor)
+                })
+                .collect(),
+            source,
+        })
+    }
+
+    /// What is true of the bytes, to be compared with what the file says.
+    fn found(&self, enough: Interrupt<'_>) -> Result<(String, String)> {
+        let mut sum = Checksum::new(&self.state);
+        for (name, tensor) in &self.tensors {
+            sum.tensor(name, tensor.dtype, &tensor.shape, tensor.range.len());
+            self.source.pour(tensor.range.clone(), 1, &mut |piece| {
+                copied::ask(enough)?;
+                sum.bytes(piece);
+                Ok(())
+            })?;
+        }
+        Ok(sum.finish())
+    }
+
+    fn is_sound(&self, enough: Interrupt<'_>) -> Result<bool> {
+        // A fuzzer would never guess a checksum, and find nothing behind it.
+        Ok(cfg!(fuzzing) || self.found(enough)? == self.said)
+    }
+
+    /// The names of the damaged parts, `state` and sections; none if the file is sound.
+    pub(crate) fn damaged(&self) -> Result<Vec<String>> {
+        let found = self.found(&interrupt::enough)?;
+        if cfg!(fuzzing) || found == self.said {
+            return Ok(Vec::new());
+        }
+        let sums = |json: &str| serde_json::from_str(json).unwrap_or_default();
+        let (found, said): (BTreeMap<String, u32>, BTreeMap<String, u32>) =
+            (sums(&found.1), sums(&self.said.1));
+        let wrong = |(name, sum): &(String, u32)| said.get(name) != Some(sum);
+        Ok(found
+            .into_iter()
+            .filter(wrong)
+            .map(|(name, _)| name)
+            .collect())
+    }
+
+    pub(crate) fn state(&self) -> Result<State> {
+        serde_json::from_str(&self.state).map_err(|error| Error::format("state", error.to_string()))
+    }
+
+    /// The archive's numbers.
+    pub(crate) fn archive(&self) -> Result<Vec<f32>> {
+        Reader::of(&self.source, &self.tensors).archive()
+    }
+
+    /// The store, its arrays checked.
+    pub(crate) fn store(&self, state: State) -> Result<Store> {
+        Reader::of(&self.source, &self.tensors).store(state)
+    }
+}
+
+/// The header of a safetensors file, checked, and where the tensors begin.
+///
+/// The library wants the whole file in memory and refuses headers of more than 100 MB, which the texts of some million
+/// archived steps exceed.
+fn header(source: &Source<'_>) -> Result<(Metadata, usize)> {
+    let foreign = |why: String| Error::format("header", format!("not a safetensors file: {why}"));
+    let length = source.length();
+    if length < 8 {
+        return Err(foreign("too small for a header".into()));
+    }
+    let size = source.bytes(0..8)?;
+    let size = u64::from_le_bytes(*size.first_chunk().expect("eight bytes"));
+    let begin = usize::try_from(size)
+        .ok()
+        .and_then(|size| size.checked_add(8))
+        .filter(|&begin| begin <= length)
+        .ok_or_else(|| foreign("the header is longer than the file".into()))?;
+    let json = source.bytes(8..begin)?;
+    let header: Metadata =
+        serde_json::from_slice(&json).map_err(|error| foreign(error.to_string()))?;
+    // The tensors lie one after the other without gaps: that was checked as the header was read.
+    if begin.checked_add(header.data_len()) != Some(length) {
+        return Err(foreign("the tensors do not fill the file".into()));
+    }
+    Ok((header, begin))
+}
+
+/// Reads a snapshot, with what a directory needs to know of it.
+pub(crate) fn read(source: Source<'_>) -> Result<Loaded> {
+    let file = File::open(source)?;
+    let sound = |enough: Interrupt<'_>| file.is_sound(enough);
+    let store = || -> Result<(Heavy<Store>, Option<u64>)> {
+        let mut state = Heavy::new(file.state()?);
+        let journal = state.journal;
+        let archive = Heavy::new(file.archive()?);
+        state.unpool(&archive)?;
+        drop(archive);
+        Ok((Heavy::new(file.store(state.keep())?), journal))
+    };
+    // A file is not believed before its checksum is known, but it may be read meanwhile: whoever reads it checks it all.
+    let (sound, read) = if file.source.length() < MUCH {
+        (sound(&interrupt::enough), store())
+    } else {
+        parallel::both(sound, store)
+    };
+    if !sound? {
+        return Err(Error::format("checksum", "the file is damaged"));
+    }
+    let (store, journal) = read?;
+    Ok(Loaded {
+        store: store.keep(),
+        checksum: file.said.0,
+        journal,
+    })
+}

@@ -1,0 +1,394 @@
+//! A store from the sections of a snapshot, each checked before it is used.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::base::discard::Heavy;
+use crate::base::interrupt;
+use crate::error::{Error, Result};
+use crate::graph::edge_statistics::EdgeStatistics;
+use crate::graph::{Edge, Graph};
+use crate::memory::channels::{Channel, Kind};
+use crate::memory::columns::{Birth, Provenance, Slot};
+use crate::ops::history::shared;
+use crate::storage::snapshot::check::check_episodes;
+use crate::storage::snapshot::file::Tensor;
+use crate::storage::snapshot::sections::Element;
+use crate::storage::snapshot::source::Source;
+use crate::storage::snapshot::write::{State, dtype};
+use crate::store::Store;
+
+/// What no counter reaches by counting, so that none overflows.
+const COUNTER: i64 = 1 << 53;
+/// Numbers read between two looks at the interrupt.
+const SLICE: usize = 1 << 18;
+
+/// Reads sections by name, checking type and shape.
+pub(crate) struct Reader<'a> {
+    source: &'a Source<'a>,
+    tensors: &'a BTreeMap<String, Tensor>,
+}
+
+macro_rules! reads {
+    ($name:ident, $type:ty, $element:ident) => {
+        fn $name(&self, name: &str, shape: &[usize]) -> Result<Vec<$type>> {
+            const SIZE: usize = size_of::<$type>();
+            let range = self.range(name, Element::$element, shape)?;
+            let mut numbers = Heavy::new(Vec::with_capacity(range.len() / SIZE));
+            self.source.pour(range, SIZE, &mut |piece| {
+                interrupt::check()?;
+                let (chunks, _) = piece.as_chunks::<SIZE>();
+                numbers.extend(chunks.iter().map(|x| <$type>::from_le_bytes(*x)));
+                Ok(())
+            })?;
+            Ok(numbers.keep())
+        }
+    };
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn of(source: &'a Source<'a>, tensors: &'a BTreeMap<String, Tensor>) -> Self {
+        Self { source, tensors }
+    }
+
+    reads!(f32s, f32, F32);
+    reads!(f64s, f64, F64);
+    reads!(u32s, u32, U32);
+    reads!(u64s, u64, U64);
+    reads!(i64s, i64, I64);
+    reads!(u8s, u8, U8);
+
+    fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::format(name, "missing"))
+    }
+
+    /// Where the bytes of a section of this type and shape lie.
+    fn range(&self, name: &str, element: Element, shape: &[usize]) -> Result<Range<usize>> {
+        let tensor = self.tensor(name)?;
+        if tensor.dtype != dtype(element) {
+            return Err(Error::format(name, format!("is {:?}", tensor.dtype)));
+        }
+        if tensor.shape != shape {
+            return Err(Error::format(
+                name,
+                format!("has shape {:?}, not {shape:?}", tensor.shape),
+            ));
+        }
+        Ok(tensor.range.clone())
+    }
+
+    /// How many rows a section has.
+    fn rows(&self, name: &str) -> Result<usize> {
+        self.tensor(name)?
+            .shape
+            .first()
+            .copied()
+            .ok_or_else(|| Error::format(name, "is a single number"))
+    }
+
+    fn flags(&self, name: &str, n: usize) -> Result<Vec<bool>> {
+        self.u8s(name, &[n])?
+            .into_iter()
+            .map(|x| match x {
+                0 => Ok(false),
+                1 => Ok(true),
+                _ => Err(Error::format(name, format!("{x} is neither 0 nor 1"))),
+            })
+            .collect()
+    }
+
+    /// The archive's numbers, to be given to [`State::unpool`].
+    pub(crate) fn archive(&self) -> Result<Vec<f32>> {
+        self.f32s("archive", &[self.rows("archive")?])
+    }
+
+    pub(crate) fn store(&self, state: State) -> Result<Store> {
+        for config in [&state.config, &state.given] {
+            config
+                .validate()
+                .map_err(|error| Error::format("config", error.to_string()))?;
+        }
+        let counters = [state.next_memory, state.inserts as i64, state.clock as i64];
+        if !counters.iter().all(|n| (0..=COUNTER).contains(n)) || state.next_episode < 0 {
+            return Err(Error::format("state", "a counter is out of range"));
+        }
+        if state.config.dim != state.given.dim {
+            return Err(Error::format("config", "it is of two dimensions"));
+        }
+        let entries = state.history.iter().flatten();
+        if !entries
+            .map(|entry| entry.next_memory)
+            .all(|id| (0..=state.next_memory).contains(&id))
+        {
+            return Err(Error::format(
+                "state",
+                "an id in the history is out of range",
+            ));
+        }
+        let d = state.config.dim;
+        let n = self.rows("ids")?;
+        let mut store = Heavy::new(Store::new(state.given.clone())?);
+        store.config = state.config;
+        store.embedder = state.embedder;
+        store.clock = state.clock;
+        store.inserts = state.inserts;
+        store.next_memory = state.next_memory;
+        store.next_episode = state.next_episode;
+        store.history = state.history.map(shared);
+        store.sample = finite("sample", self.f32s("sample", &[self.rows("sample")?, d])?)?;
+        self.restore_episode_ids(&mut store)?;
+        self.restore_memories(&mut store, n, &state.channels)?;
+        check_episodes(&store, &state.proposals)?;
+        store.proposals = state.proposals;
+        store.edges = EdgeStatistics {
+            followed: self.u64s("edges_followed", &[self.rows("edges_followed")?])?,
+            unrelated: self.u64s("edges_unrelated", &[self.rows("edges_unrelated")?])?,
+        };
+        let counted = |histogram: &[u64]| {
+            histogram
+                .iter()
+                .try_fold(0u64, |sum, &n| sum.checked_add(n))
+                .is_some_and(|sum| sum <= COUNTER as u64)
+        };
+        if !(counted(&store.edges.followed) && counted(&store.edges.unrelated)) {
+            return Err(Error::format("edges_followed", "a count is out of range"));
+        }
+        if !store.edges.is_sound() {
+            return Err(Error::format(
+                "edges_followed",
+                "has a wrong number of bins",
+            ));
+        }
+        Ok(store.keep())
+    }
+
+    fn restore_episode_ids(&self, store: &mut Store) -> Result<()> {
+        let ids = self.i64s("episode_ids", &[self.rows("episode_ids")?])?;
+        if ids.len() as u64 != store.clock {
+            return Err(Error::format("episode_ids", "do not fit the clock"));
+        }
+        store.ordinals = ids.iter().copied().zip(0u64..).collect();
+        if store.ordinals.len() != ids.len() {
+            return Err(Error::format("episode_ids", "an id comes twice"));
+        }
+        store.episode_ids = ids;
+        Ok(())
+    }
+
+    fn restore_memories(&self, store: &mut Store, n: usize, channels: &[Channel]) -> Result<()> {
+        let d = store.config.dim;
+        let q = channels.len();
+        let scalars = channels.iter().filter(|c| c.is_scalar()).count();
+        let ids = self.i64s("ids", &[n])?;
+        if ids.first().is_some_and(|&id| id < 0)
+            || ids.windows(2).any(|pair| pair[0] >= pair[1])
+            || ids.last().is_some_and(|&id| id >= store.next_memory)
+        {
+            return Err(Error::format("ids", "are not rising"));
+        }
+        let keys = self.range("keys", Element::F32, &[n, d])?;
+        let values = finite("values", self.f32s("values", &[n, q])?)?;
+        let merged = self.u64s("merged", &[n])?;
+        if merged.iter().any(|&m| m > COUNTER as u64) {
+            return Err(Error::format("merged", "a count is out of range"));
+        }
+        let written = self.u64s("written", &[n])?;
+        if written.iter().any(|&at| at > store.clock) {
+            return Err(Error::format("written", "lies after the clock"));
+        }
+        let terminal = self.flags("terminal", n)?;
+        let dirty = self.flags("dirty", n)?;
+        let texts = Heavy::new(self.texts(n)?);
+        let mut provenance = Heavy::new(self.provenance(n, store)?);
+        store.memories.encode_later();
+        store.memories.reserve(n);
+        let (mut rank, mut key) = (0, vec![0.0; d]);
+        self.source.pour(keys, size_of::<f32>() * d, &mut |piece| {
+            interrupt::check()?;
+            for row in piece.as_chunks().0.chunks_exact(d) {
+                for (x, bytes) in key.iter_mut().zip(row) {
+                    *x = f32::from_le_bytes(*bytes);
+                }
+                if !key.iter().all(|x| x.is_finite()) {
+                    return Err(Error::format("keys", "not all numbers are finite"));
+                }
+                let birth = Birth {
+                    key: &key,
+                    terminal: terminal[rank],
+                    merged: merged[rank],
+                    clock: written[rank],
+                    text: texts[rank].as_deref(),
+                    provenance: None,
+                };
+                let slot = store.memories.add(ids[rank], &birth, &store.channels);
+                store.memories.provenance[slot as usize] = std::mem::take(&mut provenance[rank]);
+                store.graph.ensure(slot);
+                store.values.start(slot, &[]);
+                rank += 1;
+            }
+            Ok(())
+        })?;
+        store.memories.encode_all()?;
+        self.restore_graph(store, n)?;
+        restore_channels(store, channels, &terminal)?;
+        let sums = self.f64s("drive_sums", &[n, scalars])?;
+        let counts = self.u32s("drive_counts", &[n, scalars])?;
+        if sums.iter().any(|x| !x.is_finite()) {
+            return Err(Error::format("drive_sums", "not all numbers are finite"));
+        }
+        store.memories.drive_sums = sums;
+        store.memories.drive_counts = counts;
+        for rank in 0..n {
+            let slot = rank as Slot;
+            store.memories.refresh_drives(slot, &store.channels);
+            store
+                .values
+                .restore(slot, &values[rank * q..(rank + 1) * q], dirty[rank]);
+        }
+        store.values.baseline = finite("baseline", self.f32s("baseline", &[q])?)?;
+        Ok(())
+    }
+
+    fn restore_graph(&self, store: &mut Store, n: usize) -> Result<()> {
+        let edges = self.rows("edge_targets")?;
+        let lengths = self.u64s("row_lengths", &[n])?;
+        let targets = self.u32s("edge_targets", &[edges])?;
+        let sums = self.f64s("edge_sums", &[edges])?;
+        let mass = self.f64s("mass", &[n])?;
+        let bad = |message: &str| Error::format("edge_targets", message);
+        let mut at = 0usize;
+        let mut rows = Vec::with_capacity(n);
+        for (rank, &length) in lengths.iter().enumerate() {
+            let end = usize::try_from(length)
+                .ok()
+                .and_then(|length| at.checked_add(length))
+                .filter(|&end| end <= edges)
+                .ok_or_else(|| bad("fewer than the rows say"))?;
+            let row: Vec<Edge> = targets[at..end]
+                .iter()
+                .zip(&sums[at..end])
+                .map(|(&target, &sum)| Edge { target, sum })
+                .collect();
+            at = end;
+            let rising = row.windows(2).all(|pair| pair[0].target < pair[1].target);
+            let inside = row
+                .iter()
+                .all(|edge| (edge.target as usize) < n && edge.target as usize != rank);
+            if !(rising && inside) {
+                return Err(bad("a row is out of order or leads nowhere"));
+            }
+            let total: f64 = row.iter().map(|edge| edge.sum).sum();
+            let sound = row
+                .iter()
+                .all(|edge| edge.sum >= 0.0 && edge.sum.is_finite());
+            if !sound || !mass[rank].is_finite() || mass[rank] < 0.0 || total > mass[rank] * 1.001 {
+                return Err(Error::format("edge_sums", "a row is not sub-stochastic"));
+            }
+            rows.push((row, mass[rank]));
+        }
+        store.graph = Graph::restored(&rows, &store.memories)?;
+        if at == edges {
+            Ok(())
+        } else {
+            Err(bad("more than the rows say"))
+        }
+    }
+
+    fn texts(&self, n: usize) -> Result<Vec<Option<String>>> {
+        let lengths = self.u64s("text_lengths", &[n])?;
+        let bytes = self.u8s("text_bytes", &[self.rows("text_bytes")?])?;
+        let mut rest = bytes.as_slice();
+        let mut texts = Vec::with_capacity(n);
+        for length in lengths {
+            let Some(length) = length.checked_sub(1) else {
+                texts.push(None);
+                continue;
+            };
+            let (text, tail) = usize::try_from(length)
+                .ok()
+                .and_then(|length| rest.split_at_checked(length))
+                .ok_or_else(|| Error::format("text_bytes", "shorter than its texts"))?;
+            let text =
+                std::str::from_utf8(text).map_err(|_| Error::format("text_bytes", "not UTF-8"))?;
+            texts.push(Some(text.to_owned()));
+            rest = tail;
+        }
+        if rest.is_empty() {
+            Ok(texts)
+        } else {
+            Err(Error::format("text_bytes", "longer than its texts"))
+        }
+    }
+
+    fn provenance(&self, n: usize, store: &Store) -> Result<Vec<Vec<Provenance>>> {
+        let total = self.rows("provenance_origins")?;
+        let lengths = self.u64s("provenance_lengths", &[n])?;
+        let origins = self.i64s("provenance_origins", &[total])?;
+        let steps = self.u32s("provenance_steps", &[total])?;
+        let known = |origin: i64| {
+            if origin >= 0 {
+                (origin as u64) < store.clock
+            } else {
+                ((-1 - origin) as u64) < store.inserts
+            }
+        };
+        if !origins.iter().all(|&origin| known(origin)) {
+            return Err(Error::format("provenance_origins", "an episode is unknown"));
+        }
+        let mut all = origins
+            .into_iter()
+            .zip(steps)
+            .map(|(origin, step)| Provenance { origin, step });
+        let mut rows = Vec::with_capacity(n);
+        let mut left = total as u64;
+        for length in lengths {
+            left = left
+                .checked_sub(length)
+                .ok_or_else(|| Error::format("provenance_lengths", "more than there are"))?;
+            rows.push(all.by_ref().take(length as usize).collect());
+        }
+        if left == 0 {
+            Ok(rows)
+        } else {
+            Err(Error::format("provenance_lengths", "fewer than there are"))
+        }
+    }
+}
+
+/// Adds the channels, each terminal bound to its memory.
+fn restore_channels(store: &mut Store, channels: &[Channel], terminal: &[bool]) -> Result<()> {
+    let mut terminals = 0;
+    for channel in channels {
+        store
+            .channels
+            .check(&channel.name, channel.low, channel.high)
+            .map_err(|error| Error::format("channels", error.to_string()))?;
+        if let Kind::Terminal { memory } = channel.kind {
+            let held = store.memories.slot(memory);
+            if held.is_none_or(|slot| !terminal[slot as usize]) {
+                return Err(Error::format("channels", "a terminal is missing"));
+            }
+            terminals += 1;
+        }
+        store.channels.push(channel.clone());
+        store.memories.add_column(&store.channels);
+        store.values.add_column(&store.memories, &store.graph);
+    }
+    if terminals != terminal.iter().filter(|&&t| t).count() {
+        return Err(Error::format("terminal", "a terminal has no channel"));
+    }
+    Ok(())
+}
+
+fn finite(name: &'static str, numbers: Vec<f32>) -> Result<Vec<f32>> {
+    let numbers = Heavy::new(numbers);
+    for part in numbers.chunks(SLICE) {
+        interrupt::check()?;
+        if !part.iter().all(|x| x.is_finite()) {
+            return Err(Error::format(name, "not all numbers are finite"));
+        }
+    }
+    Ok(numbers.keep())
+}

@@ -1,0 +1,132 @@
+//! Where the bytes of a snapshot are: in memory, or in a file that is read piece by piece.
+//!
+//! A file is never in memory as a whole. A store of gigabytes would be there twice while it is restored, and memory
+//! that the system has to find can take longer than reading does.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::base::interrupt;
+use crate::error::{Error, Result};
+use crate::storage::snapshot::sections::Sink;
+
+/// Bytes read at a time: what the second cache of a core holds beside the rest.
+const PIECE: usize = 1 << 18;
+
+/// The bytes of a snapshot, from any thread.
+pub(crate) enum Source<'a> {
+    Memory(&'a [u8]),
+    File { file: fs::File, length: usize },
+}
+
+impl Source<'_> {
+    /// # Errors
+    /// [`Error::Io`] as the operating system gives it.
+    pub(crate) fn file(path: &Path) -> Result<Self> {
+        let file = fs::File::open(path)?;
+        let length = usize::try_from(file.metadata()?.len())
+            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        Ok(Self::File { file, length })
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::File { length, .. } => *length,
+        }
+    }
+
+    /// The bytes of a range that lies within the length, in memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Interrupted`].
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(range.len())
+            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        self.pour(range, 1, &mut |piece| {
+            interrupt::check()?;
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// Gives a range that lies within the length to `sink`, in pieces of whole elements of so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and what `sink` returns.
+    pub(crate) fn pour(&self, range: Range<usize>, element: usize, sink: Sink<'_>) -> Result<()> {
+        let piece = (PIECE / element.max(1)).max(1) * element.max(1);
+        match self {
+            Self::Memory(bytes) => bytes[range].chunks(piece).try_for_each(sink),
+            Self::File { file, .. } => {
+                let mut buffer = vec![0; piece.min(range.len())];
+                for at in range.clone().step_by(piece) {
+                    let part = &mut buffer[..piece.min(range.end - at)];
+                    read_at(file, part, at as u64)?;
+                    sink(part)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Fills `part` with what is at `offset`, whoever else reads the file meanwhile.
+#[cfg(unix)]
+fn read_at(file: &fs::File, part: &mut [u8], offset: u64) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    file.read_exact_at(part, offset)
+}
+
+/// Fills `part` with what is at `offset`, whoever else reads the file meanwhile.
+#[cfg(windows)]
+fn read_at(file: &fs::File, mut part: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !part.is_empty() {
+        let read = file.seek_read(part, offset)?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        part = &mut part[read..];
+        offset += read as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_as_memory_is() {
+        let bytes: Vec<u8> = (0..3 * PIECE + 77).map(|at| (at % 251) as u8).collect();
+        let path = std::env::temp_dir().join(format!("sharpwave-source-{}", std::process::id()));
+        fs::write(&path, &bytes).unwrap();
+        let (file, memory) = (Source::file(&path).unwrap(), Source::Memory(&bytes));
+        fs::remove_file(&path).unwrap();
+        for source in [&file, &memory] {
+            assert_eq!(source.length(), bytes.len());
+            for (range, element) in [
+                (0..bytes.len(), 1),
+                (5..5 + 12 * 60_001, 12),
+                (9..9, 4),
+                (8..16, 8),
+            ] {
+                assert_eq!(source.bytes(range.clone()).unwrap(), &bytes[range.clone()]);
+                let mut poured = Vec::new();
+                let whole = source.pour(range.clone(), element, &mut |piece| {
+                    assert_eq!(piece.len() % element, 0);
+                    poured.extend_from_slice(piece);
+                    Ok(())
+                });
+                whole.unwrap();
+                assert_eq!(poured, &bytes[range]);
+            }
+        }
+        assert!(file.pour(0..bytes.len() + 1, 1, &mut |_| Ok(())).is_err());
+    }
+}

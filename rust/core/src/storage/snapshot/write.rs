@@ -1,0 +1,304 @@
+//! Snapshots: the whole store as one safetensors file that anyone can read. `docs/format.md` has its bytes.
+//!
+//! The arrays are tensors; what is not an array is JSON in the metadata, under `state`; the archive's
+//! arrays are pooled in `archive`. `checksum` covers the state and every tensor.
+//! `file.rs` reads it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use safetensors::tensor::Dtype;
+use serde::{Deserialize, Serialize};
+
+use crate::base::copied;
+use crate::base::discard::Heavy;
+use crate::base::interrupt;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::memory::channels::Channel;
+use crate::memory::episodes::Episode;
+use crate::ops::history::Entry;
+use crate::storage::journal::directory::{Journal, SNAPSHOT};
+use crate::storage::snapshot::checksum::Checksum;
+use crate::storage::snapshot::file::read;
+use crate::storage::snapshot::sections::{Element, Section, archive, arrays, sections};
+use crate::storage::snapshot::source::Source;
+use crate::store::Store;
+
+pub(crate) const FORMAT: &str = "sharpwave-snapshot";
+pub(crate) const VERSION: &str = "1";
+
+/// What is not an array, to be read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) given: Config,
+    pub(crate) embedder: Option<String>,
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) clock: u64,
+    pub(crate) inserts: u64,
+    pub(crate) next_memory: i64,
+    pub(crate) next_episode: i64,
+    pub(crate) proposals: Vec<Episode>,
+    pub(crate) history: Option<Vec<Entry>>,
+    /// Lengths of the pooled arrays: proposals first, then history.
+    pub(crate) pooled: Vec<usize>,
+    /// The number of the journal that goes on from here, in a store's directory.
+    #[serde(default)]
+    pub(crate) journal: Option<u64>,
+}
+
+/// [`State`], to be written.
+#[derive(Serialize)]
+struct StateOf<'a> {
+    config: &'a Config,
+    given: &'a Config,
+    embedder: Option<&'a str>,
+    channels: &'a [Channel],
+    clock: u64,
+    inserts: u64,
+    next_memory: i64,
+    next_episode: i64,
+    proposals: &'a [Episode],
+    history: Option<&'a [Arc<Entry>]>,
+    pooled: Vec<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<u64>,
+}
+
+/// A tensor in the header.
+#[derive(Serialize)]
+struct Place<'a> {
+    dtype: String,
+    shape: &'a [usize],
+    data_offsets: [usize; 2],
+}
+
+/// What a header holds by name.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entered<'a> {
+    Metadata(BTreeMap<&'static str, String>),
+    Tensor(Place<'a>),
+}
+
+/// A snapshot about to be written: the header is known, the tensors are poured out.
+pub(crate) struct Snapshot<'a> {
+    header: Vec<u8>,
+    sections: Vec<Section<'a>>,
+    /// As in the metadata.
+    pub(crate) checksum: String,
+}
+
+impl<'a> Snapshot<'a> {
+    pub(crate) fn of(store: &'a Store, journal: Option<u64>) -> Result<Self> {
+        let mut all: Vec<Section<'_>> = sections(store)
+            .into_iter()
+            .map(|(_, section)| section)
+            .collect();
+        all.push(archive(store));
+        let state = StateOf {
+            config: store.config(),
+            given: store.given_config(),
+            embedder: store.embedder(),
+            channels: store.channels(),
+            clock: store.clock,
+            inserts: store.inserts,
+            next_memory: store.next_memory,
+            next_episode: store.next_episode,
+            proposals: &store.proposals,
+            history: store.history.as_deref(),
+            pooled: arrays(store).map(<[f32]>::len).collect(),
+            journal,
+        };
+        let state = serde_json::to_string(&state)
+            .map_err(|error| Error::format("state", error.to_string()))?;
+
+        all.sort_by_key(|section| section.name);
+        let mut sum = Checksum::new(&state);
+        for section in &all {
+            let kind = dtype(section.element);
+            sum.tensor(section.name, kind, &section.shape, section.size());
+            section.pour(&mut |piece| {
+                sum.bytes(piece);
+                Ok(())
+            })?;
+        }
+        let (checksum, sums) = sum.finish();
+        // Wide elements first, so that every tensor is aligned.
+        all.sort_by_key(|section| (std::cmp::Reverse(section.element.size()), section.name));
+        let metadata = BTreeMap::from([
+            ("format", FORMAT.to_owned()),
+            ("version", VERSION.to_owned()),
+            ("checksum", checksum.clone()),
+            ("state", state),
+            ("sums", sums),
+        ]);
+        Ok(Self {
+            header: header(metadata, &all)?,
+            sections: all,
+            checksum,
+        })
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.header.len() + self.sections.iter().map(Section::size).sum::<usize>()
+    }
+
+    pub(crate) fn write(&self, out: &mut impl Write) -> Result<()> {
+        out.write_all(&self.header)?;
+        for section in &self.sections {
+            section.pour(&mut |piece| Ok(out.write_all(piece)?))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the file beside `path` and renames it into place, so that a crash leaves the old one.
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}.tmp", std::process::id()));
+        let beside = PathBuf::from(beside);
+        let written = (|| {
+            let mut out = BufWriter::with_capacity(1 << 20, fs::File::create(&beside)?);
+            self.write(&mut out)?;
+            let file = out
+                .into_inner()
+                .map_err(std::io::IntoInnerError::into_error)?;
+            file.sync_all()?;
+            Ok(fs::rename(&beside, path)?)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+}
+
+/// Makes sure that what was renamed or created at `path` is there after a power cut.
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    #[cfg(unix)]
+    fs::File::open(parent)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = parent;
+    Ok(())
+}
+
+/// Length, JSON and padding, as safetensors has them; `sections` in the order of their bytes.
+fn header(metadata: BTreeMap<&'static str, String>, sections: &[Section<'_>]) -> Result<Vec<u8>> {
+    let mut entries = BTreeMap::from([("__metadata__", Entered::Metadata(metadata))]);
+    let mut at = 0usize;
+    for section in sections {
+        let end = at + section.size();
+        entries.insert(
+            section.name,
+            Entered::Tensor(Place {
+                dtype: format!("{:?}", dtype(section.element)),
+                shape: &section.shape,
+                data_offsets: [at, end],
+            }),
+        );
+        at = end;
+    }
+    let mut json =
+        serde_json::to_vec(&entries).map_err(|error| Error::format("header", error.to_string()))?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut json);
+    Ok(header)
+}
+
+impl Store {
+    /// The store as the bytes of a safetensors file; the same store has the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] within [`crate::interruptible`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let snapshot = Snapshot::of(self, None)?;
+        let mut bytes = Heavy::new(Vec::new());
+        bytes
+            .try_reserve_exact(snapshot.size())
+            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        snapshot.write(&mut *bytes)?;
+        Ok(bytes.keep())
+    }
+
+    /// The store that [`Store::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the section that is damaged or foreign.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Ok(read(Source::Memory(bytes))?.store)
+    }
+
+    /// Writes a snapshot beside `path` and renames it into place, so that a crash leaves the old one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the operating system gives it, [`Error::Interrupted`] within
+    /// [`crate::interruptible`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        Snapshot::of(self, None)?.save(path)?;
+        sync_directory(path)
+    }
+
+    /// Reads a snapshot, or the store of a directory as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is damaged.
+    pub fn load(path: &Path) -> Result<Self> {
+        if path.join(SNAPSHOT).is_file() {
+            return Ok(Journal::read(path)?.0);
+        }
+        Ok(read(Source::file(path)?)?.store)
+    }
+}
+
+impl State {
+    /// Gives every array its part of the pool back.
+    pub(crate) fn unpool(&mut self, mut pool: &[f32]) -> Result<()> {
+        let lengths = std::mem::take(&mut self.pooled);
+        let proposals = self
+            .proposals
+            .iter_mut()
+            .flat_map(|episode| [&mut episode.steps, &mut episode.drives]);
+        let history = self
+            .history
+            .iter_mut()
+            .flatten()
+            .flat_map(|entry| entry.operation.arrays_mut());
+        let arrays: Vec<_> = proposals.chain(history).collect();
+        if arrays.len() != lengths.len() {
+            return Err(Error::format("archive", "arrays are missing"));
+        }
+        for (array, length) in arrays.into_iter().zip(lengths) {
+            let Some((head, tail)) = pool.split_at_checked(length) else {
+                return Err(Error::format("archive", "shorter than its parts"));
+            };
+            copied::append(array, head, &interrupt::enough)?;
+            pool = tail;
+        }
+        if pool.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::format("archive", "longer than its parts"))
+        }
+    }
+}
+
+pub(crate) fn dtype(element: Element) -> Dtype {
+    match element {
+        Element::U8 => Dtype::U8,
+        Element::U32 => Dtype::U32,
+        Element::I64 => Dtype::I64,
+        Element::U64 => Dtype::U64,
+        Element::F32 => Dtype::F32,
+        Element::F64 => Dtype::F64,
+    }
+}

@@ -1,0 +1,290 @@
+//! The ordinary memory, over which others have an advantage.
+//!
+//! `b_q` is the median of `v_q` over the memories that are not terminals. A sleep moves few values, so the
+//! values around the middle are kept in order from one sleep to the next, and only the pages that changed
+//! are looked at. The result is the median, exactly; how it is found never shows.
+
+use std::sync::Arc;
+
+use crate::memory::columns::Memories;
+use crate::values::table::{PAGE, Values};
+
+/// Values kept in order around the middle.
+const WINDOW: usize = 4096;
+
+/// What was found last time, and from which values.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Middles {
+    pages: Vec<Arc<[f32]>>,
+    /// A bit a slot: not free and not a terminal.
+    ordinary: Vec<u64>,
+    windows: Vec<Window>,
+}
+
+/// The values of one channel from `low` to `high`, and how many lie below.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    low: u32,
+    high: u32,
+    below: usize,
+    total: usize,
+    /// Distinct values by rising key, and how often each is there.
+    inside: Vec<(u32, u32)>,
+    within: usize,
+}
+
+/// Sets the baseline of every channel.
+pub(crate) fn set_medians(values: &mut Values, memories: &Memories) {
+    let channels = values.channels();
+    let mut middles = std::mem::take(&mut values.middles);
+    let before = Middles {
+        pages: std::mem::replace(&mut middles.pages, values.pages().to_vec()),
+        ordinary: std::mem::replace(&mut middles.ordinary, ordinary(memories)),
+        windows: Vec::new(),
+    };
+    if middles.windows.len() == channels && !before.pages.is_empty() {
+        middles.follow(&before, channels);
+    } else {
+        middles.windows = (0..channels).map(|q| middles.look(q, channels)).collect();
+    }
+    let baseline = (0..channels).map(|q| {
+        if middles.windows[q].median().is_none() {
+            middles.windows[q] = middles.look(q, channels);
+        }
+        let found = middles.windows[q].median();
+        found.expect("the window is around the middle")
+    });
+    values.baseline = baseline.collect();
+    values.middles = middles;
+}
+
+fn ordinary(memories: &Memories) -> Vec<u64> {
+    let ids = memories
+        .ids
+        .chunks(PAGE)
+        .zip(memories.terminal.chunks(PAGE));
+    let word = |(ids, terminal): (&[i64], &[bool])| {
+        let bits = ids.iter().zip(terminal).enumerate();
+        bits.fold(0, |word, (bit, (&id, &terminal))| {
+            word | u64::from(id >= 0 && !terminal) << bit
+        })
+    };
+    ids.map(word).collect()
+}
+
+impl Middles {
+    /// Brings the windows from the values before to those now.
+    fn follow(&mut self, before: &Self, channels: usize) {
+        for (page, v) in self.pages.iter().enumerate() {
+            let (now, then) = (self.ordinary[page], before.ordinary.get(page).copied());
+            let old = before.pages.get(page);
+            if old.is_some_and(|old| Arc::ptr_eq(old, v)) && then == Some(now) {
+                continue;
+            }
+            let then = then.unwrap_or(0);
+            for slot in 0..PAGE {
+                let row = slot * channels..(slot + 1) * channels;
+                let gone = old
+                    .filter(|_| then >> slot & 1 == 1)
+                    .map(|old| &old[row.clone()]);
+                let come = (now >> slot & 1 == 1).then(|| &v[row]);
+                if same(gone, come) {
+                    continue;
+                }
+                for (q, window) in self.windows.iter_mut().enumerate() {
+                    if let Some(gone) = gone {
+                        window.remove(key(gone[q]));
+                    }
+                    if let Some(come) = come {
+                        window.add(key(come[q]));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds the middle of channel `q` anew.
+    fn look(&self, q: usize, channels: usize) -> Window {
+        let pages = self.pages.iter().zip(&self.ordinary);
+        let keys = pages.flat_map(|(v, &word)| {
+            let there = (0..PAGE).filter(move |slot| word >> slot & 1 == 1);
+            there.map(move |slot| key(v[slot * channels + q]))
+        });
+        Window::around_the_middle(keys.collect())
+    }
+}
+
+impl Window {
+    /// The window of `WINDOW` values, and those equal to its ends, around the middle of `keys`.
+    fn around_the_middle(mut keys: Vec<u32>) -> Self {
+        let total = keys.len();
+        if total == 0 {
+            return Self::default();
+        }
+        let (first, last) = (
+            (total / 2).saturating_sub(WINDOW / 2),
+            (total / 2 + WINDOW / 2).min(total - 1),
+        );
+        let low = *keys.select_nth_unstable(first).1;
+        let high = *keys[first..].select_nth_unstable(last - first).1;
+        let below = keys.iter().filter(|&&key| key < low).count();
+        keys.retain(|key| (low..=high).contains(key));
+        keys.sort_unstable();
+        let run = |run: &[u32]| (run[0], run.len() as u32);
+        Self {
+            low,
+            high,
+            below,
+            total,
+            inside: keys.chunk_by(|a, b| a == b).map(run).collect(),
+            within: keys.len(),
+        }
+    }
+
+    fn add(&mut self, key: u32) {
+        self.total += 1;
+        if key < self.low {
+            self.below += 1;
+        } else if key <= self.high {
+            self.within += 1;
+            match self.inside.binary_search_by_key(&key, |&(key, _)| key) {
+                Ok(at) => self.inside[at].1 += 1,
+                Err(at) => self.inside.insert(at, (key, 1)),
+            }
+        }
+    }
+
+    fn remove(&mut self, key: u32) {
+        self.total -= 1;
+        if key < self.low {
+            self.below -= 1;
+        } else if key <= self.high {
+            self.within -= 1;
+            let at = self.inside.binary_search_by_key(&key, |&(key, _)| key);
+            let at = at.expect("what is removed was there");
+            self.inside[at].1 -= 1;
+            if self.inside[at].1 == 0 {
+                self.inside.remove(at);
+            }
+        }
+    }
+
+    /// The median, the mean of the middle two of an even number, 0 of none; `None` if it has left the window.
+    fn median(&self) -> Option<f32> {
+        if self.total == 0 {
+            return Some(0.0);
+        }
+        let middle = self.total / 2;
+        let upper = self.ranked(middle)?;
+        if self.total % 2 == 1 {
+            return Some(upper);
+        }
+        let lower = self.ranked(middle - 1)?;
+        Some(f64::midpoint(f64::from(lower), f64::from(upper)) as f32)
+    }
+
+    /// The value that `rank` others lie before.
+    fn ranked(&self, rank: usize) -> Option<f32> {
+        let mut left = rank
+            .checked_sub(self.below)
+            .filter(|&left| left < self.within)?;
+        for &(key, count) in &self.inside {
+            match left.checked_sub(count as usize) {
+                Some(less) => left = less,
+                None => return Some(value(key)),
+            }
+        }
+        None
+    }
+}
+
+/// Whether nothing came, went or changed.
+fn same(gone: Option<&[f32]>, come: Option<&[f32]>) -> bool {
+    match (gone, come) {
+        (Some(gone), Some(come)) => gone
+            .iter()
+            .zip(come)
+            .all(|(a, b)| a.to_bits() == b.to_bits()),
+        (gone, come) => gone.is_none() && come.is_none(),
+    }
+}
+
+/// A number whose order is the total order of floats.
+fn key(v: f32) -> u32 {
+    let bits = v.to_bits();
+    bits ^ if bits >> 31 == 1 { u32::MAX } else { 1 << 31 }
+}
+
+/// The inverse of [`key`].
+fn value(key: u32) -> f32 {
+    f32::from_bits(key ^ if key >> 31 == 0 { u32::MAX } else { 1 << 31 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::splitmix64;
+
+    fn sorted_median(values: &[f32]) -> f32 {
+        let mut sorted = values.to_vec();
+        sorted.sort_unstable_by(f32::total_cmp);
+        let n = sorted.len();
+        match (n, n % 2) {
+            (0, _) => 0.0,
+            (_, 1) => sorted[n / 2],
+            _ => f64::midpoint(f64::from(sorted[n / 2 - 1]), f64::from(sorted[n / 2])) as f32,
+        }
+    }
+
+    #[test]
+    fn keys_are_ordered_as_their_values() {
+        let values = [
+            f32::NEG_INFINITY,
+            -2.5,
+            -1e-30,
+            -0.0,
+            0.0,
+            1e-30,
+            2.5,
+            f32::INFINITY,
+        ];
+        assert!(values.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
+        assert!(
+            values
+                .iter()
+                .all(|&v| value(key(v)).to_bits() == v.to_bits())
+        );
+    }
+
+    /// Values come, go and drift away from where the window was; ties are common.
+    #[test]
+    fn a_window_gives_the_median_of_what_is_there() {
+        let mut window = Window::around_the_middle(Vec::new());
+        let mut there: Vec<f32> = Vec::new();
+        let mut rebuilt = 0;
+        for i in 0..40_000u64 {
+            let dice = splitmix64(i);
+            if dice.is_multiple_of(4) && !there.is_empty() {
+                let gone = there.swap_remove((dice >> 20) as usize % there.len());
+                window.remove(key(gone));
+            } else {
+                let v = ((dice >> 40) % 5000) as f32 / 100.0 + i as f32 / 1000.0 - 20.0;
+                there.push(v);
+                window.add(key(v));
+            }
+            if i % 97 == 0 {
+                let found = window.median().unwrap_or_else(|| {
+                    rebuilt += 1;
+                    window = Window::around_the_middle(there.iter().copied().map(key).collect());
+                    window.median().expect("it is around the middle")
+                });
+                assert_eq!(
+                    found.to_bits(),
+                    sorted_median(&there).to_bits(),
+                    "after {i}"
+                );
+            }
+        }
+        assert!((2..100).contains(&rebuilt), "{rebuilt} of 412");
+    }
+}

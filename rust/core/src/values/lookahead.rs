@@ -1,0 +1,153 @@
+//! Replay that looks ahead: a floor under every gain, and the last backup continued by what comes next.
+//!
+//! Both are of [Mattar & Daw (2018)](https://doi.org/10.1038/s41593-018-0232-z). With need from where one is, they make
+//! sequences that run forwards along what is most likely, where prioritised replay alone runs backwards from what changed.
+
+use crate::memory::columns::Slot;
+use crate::values::backup::{Model, distance};
+use crate::values::need::Needs;
+use crate::values::prioritized::Queue;
+use crate::values::replay::Budget;
+use crate::values::table::Values;
+
+/// Most places of a backup of several steps: its last one moves its first by γ^63 at most.
+const HORIZON: usize = 64;
+
+/// Most backups of which a sleep tells the place.
+const TRAIL: usize = 1 << 20;
+
+/// What is added to prioritised replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Ahead {
+    /// What every gain counts at least, so that replay goes on by need when nothing is owed; 0 for none.
+    pub floor: f64,
+    /// Whether the last backup may be continued by the most likely successor of its last place.
+    pub extend: bool,
+}
+
+impl Ahead {
+    /// Whether anything is.
+    pub(crate) fn any(self) -> bool {
+        self.floor > 0.0 || self.extend
+    }
+}
+
+/// The places of the last backup, in the order in which they lead to each other.
+struct Sequence {
+    places: Vec<Slot>,
+    /// What a backup of it would write, `(places, Q)`, from the last place on.
+    written: Vec<f32>,
+    /// By slot: one more than its row in `written`, 0 for none.
+    row: Vec<u32>,
+}
+
+impl Sequence {
+    fn new(model: Model<'_>) -> Self {
+        Self {
+            places: Vec::new(),
+            written: Vec::new(),
+            row: vec![0; model.memories.slots()],
+        }
+    }
+
+    /// The most likely successor of the last place, ties to the lower id; none if the sequence has been there, if it has
+    /// no successors itself, or if the sequence is as long as may be.
+    fn next(&self, model: Model<'_>) -> Option<Slot> {
+        if self.places.len() == HORIZON {
+            return None;
+        }
+        let mut likely: Option<(Slot, f64)> = None;
+        for (successor, p) in model.graph.successors(*self.places.last()?) {
+            if likely.is_none_or(|(_, most)| p > most) {
+                likely = Some((successor, p));
+            }
+        }
+        let (next, _) = likely?;
+        (model.has_successors(next) && !self.places.contains(&next)).then_some(next)
+    }
+
+    /// `Σ need·gain` of the places and of `next` when they are backed up one after the other, the last one first.
+    fn worth(&mut self, next: Slot, values: &Values, queue: &Queue<'_>, model: Model<'_>) -> f64 {
+        let channels = values.channels();
+        let mut backed = vec![0.0; channels];
+        let mut sum = 0.0;
+        self.written.clear();
+        let from_the_last = || std::iter::once(next).chain(self.places.iter().rev().copied());
+        for (row, slot) in (1..).zip(from_the_last()) {
+            let of = |slot: Slot| match self.row[slot as usize] as usize {
+                0 => values.of(slot),
+                row => &self.written[(row - 1) * channels..row * channels],
+            };
+            model.propose_all(slot, of, &mut backed);
+            sum += queue.worth(slot, distance(values.of(slot), &backed), model);
+            self.written.extend_from_slice(&backed);
+            self.row[slot as usize] = row;
+        }
+        for slot in from_the_last() {
+            self.row[slot as usize] = 0;
+        }
+        sum
+    }
+
+    /// The backup: each place from the last to the first. Then all is queued that this concerns.
+    fn backup(&self, values: &mut Values, queue: &mut Queue<'_>, model: Model<'_>) {
+        let mut changed = Vec::new();
+        for &slot in self.places.iter().rev() {
+            if values.backup(slot, model) {
+                changed.push(slot);
+            }
+        }
+        for &slot in &self.places {
+            queue.update(slot, values, model);
+        }
+        for slot in changed {
+            for &predecessor in model.graph.predecessors(slot) {
+                queue.update(predecessor, values, model);
+            }
+        }
+    }
+}
+
+/// Backs up what is worth most, until nothing is worth anything or the budget is spent. Returns of each backup its last
+/// place.
+///
+/// Never sweeps: what is asked for here is an order.
+pub(crate) fn replay(
+    values: &mut Values,
+    model: Model<'_>,
+    needs: &Needs,
+    threshold: f64,
+    ahead: Ahead,
+    budget: &mut Budget<'_>,
+) -> Vec<i64> {
+    let mut queue = Queue::new(needs, threshold, ahead.floor, model);
+    for &slot in model.memories.in_order() {
+        if ahead.floor > 0.0 || values.is_dirty(slot) {
+            queue.update(slot, values, model);
+        }
+    }
+    let mut last = Sequence::new(model);
+    let mut trail = Vec::new();
+    while let Some(first) = queue.first() {
+        if !budget.take() {
+            break;
+        }
+        let next = ahead.extend.then(|| last.next(model)).flatten();
+        if let Some(next) = next
+            && last.worth(next, values, &queue, model) > first
+        {
+            last.places.push(next);
+        } else if let Some(slot) = queue.pop(model) {
+            last.places.clear();
+            last.places.push(slot);
+        }
+        last.backup(values, &mut queue, model);
+        queue.tidy(model);
+        if let Some(&slot) = last.places.last()
+            && trail.len() < TRAIL
+        {
+            trail.push(model.memories.id(slot));
+        }
+    }
+    trail
+}

@@ -1,0 +1,273 @@
+//! Sleep: replay over the whole graph under a budget.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::values::backup::Model;
+use crate::values::lookahead::{self, Ahead};
+use crate::values::need::Need;
+use crate::values::prioritized::{Pushed, Switch};
+use crate::values::table::Values;
+use crate::values::{baseline, prioritized, sweep};
+
+/// In which order memories are backed up. Every fair order reaches the same fixed point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The largest need × gain first.
+    Prioritized,
+    /// From the newest memory to the oldest.
+    Reverse,
+    /// Whole sweeps by rising id.
+    Full,
+}
+
+/// What a sleep shall do.
+#[derive(Clone)]
+pub struct ReplayRequest {
+    /// Most backups; `None` is no limit. Counted in backups, so that results never depend on time.
+    pub budget: Option<u64>,
+    /// Seconds after which no further slice of some hundred backups begins. What was done by then is
+    /// recorded as a budget, so that the history has the same result however long it takes.
+    pub seconds: Option<f64>,
+    /// Distance to the fixed point at which the sleep may end.
+    pub tol: f64,
+    /// The order of the backups.
+    pub order: Order,
+    /// What weighs the gain in the prioritised order.
+    pub need: Need,
+    /// What is added to the prioritised order.
+    pub ahead: Ahead,
+    /// Write the proposed episodes first.
+    pub consolidate: bool,
+    /// Refuse a consolidation that would move the values of the calibration sample by more.
+    pub max_drift: Option<f64>,
+    /// Threads of the full sweeps.
+    pub threads: Option<usize>,
+}
+
+impl Default for ReplayRequest {
+    fn default() -> Self {
+        Self {
+            budget: None,
+            seconds: None,
+            tol: 1e-4,
+            order: Order::Prioritized,
+            need: Need::Frequency,
+            ahead: Ahead::default(),
+            consolidate: false,
+            max_drift: None,
+            threads: None,
+        }
+    }
+}
+
+impl ReplayRequest {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if !(self.tol.is_finite() && self.tol >= 0.0) {
+            return Err(Error::invalid("tol", format!("{} is not ≥ 0", self.tol)));
+        }
+        if let Some(seconds) = self.seconds
+            && !(seconds.is_finite() && (0.0..=1e9).contains(&seconds))
+        {
+            return Err(Error::invalid(
+                "seconds",
+                format!("{seconds} is not in [0, 1e9]"),
+            ));
+        }
+        self.validate_ahead()?;
+        match self.max_drift {
+            Some(drift) if drift.is_nan() || drift < 0.0 => {
+                Err(Error::invalid("max_drift", format!("{drift} is not ≥ 0")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_ahead(&self) -> Result<()> {
+        let Ahead { floor, extend } = self.ahead;
+        if !(floor.is_finite() && floor >= 0.0) {
+            return Err(Error::invalid("floor", format!("{floor} is not ≥ 0")));
+        }
+        if self.order != Order::Prioritized && self.ahead.any() {
+            let which = if extend { "extend" } else { "floor" };
+            return Err(Error::invalid(which, "is of the prioritized order"));
+        }
+        if floor > 0.0 && self.budget.is_none() && self.seconds.is_none() {
+            let message = "replay with one goes on for ever: give it a budget or seconds";
+            return Err(Error::invalid("floor", message));
+        }
+        Ok(())
+    }
+}
+
+/// Where a sleep stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stopped {
+    /// At the tolerance.
+    #[default]
+    Converged,
+    /// At the budget of backups.
+    Budget,
+    /// At the end of its time.
+    Seconds,
+    /// At the caller's interrupt.
+    Interrupt,
+    /// Before it began: the consolidation would have drifted too far.
+    Drift,
+}
+
+/// What a sleep did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplayReport {
+    /// Backups made.
+    pub backups: u64,
+    /// Of them, those made in sweeps over the whole graph.
+    pub swept: u64,
+    /// A bound on the sup distance of the values to the fixed point.
+    pub residual: f64,
+    /// Whether the bound is within the tolerance.
+    pub converged: bool,
+    /// Where it stopped.
+    pub stopped: Stopped,
+    /// Proposed episodes that were written.
+    pub observed: usize,
+    /// Whether a consolidation was refused because it would have drifted too far.
+    pub refused: bool,
+    /// How far the consolidation moves (or would have moved) the values of the calibration sample.
+    pub drift: Option<f64>,
+    /// Where the request looks [ahead](ReplayRequest::ahead): of each backup its place, or its last one;
+    /// of the first 2²⁰.
+    pub trail: Vec<i64>,
+}
+
+impl ReplayReport {
+    /// Whether it was cut short by what no other run would repeat: time, or the caller.
+    pub(crate) fn cut_short(&self) -> bool {
+        matches!(self.stopped, Stopped::Seconds | Stopped::Interrupt)
+    }
+}
+
+/// Asked now and then by long calls: `true` means stop soon, in a good state.
+pub type Interrupt<'a> = &'a dyn Fn() -> bool;
+
+/// Backups left, time left, and whether somebody wants us to stop.
+pub(crate) struct Budget<'a> {
+    limit: u64,
+    pub(crate) made: u64,
+    /// When no further slice begins.
+    end: Option<Instant>,
+    interrupt: Interrupt<'a>,
+    /// Why no more is granted, other than the limit.
+    cut: Option<Stopped>,
+}
+
+impl<'a> Budget<'a> {
+    /// How many backups pass between two looks at the clock and the interrupt: well under a
+    /// millisecond's worth.
+    const SLICE: u64 = 256;
+
+    pub(crate) fn new(request: &ReplayRequest, interrupt: Interrupt<'a>) -> Self {
+        let end = request
+            .seconds
+            .map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
+        let mut budget = Self {
+            limit: request.budget.unwrap_or(u64::MAX),
+            made: 0,
+            end,
+            interrupt,
+            cut: None,
+        };
+        budget.look();
+        budget
+    }
+
+    /// Looks at the clock and the interrupt.
+    fn look(&mut self) {
+        if (self.interrupt)() {
+            self.cut = Some(Stopped::Interrupt);
+        } else if self.end.is_some_and(|end| Instant::now() >= end) {
+            self.cut = Some(Stopped::Seconds);
+        }
+    }
+
+    pub(crate) fn spent(&self) -> bool {
+        self.cut.is_some() || self.made >= self.limit
+    }
+
+    /// Takes one backup from the budget, if there is one.
+    pub(crate) fn take(&mut self) -> bool {
+        self.take_many(1) == 1
+    }
+
+    /// Takes up to `n` backups.
+    pub(crate) fn take_many(&mut self, n: usize) -> usize {
+        if self.spent() {
+            return 0;
+        }
+        let granted = (n as u64).min(self.limit - self.made);
+        let before = self.made / Self::SLICE;
+        self.made += granted;
+        if self.made / Self::SLICE != before {
+            self.look();
+        }
+        granted as usize
+    }
+}
+
+/// Replays until the values are within `tol` of the fixed point or the budget is spent.
+pub(crate) fn sleep(
+    values: &mut Values,
+    model: Model<'_>,
+    request: &ReplayRequest,
+    switch: Switch,
+    interrupt: Interrupt<'_>,
+) -> Result<ReplayReport> {
+    let tol = request.tol;
+    let mut budget = Budget::new(request, interrupt);
+    let mut pushed = 0;
+    let mut trail = Vec::new();
+    let threshold = tol * (1.0 - model.config.gamma);
+    let residual = match request.order {
+        Order::Prioritized if request.ahead.any() => {
+            let needs = request.need.of_slots(model)?;
+            trail = lookahead::replay(values, model, &needs, threshold, request.ahead, &mut budget);
+            pushed = budget.made;
+            values.residual(model)
+        }
+        Order::Prioritized => {
+            let needs = request.need.of_slots(model)?;
+            let why = prioritized::replay(values, model, &needs, threshold, switch, &mut budget);
+            pushed = budget.made;
+            if why == Pushed::TooMuch {
+                sweep::full(values, model, tol, request.threads, &mut budget)?
+            } else {
+                values.residual(model)
+            }
+        }
+        Order::Reverse => {
+            sweep::reverse(values, model, tol, &mut budget);
+            values.residual(model)
+        }
+        Order::Full => sweep::full(values, model, tol, request.threads, &mut budget)?,
+    };
+    baseline::set_medians(values, model.memories);
+    // The threshold on gains was tol·(1 − γ): allow for the rounding of going there and back.
+    let converged = residual <= tol * (1.0 + 1e-12);
+    Ok(ReplayReport {
+        backups: budget.made,
+        swept: match request.order {
+            Order::Reverse => 0,
+            _ => budget.made - pushed,
+        },
+        residual,
+        converged,
+        stopped: match budget.cut {
+            // With a floor it is not the tolerance that ends a sleep.
+            _ if converged && !(request.ahead.floor > 0.0 && budget.spent()) => Stopped::Converged,
+            Some(cut) => cut,
+            None => Stopped::Budget,
+        },
+        trail,
+        ..ReplayReport::default()
+    })
+}
