@@ -6,21 +6,22 @@ A bad file or argument is one clear line on stderr and exit code 2, never a trac
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Generator
 
 from sharpwave._lazy import require
-from sharpwave._show import shown
+from sharpwave._show import plainly, shown
 
 
 def app(arguments: list[str] | None = None) -> None:
     """Run the command of ``arguments``, by default the process's own."""
-    with one_line():
-        require("typer", "demo")
-        require("rich", "demo")
+    with plainly(), one_line():
+        require("typer", "cli")
         from sharpwave.commands import commands
 
         code = commands(arguments, standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk can still be worded
     if isinstance(code, int) and code:
         raise SystemExit(code)
 
@@ -30,6 +31,9 @@ def one_line() -> Generator[None]:
     """Errors of files and arguments become one line on stderr and exit code 2."""
     try:
         yield
+    except BrokenPipeError:  # whoever read has enough, as `head` does
+        discard_output()
+        raise SystemExit(1) from None
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         from sharpwave import FormatError
 
@@ -40,6 +44,8 @@ def one_line() -> Generator[None]:
         else:
             message = str(error) or type(error).__name__
         kind = "damaged file" if isinstance(error, FormatError) else "error"
+        if isinstance(error, OSError) and not error.filename:
+            discard_output()  # it may be stdout itself that cannot be written to
         print(shown(f"{kind}: {' '.join(message.split())}"), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -58,6 +64,17 @@ def one_line() -> Generator[None]:
             raise SystemExit(0) from None
         print(shown(f"error: {' '.join(said.split())}"), file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def discard_output() -> None:
+    """Send what stdout still holds nowhere, so that nothing is raised when the process ends."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

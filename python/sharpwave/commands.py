@@ -6,17 +6,16 @@ What they do is in `sharpwave.demo` and `sharpwave.jobs`; this file parses and p
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from sharpwave._show import shown
+from sharpwave._progress import stages
+from sharpwave._show import cell, console, shown
 
 commands = typer.Typer(
     name="sharpwave",
@@ -26,48 +25,6 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def _progress() -> Any:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description:<20}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-    )
-
-
-@contextlib.contextmanager
-def stages() -> Generator[Callable[..., None]]:
-    """A progress bar for each stage that reports ``(stage, done, total, note="")``; none until one does."""
-    bars = _progress()
-    tasks: dict[str, Any] = {}
-
-    def report(stage: str, done: int, total: int, note: str = "") -> None:
-        bars.start()
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(stage, total=total, note=note)
-        bars.update(tasks[stage], completed=done, total=total, note=note)
-
-    try:
-        yield report
-    finally:
-        if tasks:
-            bars.stop()
 
 
 _Out = Annotated[Path, typer.Option(help="directory for everything that is written")]
@@ -136,7 +93,7 @@ def demo(
     print_report(report)
     for line in train_report.lines(report["train"]) if train else ():
         print(line)
-    Console().print(f"\n[bold]{out / 'report.html'}[/bold]")
+    print(f"\n{shown(str(out / 'report.html'))}")
 
 
 @commands.command()
@@ -177,7 +134,7 @@ def score(
     rows = jobs.score(store, file, functional, weight or [], embedder)
     if as_json:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
+            print(json.dumps(row))
         return
     table = Table("episode", "score", "support", "edge", "steps", "text", box=None)
     for row in rows:
@@ -187,9 +144,9 @@ def score(
             f"{row['support']:.2f}",
             f"{row['edge']:.2f}",
             str(row["steps"]),
-            shown(row["text"][:60]),
+            cell(row["text"][:60]),
         )
-    Console().print(table, markup=False)
+    console().print(table)
 
 
 @commands.command()
@@ -222,7 +179,7 @@ def inspect(
         return
     facts = jobs.inspect(store)
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False, indent=1))
+        print(json.dumps(facts, indent=1))
         return
     for line in jobs.inspect_lines(facts):
         print(shown(line))
@@ -336,9 +293,9 @@ def bench(
         return
     table = Table("verb", "steps", "a second", "ms a call", "quartiles", "calls", box=None)
     for s in found:
-        spread = f"{s.low * 1e3:.3g} … {s.high * 1e3:.3g}"
+        spread = cell(f"{s.low * 1e3:.3g} … {s.high * 1e3:.3g}")
         table.add_row(s.verb, str(s.steps), f"{s.rate:,.0f}", f"{s.median * 1e3:.3g}", spread, str(s.calls))
-    Console().print(table)
+    console().print(table)
     print(f"{facts['memories']:,} memories of {facts['dim']}, {facts['threads']} threads, kernels: {facts['used']}")
 
 
@@ -400,20 +357,20 @@ def print_report(report: Any) -> None:
     from sharpwave.demo.columns import DEFAULT
     from sharpwave.demo.report import signed
 
-    console = Console()
+    page = console()
     columns = [c for c in report["columns"] if c["id"] in ("cosine", DEFAULT, "ones")]
     for o in report["objectives"]:
         held = " (held out of all tuning)" if o["held_out"] else ""
-        table = Table(f"{o['name']}{held}", *(c["title"] for c in columns), box=None, padding=(0, 2))
+        table = Table(cell(f"{o['name']}{held}"), *(cell(c["title"]) for c in columns), box=None, padding=(0, 2))
         for row in o["rows"]:
             cells = []
             for c in columns:
                 failed = c["id"] in row["fails"]
                 text = signed(row["z"].get(c["id"])) + (" ✗" if failed else "")
-                cells.append(f"[red]{text}[/red]" if failed else text)
-            table.add_row(row["name"].replace("[", r"\["), *cells)
-        console.print(table)
+                cells.append(Text(cell(text), style="red" if failed else ""))
+            table.add_row(cell(row["name"]), *cells)
+        page.print(table)
     for claim in report.get("claims", ()):
-        mark = "[green]✓[/green]" if claim["ok"] else "[red]✗[/red]"
+        mark = Text("✓", style="green") if claim["ok"] else Text("✗", style="red")
         value = "–" if claim["value"] is None else f"{claim['value']:+.2f}"
-        console.print(f"{mark} {claim['text']}: {value}", highlight=False)
+        page.print(mark, shown(f"{claim['text']}: {value}"))
