@@ -89,6 +89,7 @@ def test_the_stranger_has_the_largest_share(name: str) -> None:
     assert estimate(name, x + 4.0, y).statistic > estimate(name, y[:8], y).statistic
 
 
+@pytest.mark.filterwarnings("ignore:the base samples .* are all alike")
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_duplicates_leave_everything_finite(name: str) -> None:
     _, y = gaussians(5, 1, 10, 4)
@@ -102,6 +103,27 @@ def test_duplicates_leave_everything_finite(name: str) -> None:
         result = estimate(name, x, base)
         assert np.isfinite(result.statistic)
         assert np.isfinite(result.shares).all()
+
+
+@pytest.mark.parametrize("d", [4, 48, 384])
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-6, 1e-3])
+def test_a_base_without_spread_is_said_and_bounds_the_distance(spread: float, d: int) -> None:
+    rng = np.random.default_rng(d)
+    base = np.ones((8, d)) + spread * rng.normal(size=(8, d))
+    x = rng.normal(size=(5, d))
+    with pytest.warns(RuntimeWarning, match=r"base samples \(n = 8\) are all alike"):
+        found = mahalanobis(x, base).per_sample
+    np.testing.assert_allclose(found, np.linalg.norm(x - base.mean(axis=0), axis=1), rtol=0.01)
+    with pytest.warns(RuntimeWarning, match="all alike"):  # it has no unit of its own
+        np.testing.assert_allclose(mahalanobis(1000 * x, 1000 * base).per_sample, found, rtol=1e-6)
+
+
+def test_a_narrow_direction_bounds_the_distance_of_unit_vectors() -> None:
+    rng = np.random.default_rng(9)
+    base = np.ones((1000, 4))
+    base[:, 0] += rng.normal(size=1000)  # the other three never vary
+    base /= np.linalg.norm(base, axis=1)[:, None]
+    assert mahalanobis(-base[:1], base).statistic < 200 * 4**0.5
 
 
 def test_knn_of_a_collapse_is_the_largest_there_is() -> None:

@@ -253,6 +253,22 @@ def test_a_wrapped_environment_is_made_again_from_its_spec() -> None:
     again.reset(seed=0)
 
 
+@pytest.mark.parametrize("remember", ["all", "rewarded"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_reward_that_is_not_finite_counts_as_none_with_a_warning(bad: float, remember: Any) -> None:
+    memory = StepReward(corridor.store(), corridor.as_they_are, remember=remember)
+    cells = [corridor.one_hot(n) for n in range(4)]
+    memory.begin(np.stack([cells[0]] * 2))
+    with pytest.warns(RuntimeWarning, match=f"environment 1 gave the reward {bad}"):
+        paid = memory.step(np.stack([cells[1]] * 2), [1.0, bad], [False] * 2, [False] * 2)
+    assert paid.environment.tolist() == [1.0, 0.0]
+    assert paid.reward[1] == pytest.approx(paid.instrumental[1])
+    ended = memory.step(np.stack([cells[2]] * 2), [0.5, bad], [True] * 2, [False] * 2)
+    assert ended.episodes[1]["environment"] == 0.0
+    assert memory.store.episodes_observed == (2 if remember == "all" else 1)
+    assert np.isfinite(memory.store.values).all()
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

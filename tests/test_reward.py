@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import threading
 import warnings
 
@@ -167,6 +168,57 @@ def test_a_terminal_that_misbehaves_is_named() -> None:
         build(terminal=lambda completions: ["good"] * len(completions))
     with pytest.raises(TypeError, match="terminal must be"):
         build(terminal=3)
+
+
+@pytest.mark.parametrize(
+    ("returned", "shown"),
+    [
+        (0.5, "got float 0.5"),
+        (None, "got NoneType None"),
+        (np.float64(0.5), "got float64"),
+        (np.array(0.5), "got ndarray"),
+        ("good", "got str 'good'"),
+        ({"score": [1.0]}, "got dict"),
+        ([[1.0]] * 4, "completion 0 it returned list"),
+        ([1.0, "2.0", 3.0, 4.0], "completion 1 it returned str '2.0'"),
+        ([1.0, 2.0, 1j, 4.0], "completion 2 it returned complex"),
+    ],
+)
+def test_a_terminal_that_returns_no_list_of_numbers_is_named_with_what_it_returned(
+    returned: object, shown: str
+) -> None:
+    def judge(completions: list[str]) -> object:
+        return returned
+
+    with pytest.raises(TypeError, match=rf"terminal 'judge' must return .*{re.escape(shown)}"):
+        build(terminal=judge, base=None).score_texts(PROMPTS, NEW)
+
+
+@pytest.mark.parametrize("bad", [-np.inf, np.inf, np.nan, 10**400])
+def test_a_terminal_that_is_not_finite_counts_as_none_with_a_warning(bad: float) -> None:
+    def judge(completions: list[str]) -> list[float | None]:
+        return [1.0, bad, None, 0.5]
+
+    reward = build(terminal=judge, base=None, normalise="none", learn="online").train()
+    with pytest.warns(RuntimeWarning, match="terminal 'judge': the value of completion 1 is -?(inf|nan)"):
+        given = reward(PROMPTS, NEW)
+    assert all(value is not None and np.isfinite(value) for value in given)
+    assert given[1] == reward.output_of(PROMPTS, NEW).parts["instrumental"][1]
+    reward(PROMPTS, NEW)  # said once
+    group = build(terminal=lambda completions: [bad] * 4, base=None, normalise="none")
+    with pytest.warns(RuntimeWarning, match="counts as None"):
+        assert np.ptp(np.array(group(PROMPTS, NEW), np.float64)) > 0  # the rest of the reward still tells them apart
+
+
+def test_a_column_of_a_scalar_channel_is_checked_as_a_terminal_is() -> None:
+    store = tiny.store()
+    store.add_channel("checked")
+    reward = build(store=store, terminal="checked", base=None, normalise="none")
+    with pytest.raises(ValueError, match="column 'checked' returned 1 values for 4"):
+        reward.score_texts(PROMPTS, NEW, columns={"checked": [1.0]})
+    with pytest.warns(RuntimeWarning, match="column 'checked': the value of completion 3 is inf"):
+        out = reward.score_texts(PROMPTS, NEW, columns={"checked": [1.0, None, 0.0, float("inf")]})
+    assert np.isnan(out.terminal[[1, 3]]).all()
 
 
 def test_values_of_a_reward_function_become_drives_of_its_channel() -> None:
@@ -407,6 +459,46 @@ def test_explain_says_which_text_paid() -> None:
     assert any(memory.text in " ".join(tiny.STORIES) for step in steps for memory in step.memories if memory.text)
 
 
+@pytest.mark.filterwarnings("ignore:.*no signal")
+@pytest.mark.parametrize("habituation", [None, {"eta": 2.0}, {"eta": 2.0, "sharing": True}])
+@pytest.mark.parametrize("functional", ["coverage", "progress", "potential", "mean"])
+@pytest.mark.parametrize("weights", [None, {"wedding": 1.0, "length": -0.5}])
+def test_what_is_explained_is_what_is_paid(functional: str, habituation: object, weights: object) -> None:
+    reward = build(
+        terminal=tiny.length,
+        learn="online",
+        functional=functional,
+        habituation=habituation,
+        channel_weights=weights,
+        discount=0.9,
+    )
+    reward.observe_texts(PROMPTS, NEW[::-1])
+    reward.sleep()
+    reward.score_texts(PROMPTS[:2], NEW[:2])  # what it used is remembered
+    told = [*NEW[:3], "silence"]
+    rest = [[other for other in range(4) if other != row] for row in range(4)]
+    among = [
+        reward.explain_texts(PROMPTS[row], told[row], beside=([tiny.PROMPT] * 3, [told[n] for n in others]))
+        for row, others in enumerate(rest)
+    ]
+    alone = [reward.explain_texts(tiny.PROMPT, text) for text in told]
+    untouched = reward.score_texts(PROMPTS, told, learn=False)
+    learned = reward.score_texts(PROMPTS, told, learn=True)
+    sharing = reward.habituation is not None and reward.habituation.sharing
+    assert np.array_equal(untouched.instrumental[:3], learned.instrumental[:3]) is not sharing
+    for explained, out in ((alone, untouched), (among, learned)):
+        for row, steps in enumerate(explained):
+            if row == 3:  # it cannot be scored
+                assert steps == []
+                continue
+            paid = out.step[out.offsets[row] : out.offsets[row + 1]]
+            np.testing.assert_allclose([step.pay for step in steps], paid, atol=1e-7)
+            np.testing.assert_allclose([sum(step.channels.values()) for step in steps], paid, atol=1e-7)
+            assert sum(step.pay for step in steps) == pytest.approx(float(out.instrumental[row]), abs=1e-6)
+            if functional in ("coverage", "mean"):  # the others pay differences of what memories are worth
+                np.testing.assert_allclose([sum(m.pay for m in step.memories) for step in steps], paid, atol=1e-7)
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="learn must be one of"):
         build(learn="always")
@@ -434,3 +526,22 @@ def test_divergence_grows_with_distance_from_the_base(estimator: str) -> None:
     far = reward.score_texts([tiny.PROMPT] * 4, [f"zq xv ww{n}. kk jj qq. pp oo{n}." for n in range(4)]).divergence
     assert np.isfinite(near).all()
     assert far.mean() > near.mean()
+
+
+@pytest.mark.filterwarnings("ignore:.*no signal")
+@pytest.mark.filterwarnings("ignore:the base samples .n = 8. are all alike")
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+@pytest.mark.parametrize("estimator", ["pairwise", "mmd", "knn", "mahalanobis"])
+def test_base_samples_that_are_all_alike_are_said_and_bound_the_pay(estimator: str, noise: float) -> None:
+    """A base policy at temperature 0: a rounding error between equal texts is no scale."""
+    rng = np.random.default_rng(0)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return (tiny.embed(texts) + noise * rng.normal(size=(len(texts), tiny.DIM))).astype(np.float32)
+
+    base = ([tiny.PROMPT] * 8, [tiny.STORIES[0]] * 8)
+    with pytest.warns(RuntimeWarning, match="the base samples of 100% of the prompts are all alike"):
+        reward = sw.InstrumentalReward(
+            tiny.store(), embed, base=base, divergence_estimator=estimator, weights={"divergence": 1.0}
+        )
+    assert np.abs(reward.score_texts(PROMPTS, NEW).parts["divergence"]).max() < 100

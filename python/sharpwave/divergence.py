@@ -9,11 +9,13 @@ share a policy sample and a term of the base alone, which sum to the statistic (
 * `knn`: the nearest-neighbour estimate of KL(policy‖base) in nats (Wang, Kulkarni & Verdú 2009, IEEE TIT 55:2392),
   in its form with one radius for both samples, which duplicates cannot make infinite;
 * `mahalanobis`: distance from the base samples' Gaussian, its covariance shrunk (Ledoit & Wolf 2004, JMVA 88:365):
-  the monitor for drift and early stopping.
+  the monitor for drift and early stopping. Base samples that are all alike have no covariance: their own length stands
+  in for it, with a warning.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -26,6 +28,10 @@ Estimator = Literal["pairwise", "mmd", "knn", "mahalanobis"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
 EULER = 0.5772156649015329
+
+LEAST_SPREAD = 1e-4
+"""Variance of a coordinate over its mean square: below it, base samples count as all alike, and no direction of a
+Gaussian counts as narrower. It bounds a Mahalanobis distance: 200·√d for unit vectors."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,28 @@ class Reference:
         return _mean_of_pairs(np.exp(-self._squared / (2 * self.bandwidth**2)))
 
     @cached_property
+    def alike(self) -> bool:
+        """Whether the base samples have no spread to speak of, or there is only one."""
+        return float(self.rows.var(axis=0).mean()) <= LEAST_SPREAD * float((self.rows**2).mean())
+
+    @cached_property
     def gaussian(self) -> tuple[Floats, Floats, Floats, float]:
         """Mean (d,), and the inverse of the shrunk covariance as ``(directions (d, r), weights (r,), rest)``.
 
-        It is ``rest·I + directions·diag(weights)·directionsᵀ``: r ≤ n − 1, so nothing of size d × d is made.
+        It is ``rest·I + directions·diag(weights)·directionsᵀ``: r ≤ n − 1, so nothing of size d × d is made. Of base
+        samples that are all alike, it is that of a sphere as wide as their root mean square, with a RuntimeWarning.
         """
-        return _shrunk_inverse(self.rows)
+        if not self.alike:
+            return _shrunk_inverse(self.rows)
+        warnings.warn(
+            f"the base samples (n = {len(self)}) are all alike, so there is no spread to measure a distance in: it is "
+            f"measured in units of their root mean square",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        square = float((self.rows**2).mean())
+        d = self.rows.shape[1]
+        return self.rows.mean(axis=0), np.empty((d, 0)), np.empty(0), 1.0 / square if square > 0 else 1.0
 
 
 def estimate(name: str, policy: ArrayLike, base: ArrayLike | Reference, **options: Any) -> Divergence:
@@ -164,7 +186,11 @@ def knn(policy: ArrayLike, base: ArrayLike | Reference, k: int = 1) -> Divergenc
 
 
 def mahalanobis(policy: ArrayLike, base: ArrayLike | Reference) -> Divergence:
-    """Mean Mahalanobis distance of the policy samples from the base samples' Gaussian, shrunk towards a sphere."""
+    """Mean Mahalanobis distance of the policy samples from the base samples' Gaussian, shrunk towards a sphere.
+
+    Warns:
+        RuntimeWarning: the base samples are all alike, so that the distance is in units of their root mean square.
+    """
     x, reference = _pair(policy, base)
     mean, directions, along, rest = reference.gaussian
     centred = x - mean
@@ -228,7 +254,7 @@ def _shrunk_inverse(rows: Floats) -> tuple[Floats, Floats, Floats, float]:
     directions = centred.T @ (vectors[:, keep] / np.sqrt(values * n))
     spread = float(values.sum()) / d
     intensity = _ledoit_wolf(centred, values, spread)
-    floor = max(intensity * spread, 1e-12 + 1e-6 * spread)
+    floor = max(intensity * spread, LEAST_SPREAD * float((rows**2).mean()))
     along = 1.0 / ((1.0 - intensity) * values + floor) - 1.0 / floor
     return mean, directions, along, 1.0 / floor
 

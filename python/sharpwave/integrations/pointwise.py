@@ -16,16 +16,16 @@ import asyncio
 import atexit
 import os
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sharpwave import coerce
+from sharpwave._batching import Batcher
 from sharpwave.episodes import Text
 from sharpwave.reward import InstrumentalReward, RewardOutput
 from sharpwave.reward.weights import TERMS
@@ -34,13 +34,11 @@ CONFIG = "SHARPWAVE_REWARD"
 Parts = dict[str, float]
 
 
-@dataclass
-class _Asked:
+@dataclass(frozen=True)
+class _Sample:
     prompt: Text | None
     completion: Text
-    learn: bool
     columns: Mapping[str, Any]
-    answer: Future[Parts] = field(default_factory=lambda: Future())
 
 
 class Together:
@@ -80,10 +78,7 @@ class Together:
         self.unscorable = coerce.number("unscorable", unscorable)
         self.batches = 0
         self.learned = 0
-        self._waiting: list[_Asked] = []
-        self._some = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._process = 0
+        self._batcher = Batcher(self._score, wait=self.wait, most=self.most, name="sharpwave-together")
 
     def submit(
         self,
@@ -100,13 +95,7 @@ class Together:
             learn: whether the completion may enter the store in the way that the reward's ``learn`` says.
             columns: what else a terminal may want; each reaches it as a list, one entry a sample of the batch.
         """
-        asked = _Asked(prompt, completion, learn, dict(columns or {}))
-        with self._some:
-            if self._thread is None or self._process != os.getpid():
-                self._start()
-            self._waiting.append(asked)
-            self._some.notify()
-        return asked.answer
+        return self._batcher.submit(_Sample(prompt, completion, dict(columns or {})), learn)
 
     def ask(self, prompt: Text | None, completion: Text, **options: Any) -> Parts:
         """Ask, and wait for the answer."""
@@ -130,49 +119,23 @@ class Together:
         ]
         return [answer.result() for answer in waiting]
 
-    # The thread
+    # In the batcher's thread
 
-    def _start(self) -> None:
-        """A thread of this process; what a fork copied of another's queue is not ours to answer."""
-        self._waiting = []
-        self._process = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="sharpwave-together", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            with self._some:
-                self._some.wait_for(lambda: bool(self._waiting))
-                until = time.monotonic() + self.wait
-                while len(self._waiting) < self.most and (left := until - time.monotonic()) > 0:
-                    self._some.wait(left)
-                batch, self._waiting = self._waiting[: self.most], self._waiting[self.most :]
-            for learn in (False, True):
-                some = [asked for asked in batch if asked.learn is learn]
-                if some:
-                    self._answer(some, learn)
-
-    def _answer(self, batch: list[_Asked], learn: bool) -> None:
-        names = sorted({name for asked in batch for name in asked.columns})
-        columns = {name: [asked.columns.get(name) for asked in batch] for name in names}
-        try:
-            out = self.reward.score_texts(
-                [asked.prompt for asked in batch], [asked.completion for asked in batch], learn=learn, columns=columns
-            )
-            self.batches += 1
-            if learn:
-                before = self.learned
-                self.learned += len(batch)
-                if self.sleep_every and self.learned // self.sleep_every > before // self.sleep_every:
-                    self.reward.sleep()
-        except BaseException as error:  # noqa: BLE001  (whoever asked gets it; the thread lives on)
-            for asked in batch:
-                if not asked.answer.cancelled():
-                    asked.answer.set_exception(error)
-            return
-        for row, asked in enumerate(batch):
-            if asked.answer.set_running_or_notify_cancel():
-                asked.answer.set_result(self._parts(out, row))
+    def _score(self, learn: Hashable, batch: list[_Sample]) -> list[Parts]:
+        names = sorted({name for sample in batch for name in sample.columns})
+        out = self.reward.score_texts(
+            [sample.prompt for sample in batch],
+            [sample.completion for sample in batch],
+            learn=bool(learn),
+            columns={name: [sample.columns.get(name) for sample in batch] for name in names},
+        )
+        self.batches += 1
+        if learn:
+            before = self.learned
+            self.learned += len(batch)
+            if self.sleep_every and self.learned // self.sleep_every > before // self.sleep_every:
+                self.reward.sleep()
+        return [self._parts(out, row) for row in range(len(batch))]
 
     def _parts(self, out: RewardOutput, row: int) -> Parts:
         reward = float(out.reward[row])

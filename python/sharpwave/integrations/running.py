@@ -17,7 +17,7 @@ class Paid:
     reward: Floats
     """What the trainer is given: environment + weight·instrumental + β·rarity."""
     environment: Floats
-    """What the environment gave, as it gave it."""
+    """What the environment gave, as it gave it; 0 for what is not finite."""
     instrumental: Floats
     """What the store pays, before the weight."""
     support: Floats

@@ -38,6 +38,7 @@ from sharpwave.habituation import Habituation
 from sharpwave.integrations.observations import ObservationEmbedder, embed
 from sharpwave.integrations.running import Episode, Paid, laid_out
 from sharpwave.reports import ReplayReport
+from sharpwave.reward.warn import Once
 from sharpwave.store import SNAPSHOT, ValueStore
 from sharpwave.view import Functional
 
@@ -138,6 +139,7 @@ class StepReward:
         self.last_sleep: ReplayReport | None = None
         self.episodes = 0
         self._lock = threading.RLock()
+        self._once = Once("ValueMemory")
         self._running: list[Episode] = []
         store.bind_embedder(fingerprint(embedder))
         if self.channel is not None:
@@ -173,7 +175,8 @@ class StepReward:
         """One step of all environments: what they showed, gave, and whether they ended there; each (n, …).
 
         Of an environment whose episode ended, the observation is the last one of it, not the first of the next; say
-        that with `begin_some`.
+        that with `begin_some`. A reward that is not finite counts as none, with a warning: it is not observed, and the
+        step earns what the store pays.
         """
         rows = embed(self.embedder, observations, self.store.dim)
         given = np.asarray(rewards, np.float64).reshape(-1)
@@ -184,8 +187,9 @@ class StepReward:
                 f"{len(rows)} observations, {len(given)} rewards and {len(done)} ends for {len(self._running)} "
                 f"environments: call reset first"
             )
+        observed, given = self._finite(given)
         with self._lock:
-            for episode, row, reward in zip(self._running, rows, given, strict=True):
+            for episode, row, reward in zip(self._running, rows, observed, strict=True):
                 episode.steps.append(row)
                 episode.drives.append(float(reward))
             values, support = self._values(rows)
@@ -208,6 +212,17 @@ class StepReward:
             if len(ended):
                 self._finish([self._running[n] for n in ended])
         return paid
+
+    def _finite(self, given: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rewards of environments as the store observes them, NaN for none, and as they are passed on, 0 for none."""
+        finite = np.isfinite(given)
+        if finite.all():
+            return given, given
+        n = int(np.argmin(finite))
+        self._once.say(
+            "reward", f"environment {n} gave the reward {given[n]}, which counts as none: rewards must be finite"
+        )
+        return np.where(finite, given, np.nan), np.where(finite, given, 0.0)
 
     def _values(self, rows: Floats) -> tuple[NDArray[np.float64], Floats]:
         """Φ = Σ_q w_q Φ_q and σ of each row."""
@@ -248,14 +263,14 @@ class StepReward:
     def _summary(self, episode: Episode) -> dict[str, float]:
         return {
             "length": float(len(episode.steps) - 1),
-            "environment": float(np.sum(episode.drives[1:])),
+            "environment": float(np.nansum(episode.drives[1:])),
             "instrumental": episode.instrumental,
         }
 
     def _finish(self, ended: list[Episode]) -> None:
         """Remember episodes, and sleep when it is time."""
         if self.remember == "rewarded":
-            ended = [one for one in ended if np.nanmax(one.drives) > self.reward_range[0]]
+            ended = [one for one in ended if any(drive > self.reward_range[0] for drive in one.drives)]
         if not self.learning or not ended:
             return
         steps, offsets = laid_out(ended)

@@ -297,11 +297,13 @@ def held_out(rows: Floats) -> tuple[float, float]:
     Raises:
         ValueError: the rows are all alike.
     """
+    if not np.ptp(rows, axis=0).any():
+        raise ValueError("the base samples are all alike: there is no spread to measure drift in")
     fold = np.arange(len(rows)) % min(FOLDS, len(rows))
     found = [mahalanobis(rows[fold == k], rows[fold != k]).per_sample for k in range(int(fold.max()) + 1)]
     distances = np.concatenate(found)
     spread = float(distances.std())
-    if spread <= 1e-9 * float(distances.mean()) or not np.ptp(rows, axis=0).any():
+    if spread <= 1e-9 * float(distances.mean()):
         raise ValueError("the base samples are all alike: there is no spread to measure drift in")
     return float(distances.mean()), spread
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sharpwave.reward import InstrumentalReward
 from sharpwave.reward.scale import Constants
-from sharpwave.reward.terminal import finished
+from sharpwave.reward.terminal import finished, one_each
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ class Watched:
     def __call__(self, prompts: Any = None, completions: Any = None, **given: Any) -> list[float | None]:
         """What the function says; a coroutine function is run to its end."""
         values = finished(self.function(prompts=prompts, completions=completions, **given))
-        values = list(values.tolist() if hasattr(values, "tolist") else values)
+        values = one_each(f"reward function {self.__name__!r}", values, len(completions))
         self._last = (completions, values)
         return values
 

@@ -63,6 +63,15 @@ class BaseSamples:
     def __len__(self) -> int:
         return len(self.everything)
 
+    @property
+    def _in_use(self) -> list[Reference]:
+        return list(self.by_prompt.values()) or [self.everything]
+
+    @property
+    def alike(self) -> float:
+        """The share of prompts whose base samples are all alike."""
+        return float(np.mean([reference.alike for reference in self._in_use]))
+
     def add(self, prompts: Sequence[Text | None], vectors: NDArray[np.float32]) -> None:
         """Samples (E, d) of prompts that had none; what all others are compared with stays."""
         self.by_prompt.update(self._references(prompts, vectors))
@@ -103,9 +112,15 @@ class BaseSamples:
         return found
 
     def null(self, name: str) -> Floats:
-        """What the estimator gives for base samples: each half of a group against the other half."""
+        """What the estimator gives for base samples: each half of a group against the other half.
+
+        Distances between samples that are all alike are rounding errors, and no scale: they count as 0.
+        """
         values: list[Floats] = []
-        for reference in self.by_prompt.values() or [self.everything]:
+        for reference in self._in_use:
+            if reference.alike and name in ("pairwise", "mahalanobis"):
+                values.append(np.zeros(len(reference)))
+                continue
             halves = reference.rows[0::2], reference.rows[1::2]
             if min(map(len, halves)) >= 2:
                 for policy, base in (halves, halves[::-1]):

@@ -21,7 +21,7 @@ from sharpwave.reward import checkpoint, ranks
 from sharpwave.reward.base import BaseSamples, prompt_key
 from sharpwave.reward.later import Later
 from sharpwave.reward.learning import LEARN, Learn, episodes_of, joined, open_channel, write_of
-from sharpwave.reward.measure import Clock, Measured, Scorable, embedded
+from sharpwave.reward.measure import Clock, Measured, Scorable
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.scale import Normalise, Scale
 from sharpwave.reward.terminal import FunctionTerminal, Request, Terminal, as_terminal, value_range
@@ -190,11 +190,42 @@ class InstrumentalReward(Later):
         learning = self.training is not False if learn is None else learn
         return self._evaluate(prompts, completions, dict(columns or {}), learning, every_rank=False)
 
-    def explain_texts(self, prompt: Text | None, completion: Text) -> list[Explanation]:
-        """For every step of one episode (prompt first), the memories, channels and associations that paid."""
-        batch = chunk_batch(self.chunker, [prompt], [completion])
-        rows = embedded(batch.steps, self.embedder, self.store.dim)
-        return self.store.explain(rows, batch.offsets, context=batch.context, **self._score_options())
+    def explain_texts(self, prompt: Text | None, completion: Text, *, beside: Base | None = None) -> list[Explanation]:
+        """For every step of one episode (prompt first), the memories, channels and associations that paid.
+
+        What is explained is ``instrumental`` of the `score_texts` that would be made of it now: what recent episodes
+        used pays less where the reward habituates, and the sums over the steps are the pay. Ask before the episode is
+        learned; afterwards, it has changed the store and the habituation itself.
+
+        Args:
+            prompt, completion: the episode.
+            beside: prompts and completions of the rest of its training batch, with which it shares pay where
+                habituation shares; None: it is scored alone.
+
+        Returns:
+            One entry a step; none for a completion that cannot be scored.
+        """
+        prompts, completions = ([], []) if beside is None else beside
+        batch = chunk_batch(self.chunker, [prompt, *prompts], [completion, *completions])
+        scorable = Scorable.of(batch, self.embedder, self.store.dim)
+        if not scorable.kept[0]:
+            return []
+        options = self._score_options()
+        end = int(scorable.offsets[1])
+        with self._lock:
+            view = self.store if self.store.remote else self.store.frozen()
+            table = self.habituation
+            if table is not None and table.sharing and beside is not None:
+                scores = view.score(
+                    scorable.steps,
+                    scorable.offsets,
+                    context=scorable.context,
+                    habituation=table,
+                    details=True,
+                    **options,
+                )
+                table = table.beside(scores)[0]
+            return view.explain(scorable.steps[:end], context=int(scorable.context[0]), habituation=table, **options)
 
     # Building, learning, sleeping
 
@@ -222,6 +253,8 @@ class InstrumentalReward(Later):
         for term, values in samples.items():
             if np.isfinite(values).any() and not self.scale.fitted(term):
                 self.scale.fit(term, values)
+        if self.weights.divergence:
+            self._once.spread(self.base)
         return self
 
     def observe_texts(

@@ -86,5 +86,5 @@ class RewardOutput:
 
 
 def as_list(values: NDArray[np.floating]) -> list[float | None]:
-    """Python floats, None for NaN."""
-    return [None if np.isnan(value) else float(value) for value in values]
+    """Python floats, None for what is not finite."""
+    return [float(value) if np.isfinite(value) else None for value in values]

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave.reward.measure import Scorable
+from sharpwave.reward.warn import Once
 from sharpwave.view import View
 
 Floats = NDArray[np.float64]
@@ -47,6 +48,9 @@ class FunctionTerminal:
 
     Raises:
         TypeError: not callable.
+
+    Warns:
+        RuntimeWarning: a value was NaN or infinite, and counts as None; once.
     """
 
     saturates = False
@@ -58,27 +62,18 @@ class FunctionTerminal:
             )
         self.function = function
         self.name = name or function_name(function)
+        self._once = Once(f"terminal {self.name!r}")
 
     def __call__(self, request: Request) -> Floats:
-        """(E,) the values, NaN for None.
+        """(E,) the values, NaN for None and for what is not finite.
 
         Raises:
             ValueError: the wrong number of values.
-            TypeError: a value that is no number.
+            TypeError: no list of values, or a value that is no number.
         """
         offered = {**request.columns, "prompts": request.prompts, "completions": request.completions}
         values = finished(self.function(**_accepted(self.function, offered)))
-        if hasattr(values, "tolist"):
-            values = values.tolist()
-        values = list(values)
-        if len(values) != len(request.completions):
-            raise ValueError(
-                f"terminal {self.name!r} returned {len(values)} values for {len(request.completions)} completions"
-            )
-        try:
-            return np.array([np.nan if value is None else float(value) for value in values], np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"terminal {self.name!r} must return numbers or None, one a completion") from None
+        return numbers(self._once, values, len(request.completions))
 
 
 class ChannelTerminal:
@@ -95,6 +90,7 @@ class ChannelTerminal:
             raise KeyError(f"terminal: no channel {name!r}, there are {view.channels}")
         self.name = name
         self.saturates = name not in view.scalar_channels
+        self._once = Once(f"column {name!r}")
 
     def __call__(self, request: Request) -> Floats:
         """(E,) values in [0, 1] of an embedding channel, any of a scalar one; NaN where there is nothing to look at."""
@@ -103,7 +99,7 @@ class ChannelTerminal:
         if not self.saturates:
             column = request.columns.get(self.name)
             if column is not None:
-                return np.array([np.nan if value is None else float(value) for value in column], np.float64)
+                return numbers(self._once, column, len(request.completions))
             values, _ = request.view.value(scorable.steps[scorable.offsets[1:] - 1])
             out[scorable.kept] = values[:, request.view.channels.index(self.name)]
             return out
@@ -124,6 +120,61 @@ def as_terminal(terminal: Any, view: View) -> Terminal | None:
     if terminal is None or isinstance(terminal, FunctionTerminal | ChannelTerminal):
         return terminal
     return ChannelTerminal(terminal, view) if isinstance(terminal, str) else FunctionTerminal(terminal)
+
+
+def one_each(who: str, values: Any, count: int) -> list[Any]:
+    """What a reward function returned, as a list with one value a completion.
+
+    Raises:
+        TypeError: it is no list of values.
+        ValueError: they are not ``count``.
+    """
+    found = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
+        raise TypeError(
+            f"{who} must return a list with one number or None for each of {count} completions, got {_shown(values)}"
+        )
+    listed = list(found)
+    if len(listed) != count:
+        raise ValueError(f"{who} returned {len(listed)} values for {count} completions")
+    return listed
+
+
+def numbers(once: Once, values: Any, count: int) -> Floats:
+    """`one_each` as floats (count,): NaN for None and, with a warning, for NaN and infinity.
+
+    Raises:
+        TypeError, ValueError: as `one_each`; or a value is no number.
+    """
+    found = np.full(count, np.nan)
+    for row, value in enumerate(one_each(once.name, values, count)):
+        if value is not None:
+            found[row] = _number(once, row, value)
+    return found
+
+
+def _number(once: Once, row: int, value: Any) -> float:
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = np.inf
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{once.name} must return numbers or None, one a completion; for completion {row} it returned "
+            f"{_shown(value)}"
+        ) from None
+    if np.isfinite(number):
+        return number
+    once.say("finite", f"the value of completion {row} is {number}, which counts as None")
+    return np.nan
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: its type and a short form of it."""
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
 def function_name(function: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.reward.base import groups
+from sharpwave.reward.base import BaseSamples, groups
 from sharpwave.reward.scale import Scale
 from sharpwave.store import ValueStore
 
@@ -47,6 +47,15 @@ class Once:
             self.say(
                 "scale",
                 f"the terms {unscaled} have no common scale, so weights mean little: pass base=(prompts, completions)",
+            )
+
+    def spread(self, base: BaseSamples) -> None:
+        """What divergence is measured against must vary."""
+        if base.alike:
+            self.say(
+                "spread",
+                f"the base samples of {base.alike:.0%} of the prompts are all alike, so there is no spread to measure "
+                f"divergence from them in: draw base samples at a temperature above 0",
             )
 
     def variance(self, prompts: Sequence[Any], reward: NDArray[np.float64]) -> None:

@@ -1,0 +1,128 @@
+"""What many threads ask one by one, answered together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+@dataclass(eq=False)
+class _Asked(Generic[Q, A]):
+    question: Q
+    group: Hashable
+    size: int
+    answer: Future[A] = field(default_factory=lambda: Future())
+
+
+class Batcher(Generic[Q, A]):
+    """A thread that answers whatever waits, all of it at once; it begins with the first question.
+
+    While one batch is answered, the next questions gather by themselves. A question can be cancelled while it waits;
+    once it is being answered it cannot. A process that was forked has a thread of its own, and answers none of the
+    questions that waited in its parent.
+
+    Args:
+        respond: a group and its questions, in the order in which they came, to as many answers. What it raises is told
+            to each of those who asked.
+        wait: seconds that the first of a batch waits for others.
+        most: the sum of sizes in one batch; what is more waits for the next. A larger question goes alone.
+        name: of the thread.
+    """
+
+    def __init__(
+        self, respond: Callable[[Hashable, list[Q]], Sequence[A]], *, wait: float, most: int, name: str
+    ) -> None:
+        self.respond, self.wait, self.most, self.name = respond, wait, most, name
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._waiting: deque[_Asked[Q, A]] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def submit(self, question: Q, group: Hashable = None, size: int = 1) -> Future[A]:
+        """Ask, and go on. Questions of equal groups are answered in one call.
+
+        Raises:
+            RuntimeError: it was closed.
+        """
+        asked: _Asked[Q, A] = _Asked(question, group, size)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError(f"{self.name} is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+                self._thread.start()
+            self._waiting.append(asked)
+            self._changed.notify()
+        return asked.answer
+
+    def close(self) -> None:
+        """Answer what waits, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._gather():
+            groups: dict[Hashable, list[_Asked[Q, A]]] = {}
+            for asked in batch:
+                if asked.answer.set_running_or_notify_cancel():  # from here on nobody can cancel it
+                    groups.setdefault(asked.group, []).append(asked)
+            for group, members in groups.items():
+                self._respond(group, members)
+
+    def _gather(self) -> list[_Asked[Q, A]]:
+        """The next batch; none when there is nothing left and it was closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._waiting) or self._closed)
+            end = time.monotonic() + self.wait
+            while not self._closed and self._size() < self.most and (left := end - time.monotonic()) > 0:
+                self._changed.wait(left)
+            batch: list[_Asked[Q, A]] = []
+            size = 0
+            while self._waiting and (not batch or size + self._waiting[0].size <= self.most):
+                batch.append(self._waiting.popleft())
+                size += batch[-1].size
+            return batch
+
+    def _size(self) -> int:
+        return sum(asked.size for asked in self._waiting)
+
+    def _respond(self, group: Hashable, members: list[_Asked[Q, A]]) -> None:
+        try:
+            answers = self.respond(group, [asked.question for asked in members])
+            if len(answers) != len(members):
+                raise RuntimeError(f"{self.name} has {len(answers)} answers for {len(members)} questions")
+        except BaseException as error:  # noqa: BLE001 — told to those who asked; the thread lives on
+            for asked in members:
+                asked.answer.set_exception(error)
+            return
+        for asked, answer in zip(members, answers, strict=True):
+            asked.answer.set_result(answer)
+
+
+_all: weakref.WeakSet[Batcher[Any, Any]] = weakref.WeakSet()
+
+
+def _begin_again() -> None:
+    """In a child: its parent's threads are not there, and its locks may be held by them for ever."""
+    for batcher in list(_all):
+        batcher._begin()  # pyright: ignore[reportPrivateUsage]
+
+
+os.register_at_fork(after_in_child=_begin_again)
