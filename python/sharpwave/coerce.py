@@ -4,14 +4,18 @@ C-contiguous float32 NumPy and CPU torch tensors (through DLPack) pass without a
 pinned memory; lists, other dtypes and strided arrays are converted. Dtypes and shapes are checked here; values
 (NaN, infinities, zero rows, offsets that do not fit, unknown ids) are checked by the core. Every message names its
 argument.
+
+Columns of pandas, polars and Arrow are taken by position: the label of a row never counts, and a missing value is NaN
+among numbers and None among texts.
 """
 
 from __future__ import annotations
 
 import operator
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 Array: TypeAlias = "ArrayLike | Any"
-"""A NumPy array, a torch tensor, anything with `__dlpack__` or `__array__`, or nested sequences of numbers."""
+"""A NumPy array, a torch tensor, anything with `__dlpack__` or `__array__` (a pandas or polars Series or DataFrame, an
+Arrow array, chunked array or table), or nested sequences of numbers."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair that UTF-16 has for one character: a str may hold it, UTF-8 may not."""
 
 
 # Arrays
@@ -66,7 +74,9 @@ def integers(name: str, data: Array) -> NDArray[np.int64]:
     """An int64 array of any shape. Floats are refused: an id or an offset is not a measurement."""
     array = _numbers(name, data)
     if array.size and array.dtype.kind == "f":
-        raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
+        unknown = np.flatnonzero(np.isnan(array.ravel()))
+        found = f"entry {unknown[0]} is missing or NaN" if unknown.size else f"got dtype {array.dtype}"
+        raise TypeError(f"{name} must hold integers, {found}")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds a number beyond int64")
     return np.asarray(array, np.int64, order="C")
@@ -121,6 +131,7 @@ def drives(
 
 
 def _drives(data: Array, channels: Sequence[str], offsets: NDArray[np.int64], total: int) -> NDArray[np.float32]:
+    _same_order("drives", _columns(data), channels)
     array = _numbers("drives", data)
     if array.ndim == 1 and (len(channels) == 1 or array.size == 0):
         array = array.reshape(-1, len(channels))
@@ -158,6 +169,7 @@ def weights(data: Array | Mapping[str, float], channels: Sequence[str]) -> NDArr
                 raise KeyError(f"weights: no channel {name!r}, there are {list(channels)}")
             table[channels.index(name)] = number("weights", weight)
         return table
+    _same_order("weights", getattr(data, "index", None), channels)
     array = _numbers("weights", data)
     if array.ndim == 0:
         array = array.reshape(1)
@@ -166,6 +178,23 @@ def weights(data: Array | Mapping[str, float], channels: Sequence[str]) -> NDArr
             f"weights must have shape ({len(channels)},) for the channels {list(channels)}, got {array.shape}"
         )
     return np.asarray(array, np.float64, order="C")
+
+
+def _columns(data: Any) -> Any:
+    """The names of a table's columns (pandas, polars, Arrow), or None."""
+    return next((getattr(data, name) for name in ("column_names", "columns") if hasattr(type(data), name)), None)
+
+
+def _same_order(name: str, labels: Any, channels: Sequence[str]) -> None:
+    """Numbers are taken by position: labels that name the channels in another order are refused."""
+    if labels is None or not isinstance(labels, Iterable):
+        return
+    labels = list(labels)
+    if labels != list(channels) and any(isinstance(label, str) and label in channels for label in labels):
+        raise ValueError(
+            f"{name} is labelled {labels}, and the channels are {list(channels)}: give it in their order, "
+            f"or as a dict by channel name"
+        )
 
 
 def table(name: str, data: Array | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
@@ -178,29 +207,60 @@ def table(name: str, data: Array | None, shape: tuple[int, ...]) -> NDArray[np.f
     return _float32(array)
 
 
-# Strings and scalars
+# Sequences and strings
+
+
+def sequence(name: str, data: Any) -> list[Any]:
+    """The items of a sequence, by position.
+
+    Lists, tuples, iterators, NumPy arrays, torch tensors, a pandas or polars Series, a pandas Index or Categorical, an
+    Arrow array or chunked array. A text, a dict, a set and a table are none.
+
+    Raises:
+        TypeError: ``data`` is no sequence.
+    """
+    if hasattr(type(data), "column_names") or hasattr(type(data), "columns"):
+        raise TypeError(f"{name} must be a sequence, got a table ({type(data).__name__}): pass one of its columns")
+    if isinstance(data, str | bytes | Mapping | Set) or not isinstance(data, Iterable):
+        raise TypeError(f"{name} must be a sequence, got {type(data).__name__}")
+    if getattr(data, "shape", None) == ():
+        raise TypeError(f"{name} must be a sequence, got a single value")
+    for method in ("to_pylist", "to_list", "tolist"):  # Arrow; pandas and polars; NumPy and torch
+        if hasattr(data, method):
+            return getattr(data, method)()
+    return list(data)
+
+
+def missing(value: Any) -> bool:
+    """Whether a value stands for none: None, NaN, or the NA and NaT of pandas."""
+    if isinstance(value, float):
+        return value != value
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def texts(name: str, data: Iterable[str | None] | None, count: int) -> list[str | None] | None:
     """One string (or None) for each of `count` rows."""
     if data is None:
         return None
-    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
-        raise TypeError(f"{name} must be a sequence of strings, got {type(data).__name__}")
-    strings = list(data)
+    strings = [None if missing(item) else item for item in sequence(name, data)]
     if len(strings) != count:
         raise ValueError(f"{name} must be {count} strings, one a row, got {len(strings)}")
-    for row, string in enumerate(strings):
-        if string is not None and not isinstance(string, str):
-            raise TypeError(f"{name} row {row} must be a string, got {type(string).__name__}")
+    for row, item in enumerate(strings):
+        if item is not None:
+            string(f"{name} row {row}", item)
     return strings
 
 
 def string(name: str, value: Any) -> str:
-    """A str, and nothing else."""
+    """A str that UTF-8 can hold, and nothing else."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    if not value.isascii() and (found := SURROGATE.search(value)):
+        raise ValueError(f"{name} holds half a surrogate pair at character {found.start()}, which UTF-8 cannot hold")
     return value
+
+
+# Scalars
 
 
 def flag(name: str, value: Any) -> bool:
@@ -269,7 +329,7 @@ def _float32(array: NDArray[Any]) -> NDArray[np.float32]:
 
 def _numbers(name: str, data: Array) -> NDArray[Any]:
     """A NumPy array of real numbers, borrowed where that is possible."""
-    array = _array(name, data)
+    array = _unboxed(name, _array(name, data))
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     return array
@@ -281,16 +341,41 @@ def _array(name: str, data: Array) -> NDArray[Any]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(data, torch.Tensor):
         return _from_torch(name, data, torch)
-    if data is None or isinstance(data, str | bytes | Mapping):
+    if data is None or isinstance(data, str | bytes | Mapping | Set | Iterator):
         raise TypeError(f"{name} must be an array of numbers, got {type(data).__name__}")
     if isinstance(data, Sequence):  # perhaps of tensors
         data = [_array(name, item) if hasattr(item, "__dlpack__") else item for item in data]
     try:
-        return np.from_dlpack(cast("Any", data)) if hasattr(data, "__dlpack__") else np.asarray(data)
+        return _shared(data) if hasattr(data, "__dlpack__") else np.asarray(data)
     except ValueError as error:
         raise ValueError(f"{name} is no rectangular array of numbers: {error}") from None
     except (TypeError, BufferError, RuntimeError) as error:
         raise TypeError(f"{name} cannot be read as an array: {error}") from None
+
+
+def _shared(data: Any) -> NDArray[Any]:
+    """An array through DLPack; where that cannot say it (Arrow's lists and nulls), as its `__array__` says it."""
+    try:
+        return np.from_dlpack(data)
+    except (TypeError, ValueError, BufferError, RuntimeError):
+        if not hasattr(data, "__array__"):
+            raise
+        return np.asarray(data)
+
+
+def _unboxed(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """An array of objects (a nullable column, a column of lists) as the numbers it holds; missing ones are NaN."""
+    if array.dtype.kind != "O" or array.ndim == 0:
+        return array
+    items = [np.nan if missing(item) else item for item in array.ravel()]
+    if any(isinstance(item, bool | str) for item in items):
+        return array
+    try:
+        numbers = np.asarray(items)
+    except ValueError as error:
+        raise ValueError(f"{name} is no rectangular array of numbers: {error}") from None
+    numbers = numbers.reshape(array.shape + numbers.shape[1:])
+    return _unboxed(name, numbers) if numbers.ndim > array.ndim else numbers
 
 
 def _from_torch(name: str, tensor: Any, torch: Any) -> NDArray[Any]:

@@ -4,27 +4,55 @@ A chunker is called with ``(prompt, completion)`` and returns an `Episode`: the 
 how many leading ones are context (the prompt), and where in the completion each step lies, so
 that per-step pay can be aligned to tokens (`token_steps`).
 
-Prompts and completions are texts or chat messages (``{"role", "content", "tool_calls"}``; content
-may be a str, None or a list of parts). The text of a completion of several messages is their
-texts joined by a newline: `completion_text`; spans count its characters.
+Prompts and completions are texts or chat messages (``{"role", "content", "tool_calls"}``, or objects with such
+attributes; content may be a str, None, a part or a list of parts). The text of a completion of several messages is
+their texts joined by a newline: `completion_text`; spans count its characters.
+
+Only what the assistant says is scored (`messages.Turn.own`). A completion that begins with somebody else's turn is a
+whole conversation: all of it to the last turn of a user or the system is prompt. What tools and users say later is no
+step, as the context of an episode is its beginning; it keeps its place in the completion's text.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Text = str | Sequence[Mapping[str, Any]]
-Span = tuple[int, int]
+from sharpwave import coerce, segment
+from sharpwave.messages import Text, Turn, Unreadable, completion_text, message_texts, own_from, turns
+from sharpwave.segment import Span
+
+__all__ = [
+    "NO_SPAN",
+    "Batch",
+    "Chunker",
+    "Episode",
+    "Sentences",
+    "Span",
+    "Text",
+    "Turns",
+    "Unreadable",
+    "Words",
+    "chunk_batch",
+    "completion_text",
+    "from_config",
+    "hide_think",
+    "message_texts",
+    "pairs",
+    "strip_think",
+    "token_steps",
+]
 
 PROMPTS = ("step", "chunks", "none")
 NO_SPAN: Span = (-1, -1)
+
+_log = logging.getLogger("sharpwave")
 
 
 @dataclass(frozen=True)
@@ -113,35 +141,35 @@ class _Chunker:
         raise NotImplementedError
 
     def __call__(self, prompt: Text | None, completion: Text, /) -> Episode:
-        steps = list(self._context(prompt))
+        said = turns(completion)
+        begin = own_from(said)
+        steps = list(self._context([*([] if prompt is None else turns(prompt)), *said[:begin]]))
         context = len(steps)
         spans = [NO_SPAN] * context
         start = 0
-        for text in self._messages(completion):
-            kept = hide_think(text) if self.strip_think else text
-            for a, b in self.pieces(kept):
-                if self.max_steps is not None and len(steps) - context >= self.max_steps:
-                    return Episode(steps, context, spans)
-                steps.append(" ".join(kept[a:b].replace("\0", " ").split()))
-                spans.append((start + a, start + b))
-            start += len(text) + 1
+        for number, turn in enumerate(said):
+            if number >= begin and turn.own:
+                kept = hide_think(turn.text) if self.strip_think else turn.text
+                for a, b in self.pieces(kept):
+                    if self.max_steps is not None and len(steps) - context >= self.max_steps:
+                        return Episode(steps, context, spans)
+                    steps.append(_step(kept[a:b]))
+                    spans.append((start + a, start + b))
+            start += len(turn.text) + 1
         return Episode(steps, context, spans)
 
-    def _messages(self, text: Text) -> list[str]:
-        return message_texts(text)
-
-    def _context(self, prompt: Text | None) -> Iterator[str]:
-        if prompt is None or self.prompt == "none":
+    def _context(self, said: Sequence[Turn]) -> Iterator[str]:
+        if self.prompt == "none":
             return
-        texts = message_texts(prompt)
         if self.prompt == "chunks":
-            for text in texts:
-                for a, b in self.pieces(text):
-                    yield " ".join(text[a:b].split())
+            for turn in said:
+                for a, b in self.pieces(turn.text):
+                    yield _step(turn.text[a:b])
         else:
-            words = next((t for t in reversed(texts) if t.strip()), "").split()
+            last = next((turn.text for turn in reversed(said) if turn.text.strip()), "")
+            words = segment.last_words(last, self.prompt_words)
             if words:
-                yield " ".join(words[-self.prompt_words :])
+                yield _step(words)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -161,7 +189,7 @@ class Words(_Chunker):
             raise ValueError(f"n must be at least 1, got {self.n}")
 
     def pieces(self, text: str) -> Iterator[Span]:
-        words = _words(text)
+        words = segment.words(text)
         starts = list(range(0, len(words), self.n))
         if len(starts) > 1 and len(words) - starts[-1] < (self.n + 1) // 2:
             starts.pop()
@@ -171,23 +199,26 @@ class Words(_Chunker):
 
 @dataclass(frozen=True)
 class Sentences(_Chunker):
-    """Sentences; one of more than ``max_words`` words is cut into equal parts.
+    """Sentences; one of more than ``max_words`` words, or ``max_chars`` characters, is cut into equal parts.
 
     A sentence of fewer than ``min_words`` joins the one after it, the last one the one before.
-    A truncated last sentence is a step like any other.
+    A truncated last sentence is a step like any other. Where a script writes no blanks, two characters (Chinese,
+    Japanese) or five (Thai, Khmer, …) count as a word; see `segment`.
     """
 
     max_words: int = 16
     min_words: int = 3
+    max_chars: int | None = 512
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.min_words <= self.max_words:
             raise ValueError(f"1 <= min_words <= max_words must hold, got {self.min_words}, {self.max_words}")
+        _check_chars(self.max_chars)
 
     def pieces(self, text: str) -> Iterator[Span]:
         groups: list[list[Span]] = []
-        for words in _sentences(text):
+        for words in segment.sentences(text, _longest(self.max_chars)):
             if groups and len(groups[-1]) < self.min_words:
                 groups[-1].extend(words)
             else:
@@ -196,85 +227,55 @@ class Sentences(_Chunker):
             tail = groups.pop()
             groups[-1].extend(tail)
         for words in groups:
-            parts = -(-len(words) // self.max_words)
-            for part in range(parts):
-                some = words[part * len(words) // parts : (part + 1) * len(words) // parts]
-                yield some[0][0], some[-1][1]
+            yield from segment.parts(words, self.max_words, self.max_chars)
 
 
 @dataclass(frozen=True)
 class Turns(_Chunker):
-    """Chat messages, one step each: assistant turns, tool calls and what the tools answered.
+    """Chat messages, one step each: what the assistant says, and the tool calls it makes.
 
     Args:
-        tools: whether answers of tools are steps.
+        tools: without effect: what tools answer is never a step. It stands here for configurations that name it.
         max_words: a longer message is cut into equal parts; None: never.
+        max_chars: likewise, in characters.
 
     A completion that is a plain text is one turn.
     """
 
     tools: bool = True
     max_words: int | None = 128
+    max_chars: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_words is not None and self.max_words < 1:
             raise ValueError(f"max_words must be at least 1 or None, got {self.max_words}")
-
-    def _messages(self, text: Text) -> list[str]:
-        if self.tools or isinstance(text, str):
-            return message_texts(text)
-        # An answer that is left out still takes its place in the completion's text.
-        return [
-            "\0" * len(one) if message.get("role") == "tool" else one
-            for message, one in zip(text, message_texts(text), strict=True)
-        ]
+        _check_chars(self.max_chars)
 
     def pieces(self, text: str) -> Iterator[Span]:
-        words = _words(text)
-        parts = -(-len(words) // self.max_words) if self.max_words and words else int(bool(words))
-        for part in range(parts):
-            some = words[part * len(words) // parts : (part + 1) * len(words) // parts]
-            yield some[0][0], some[-1][1]
+        return segment.parts(segment.words(text, _longest(self.max_chars)), self.max_words, self.max_chars)
 
 
-# Texts and words -----------------------------------------------------------------------------
+def _check_chars(most: int | None) -> None:
+    if most is not None and most < 1:
+        raise ValueError(f"max_chars must be at least 1 or None, got {most}")
 
-_WORD = re.compile(r"[^\s\0]+")
-_LONG_WORD = 64
-_SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]»]*$")
-_ABBREVIATIONS = frozenset("mr. mrs. ms. dr. prof. st. jr. sr. vs. etc. e.g. i.e. no. fig. eq. approx.".split())
+
+def _longest(most: int | None) -> int:
+    """The longest word that steps of so many characters can be made of."""
+    return segment.LONG_WORD if most is None else min(most, segment.LONG_WORD)
+
+
+# Texts ----------------------------------------------------------------------------------------
+
 _THINK_OPEN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _THINK_CLOSE = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
 
-def _words(text: str) -> list[Span]:
-    """Spans of the words; a run without blanks (Chinese, base64) is cut every 64 characters."""
-    out: list[Span] = []
-    for match in _WORD.finditer(text):
-        a, b = match.span()
-        while b - a > _LONG_WORD:
-            out.append((a, a + _LONG_WORD))
-            a += _LONG_WORD
-        out.append((a, b))
-    return out
-
-
-def _sentences(text: str) -> Iterator[list[Span]]:
-    """Words grouped into sentences: to an end mark, or the end of a line."""
-    group: list[Span] = []
-    for word in _words(text):
-        if group and "\n" in text[group[-1][1] : word[0]]:
-            yield group
-            group = []
-        group.append(word)
-        token = text[word[0] : word[1]]
-        initial = len(token) == 2 and token[0].isupper() and token[1] == "."
-        if _SENTENCE_END.search(token) and not initial and token.lower() not in _ABBREVIATIONS:
-            yield group
-            group = []
-    if group:
-        yield group
+def _step(text: str) -> str:
+    """The text of a step: single blanks, and nothing that UTF-8 cannot hold."""
+    step = " ".join(text.replace("\0", " ").split())
+    return step if step.isascii() else coerce.SURROGATE.sub("\ufffd", step)
 
 
 def hide_think(text: str) -> str:
@@ -305,52 +306,33 @@ def strip_think(text: str) -> str:
     return hide_think(text).replace("\0", "").strip()
 
 
-def message_texts(text: Text) -> list[str]:
-    """The text of each message; of a plain text, itself."""
-    if isinstance(text, str):
-        return [text]
-    if isinstance(text, Mapping):
-        return [_message_text(text, 0)]
-    return [_message_text(message, n) for n, message in enumerate(text)]
-
-
-def completion_text(completion: Text) -> str:
-    """The text that an `Episode`'s spans count in: the messages' texts joined by newlines."""
-    return "\n".join(message_texts(completion))
-
-
-def _message_text(message: Any, number: int) -> str:
-    if not isinstance(message, Mapping):
-        raise TypeError(f"message {number} must be a mapping, got {type(message).__name__}")
-    content = message.get("content")
-    parts: list[str] = []
-    if isinstance(content, str):
-        parts.append(content)
-    elif isinstance(content, Iterable):
-        parts += [str(p.get("text", "")) if isinstance(p, Mapping) else str(p) for p in content]
-    elif content is not None:
-        parts.append(str(content))
-    for call in message.get("tool_calls") or ():
-        function = call.get("function", call)
-        arguments = function.get("arguments", "")
-        if not isinstance(arguments, str):
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        parts.append(f"{function.get('name', 'tool')}({arguments})")
-    return " ".join(part for part in parts if part)
-
-
 # Batches and tokens --------------------------------------------------------------------------
+
+
+def pairs(prompts: Any, completions: Any) -> tuple[list[Text | None], list[Text]]:
+    """Prompts and completions as lists, by position, whatever sequences they come in; a missing prompt is None.
+
+    Raises:
+        TypeError: one of them is no sequence.
+        ValueError: the two have different lengths.
+    """
+    asked, said = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
+    if len(asked) != len(said):
+        raise ValueError(f"got {len(asked)} prompts for {len(said)} completions")
+    return [None if coerce.missing(prompt) else prompt for prompt in asked], said
 
 
 def chunk_batch(chunker: Chunker, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Batch:
     """Episodes of ``prompts`` and ``completions``, pair by pair.
 
+    A completion that is missing, or that is no text and no chat messages, has no step; the log says which and why.
+
     Raises:
+        TypeError: one of the two is no sequence.
         ValueError: the two have different lengths.
     """
-    if len(prompts) != len(completions):
-        raise ValueError(f"got {len(prompts)} prompts for {len(completions)} completions")
-    episodes = [chunker(p, c) for p, c in zip(prompts, completions, strict=True)]
+    given = zip(*pairs(prompts, completions), strict=True)
+    episodes = [_episode(chunker, row, prompt, completion) for row, (prompt, completion) in enumerate(given)]
     offsets = np.zeros(len(episodes) + 1, np.int64)
     np.cumsum([len(e.steps) for e in episodes], out=offsets[1:])
     return Batch(
@@ -359,6 +341,16 @@ def chunk_batch(chunker: Chunker, prompts: Sequence[Text | None], completions: S
         np.array([e.context for e in episodes], np.int64),
         [span for e in episodes for span in e.spans],
     )
+
+
+def _episode(chunker: Chunker, row: int, prompt: Text | None, completion: Text) -> Episode:
+    try:
+        if coerce.missing(completion):
+            raise Unreadable(f"is {completion}")
+        return chunker(prompt, completion)
+    except Unreadable as error:
+        _log.warning("completion %d cannot be scored: %s", row, error)
+        return Episode([], 0, [])
 
 
 def token_steps(spans: Sequence[Span], tokens: Any) -> NDArray[np.int64]:
