@@ -58,10 +58,11 @@ test-contracts: test-second ## the trainers' own packages call what we give them
 test-second: setup $(VERL) $(OPENRLHF)/.stamp ## those that need the second environment: verl, Ray, OpenRLHF (`make test` has the rest)
 	$(SECOND)/bin/python -m pytest -c tests/contracts/pytest.ini tests/contracts
 
-lint: setup ## formatting, clippy, rustdoc, ruff, pyright, stubtest: warnings are errors
+lint: setup ## formatting, clippy, rustdoc, layers, ruff, pyright, stubtest: warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --quiet
+	$(BIN)/python tests/layers.py
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyright

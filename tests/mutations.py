@@ -51,7 +51,12 @@ def m(what: str, file: str, old: str, new: str) -> Mutation:
 MUTATIONS = [
     # Arithmetic, activation and support (§2)
     m("the lanes fold in another order", "linalg/mod.rs", "+= lanes[lane + half];", "+= lanes[2 * half - 1 - lane];"),
-    m("inputs are normalised in f32", "memory/episodes.rs", "*out = (f64::from(x) / norm) as f32;", "*out = x / norm as f32;"),
+    m(
+        "inputs are normalised in f32",
+        "memory/episodes.rs",
+        "*out = (f64::from(x) / norm) as f32;",
+        "*out = x / norm as f32;",
+    ),
     m("ties of the nearest go to the higher id", "index/topk.rs", "self.id < other.id", "self.id > other.id"),
     m("κ is not rescaled by 1 − τ", "index/activation.rs", "/ (1.0 - tau)).clamp", "/ 1.0).clamp"),
     m("κ has one power too many", "index/activation.rs", "for _ in 1..config.power", "for _ in 0..config.power"),
@@ -98,7 +103,12 @@ MUTATIONS = [
         "let ahead = store.config().gamma * phi[t + 1][q];",
         "let ahead = phi[t + 1][q];",
     ),
-    m("Oja's rule with the m before the merge", "memory/columns.rs", "k + (x - s * k) / m)", "k + (x - s * k) / (m - 1.0))"),
+    m(
+        "Oja's rule with the m before the merge",
+        "memory/columns.rs",
+        "k + (x - s * k) / m)",
+        "k + (x - s * k) / (m - 1.0))",
+    ),
     m("Oja's rule without the projection", "memory/columns.rs", "k + (x - s * k) / m)", "k + (x - k) / m)"),
     m("terminals' keys move", "ops/gate.rs", "if !self.memories.terminal[at] {", "if self.memories.merged[at] > 0 {"),
     m("retention halves too slowly", "ops/observe.rs", "kept *= 0.5;", "kept *= 0.75;"),
@@ -107,8 +117,18 @@ MUTATIONS = [
     m("merging does not renew the age", "ops/gate.rs", "self.memories.written[at] = self.clock;", ""),
     m("an evicted memory leaves its mass behind", "graph/hebbian.rs", "graph.mass[slot as usize] = 0.0;", ""),
     # Association (§4)
-    m("e decays by λ alone", "graph/eligibility.rs", "entry.e *= config.gamma * config.trace;", "entry.e *= config.trace;"),
-    m("e' decays by γλ", "graph/eligibility.rs", "entry.mass *= config.trace;", "entry.mass *= config.gamma * config.trace;"),
+    m(
+        "e decays by λ alone",
+        "graph/eligibility.rs",
+        "entry.e *= config.gamma * config.trace;",
+        "entry.e *= config.trace;",
+    ),
+    m(
+        "e' decays by γλ",
+        "graph/eligibility.rs",
+        "entry.mass *= config.trace;",
+        "entry.mass *= config.gamma * config.trace;",
+    ),
     m(
         "the trace keeps one entry too many",
         "graph/eligibility.rs",
@@ -207,8 +227,18 @@ MUTATIONS = [
     m("drift is not the mean", "ops/sleep.rs", "            / n;", "            / 1.0f64.max(n / 2.0);"),
     # Scoring (§6)
     m("predictions weigh P without φ", "graph/predict.rs", "answer.phi * p)", "p)"),
-    m("e_lo is the 0.4 quantile", "graph/edge_statistics.rs", "quantile(&self.unrelated, 0.5)", "quantile(&self.unrelated, 0.4)"),
-    m("e_hi is the median", "graph/edge_statistics.rs", "quantile(&self.followed, 0.9)", "quantile(&self.followed, 0.5)"),
+    m(
+        "e_lo is the 0.4 quantile",
+        "graph/edge_statistics.rs",
+        "quantile(&self.unrelated, 0.5)",
+        "quantile(&self.unrelated, 0.4)",
+    ),
+    m(
+        "e_hi is the median",
+        "graph/edge_statistics.rs",
+        "quantile(&self.followed, 0.9)",
+        "quantile(&self.followed, 0.5)",
+    ),
     m(
         "the unrelated memory is always the oldest",
         "graph/edge_statistics.rs",
@@ -222,8 +252,18 @@ MUTATIONS = [
         "/ (self.hi - self.lo)).max(0.0)",
     ),
     m("redundancy sees the prompt", "query/score/gates.rs", "let nearest = (scored..t)", "let nearest = (first..t)"),
-    m("redundancy is not rescaled", "query/score/gates.rs", "/ (config.d_hi - config.d_lo)).clamp", "/ config.d_hi).clamp"),
-    m("the gate opens beyond 1", "query/score/gates.rs", "(support / config.sigma_0).min(1.0)", "(support / config.sigma_0)"),
+    m(
+        "redundancy is not rescaled",
+        "query/score/gates.rs",
+        "/ (config.d_hi - config.d_lo)).clamp",
+        "/ config.d_hi).clamp",
+    ),
+    m(
+        "the gate opens beyond 1",
+        "query/score/gates.rs",
+        "(support / config.sigma_0).min(1.0)",
+        "(support / config.sigma_0)",
+    ),
     m(
         "the gate forgets ρ",
         "query/score/gates.rs",
@@ -261,8 +301,18 @@ MUTATIONS = [
         "                        trajectory.fade(t, q) * answer.phi\n",
     ),
     m("coverage does not fade", "query/score/coverage.rs", "* trajectory.fade(t, q)", "* 1.0"),
-    m("the fade is not squared", "query/score/fade.rs", "f64::from(channel.drive(s))", "f64::from(channel.drive(s)).sqrt()"),
-    m("the advantage may be negative", "query/score/worth.rs", "self.weights[q] * over.max(0.0)", "self.weights[q] * over"),
+    m(
+        "the fade is not squared",
+        "query/score/fade.rs",
+        "f64::from(channel.drive(s))",
+        "f64::from(channel.drive(s)).sqrt()",
+    ),
+    m(
+        "the advantage may be negative",
+        "query/score/worth.rs",
+        "self.weights[q] * over.max(0.0)",
+        "self.weights[q] * over",
+    ),
     m(
         "the advantage is over nothing",
         "query/score/worth.rs",

@@ -49,6 +49,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod archive;
 mod base;
 mod config;
 mod error;

@@ -7,16 +7,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::archive::Entry;
+use crate::archive::JournalSlot;
+use crate::archive::Record;
+use crate::base::slot::Slot;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::graph::edge_statistics::EdgeStatistics;
 use crate::graph::{Graph, hebbian};
 use crate::memory::channels::{Channel, Channels};
-use crate::memory::columns::{Birth, Memories, Slot};
+use crate::memory::columns::{Birth, Memories};
 use crate::memory::episodes::Episode;
-use crate::ops::history::Entry;
-use crate::storage::journal::record::Record;
-use crate::storage::journal::segment::Plug;
 use crate::values::backup::Model;
 use crate::values::table::Values;
 
@@ -48,7 +49,7 @@ pub struct Store {
     /// Entries never change, so copies of the store share them.
     pub(crate) history: Option<Vec<Arc<Entry>>>,
     /// Where what is being done is recorded, while it is, if the store lives in a directory.
-    pub(crate) journal: Plug,
+    pub(crate) journal: JournalSlot,
 }
 
 impl Store {
@@ -75,7 +76,7 @@ impl Store {
             next_episode: 0,
             proposals: Vec::new(),
             history: config.keep_episodes.then(Vec::new),
-            journal: Plug::default(),
+            journal: JournalSlot::default(),
             config,
         })
     }
@@ -149,6 +150,17 @@ impl Store {
                 Ok(())
             }
         }
+    }
+
+    /// The arrays of the proposals, then those of the archive.
+    pub(crate) fn archived(&self) -> impl Iterator<Item = &[f32]> {
+        let proposals = self.proposals.iter().flat_map(|e| [&e.steps, &e.drives]);
+        let history = self
+            .history
+            .iter()
+            .flatten()
+            .flat_map(|entry| entry.operation.arrays());
+        proposals.chain(history).map(Vec::as_slice)
     }
 
     /// Gives a memory its id, its slot and its room everywhere.

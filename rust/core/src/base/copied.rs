@@ -1,9 +1,9 @@
 //! Copies of much memory, which can be given up in the middle.
 
 use crate::base::discard::Heavy;
+use crate::base::interrupt::Interrupt;
+use crate::base::slot::Slot;
 use crate::error::{Error, Result};
-use crate::memory::columns::Slot;
-use crate::values::replay::Interrupt;
 
 /// Bytes copied between two questions: a millisecond, when the system has to find the memory.
 const BYTES: usize = 1 << 20;

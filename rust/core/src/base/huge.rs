@@ -6,8 +6,8 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::base::copied;
+use crate::base::interrupt::Interrupt;
 use crate::error::Result;
-use crate::values::replay::Interrupt;
 
 /// Bytes of a huge page.
 const PAGE: usize = 1 << 21;

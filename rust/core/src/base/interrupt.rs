@@ -2,7 +2,7 @@
 //!
 //! Reading changes nothing and can stop anywhere, so it asks here, wherever it is. Writing stops only before it has
 //! changed anything, or between two episodes or two backups, and takes an
-//! [`Interrupt`](crate::values::replay::Interrupt) of its own.
+//! [`Interrupt`](crate::base::interrupt::Interrupt) of its own.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,6 +16,9 @@ struct Asked {
     /// Who had enough once has enough: what stops in the middle is never taken for whole.
     enough: Cell<bool>,
 }
+
+/// Asked now and then by long calls: `true` means stop soon, in a good state.
+pub type Interrupt<'a> = &'a dyn Fn() -> bool;
 
 thread_local! {
     static ASK: RefCell<Option<Rc<Asked>>> = const { RefCell::new(None) };
@@ -48,7 +51,7 @@ pub(crate) fn never<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
-/// [`check`], for what takes an [`Interrupt`](crate::values::replay::Interrupt).
+/// [`check`], for what takes an [`Interrupt`](crate::base::interrupt::Interrupt).
 pub(crate) fn enough() -> bool {
     check().is_err()
 }

@@ -6,10 +6,10 @@
 //! entry needs, the block alone is laid out anew: no change ever costs more than its block.
 
 use crate::base::copied;
+use crate::base::interrupt::Interrupt;
+use crate::base::slot::Slot;
 use crate::error::Result;
-use crate::memory::columns::Slot;
-use crate::ops::reorder::Moves;
-use crate::values::replay::Interrupt;
+use crate::memory::slot_map::SlotMap;
 
 /// Slots a block.
 const BLOCK: usize = 1024;
@@ -202,7 +202,7 @@ impl<W: Copy> Rows<W> {
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
-    pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+    pub(crate) fn moved(&self, moves: &SlotMap<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
         let block = |slots: &[Slot]| {
             copied::ask(interrupt)?;
             let rows = slots.iter().map(|&slot| self.row(slot));

@@ -1,8 +1,8 @@
 //! The eligibility trace: which memories were active lately.
 
+use crate::base::slot::Slot;
 use crate::config::Config;
 use crate::index::activation::Activation;
-use crate::memory::columns::Slot;
 
 /// One memory's trace, decayed in two ways.
 #[derive(Clone, Copy, Debug)]

@@ -3,12 +3,13 @@
 //! An episode strengthens a few associations of many memories many times over, and most of the new ones are pruned
 //! again at its end. So each row is taken out, strengthened, pruned and put back once.
 
+use crate::base::slot::Slot;
 use crate::config::Config;
 use crate::graph::Graph;
 use crate::graph::eligibility::{Eligible, Trace};
 use crate::index::activation::Activation;
 use crate::linalg;
-use crate::memory::columns::{Memories, Slot};
+use crate::memory::columns::Memories;
 
 /// One association of a row that is taken out.
 #[derive(Clone, Copy, Debug)]

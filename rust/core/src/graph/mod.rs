@@ -16,11 +16,12 @@ use std::slice;
 
 use crate::base::copied;
 use crate::base::interrupt;
+use crate::base::interrupt::Interrupt;
+use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::linalg;
-use crate::memory::columns::{Memories, Slot};
-use crate::ops::reorder::Moves;
-use crate::values::replay::Interrupt;
+use crate::memory::columns::Memories;
+use crate::memory::slot_map::SlotMap;
 use adjacency::Rows;
 
 /// One association `i → target`.
@@ -94,7 +95,7 @@ impl Graph {
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
-    pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+    pub(crate) fn moved(&self, moves: &SlotMap<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
         Ok(Self {
             rows: self.rows.moved(moves, interrupt)?,
             mass: copied::rows(&self.mass, 1, moves.order, interrupt)?,

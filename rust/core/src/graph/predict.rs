@@ -8,11 +8,12 @@
 use std::ops::Range;
 
 use crate::base::parallel;
+use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::index::activation::Activation;
 use crate::linalg;
-use crate::memory::columns::{Memories, Slot};
+use crate::memory::columns::Memories;
 use crate::memory::episodes::normalise;
 
 /// Bytes of keys that stay close while the steps pass over them: a part of a last-level cache.

@@ -1,8 +1,8 @@
 //! How strongly memories answer to a step (`docs/model.md`, Activation and support).
 
+use crate::base::slot::Slot;
 use crate::config::Config;
 use crate::index::Hit;
-use crate::memory::columns::Slot;
 
 /// The memories that answer to one step, by falling activation, ties by lower id.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@
 //! *upper* bound reaches the k-th of them stays a candidate. So the true k best are all candidates, ties for
 //! the last place included.
 
-use crate::memory::columns::Slot;
+use crate::base::slot::Slot;
 
 /// The longest list that is shifted as a whole.
 const SHORT: usize = 48;

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::base::parallel;
+use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
 use crate::index::ivf::visit::Visit;
@@ -18,7 +19,7 @@ use crate::index::report::SearchReport;
 use crate::index::scan::Grid;
 use crate::index::topk::{Hit, TopK};
 use crate::linalg;
-use crate::memory::columns::{Memories, Slot};
+use crate::memory::columns::Memories;
 
 /// Candidates and the upper bounds of their similarities, falling.
 type Bounded = Vec<(f32, Slot)>;

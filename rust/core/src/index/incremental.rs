@@ -7,13 +7,14 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::slot::Slot;
 use crate::config::Config;
 use crate::error::Result;
 use crate::index::activation::{Activation, activate};
 use crate::index::exact::nearest;
 use crate::index::topk::{Hit, TopK};
 use crate::linalg;
-use crate::memory::columns::{Memories, Slot};
+use crate::memory::columns::Memories;
 
 /// Hits kept beyond k, to make up for the touched ones; twice as many for a window.
 const SPARE: usize = 8;

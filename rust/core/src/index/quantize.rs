@@ -11,13 +11,13 @@
 //! Codes are held as unsigned bytes `c + 128`: the product with a query's codes `q` is then too large by
 //! `128·Σq`, which the scan subtracts beforehand. A freed slot has slack −∞ and is never a candidate.
 
+use crate::base::alloc::reserved;
 use crate::base::copied;
 use crate::base::huge::Huge;
+use crate::base::interrupt::Interrupt;
 use crate::base::parallel;
+use crate::base::slot::Slot;
 use crate::error::Result;
-use crate::memory::columns::Slot;
-use crate::query::nbytes::reserved;
-use crate::values::replay::Interrupt;
 
 /// Keys a panel holds.
 pub(crate) const PANEL: usize = 32;

@@ -1,6 +1,6 @@
 //! The k best, ties by lower id.
 
-use crate::memory::columns::Slot;
+use crate::base::slot::Slot;
 
 /// One memory found by a search.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -10,9 +10,10 @@
 
 #[cfg(target_arch = "x86_64")]
 mod add_rows;
-pub mod fpenv;
 
 use std::sync::OnceLock;
+
+pub use crate::base::fpenv;
 
 const LANES: usize = 32;
 

@@ -6,9 +6,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::alloc::reserved;
 use crate::base::copied;
 use crate::base::discard::{self, Heavy};
 use crate::base::huge::Huge;
+use crate::base::interrupt::Interrupt;
+use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::index::ivf::blocks::Partition;
 use crate::index::quantize::Codes;
@@ -16,12 +19,7 @@ use crate::index::uses_codes;
 use crate::linalg;
 use crate::memory::channels::{Channels, Kind};
 use crate::memory::episodes::normalise;
-use crate::ops::reorder::Moves;
-use crate::query::nbytes::reserved;
-use crate::values::replay::Interrupt;
-
-/// Where a memory lies in the columns.
-pub(crate) type Slot = u32;
+use crate::memory::slot_map::SlotMap;
 
 /// Memories between two looks at the interrupt.
 const PIECE: usize = 1 << 14;
@@ -158,7 +156,7 @@ impl Memories {
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
-    pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+    pub(crate) fn moved(&self, moves: &SlotMap<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
         let (order, n) = (moves.order, moves.order.len());
         let spare = self.slots() - n + n / 8;
         let mut moved = Heavy::new(Self::new(self.dim));

@@ -3,3 +3,4 @@
 pub(crate) mod channels;
 pub(crate) mod columns;
 pub(crate) mod episodes;
+pub(crate) mod slot_map;

@@ -7,12 +7,13 @@
 //! otherwise                   dropped
 //! ```
 
+use crate::base::slot::Slot;
 use crate::config::Equation;
 use crate::index::Hit;
 use crate::index::activation::{Activation, kappa};
 use crate::linalg;
 use crate::memory::channels::Kind;
-use crate::memory::columns::{Birth, Provenance, Slot};
+use crate::memory::columns::{Birth, Provenance};
 use crate::memory::episodes::Episode;
 use crate::store::Store;
 

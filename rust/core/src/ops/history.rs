@@ -4,172 +4,19 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use crate::base::copied;
+use crate::archive::{Entry, Operation, Record};
 use crate::base::discard::{self, Heavy};
 use crate::base::interrupt;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::index::incremental::{WINDOW, Window};
 use crate::memory::columns::Provenance;
-use crate::memory::episodes::{Episode, Episodes};
+use crate::memory::episodes::Episodes;
 use crate::ops::observe::ObserveReport;
-use crate::storage::journal::record::Record;
 use crate::store::Store;
-use crate::values::replay::Interrupt;
 use crate::values::{Ahead, Need, Order, ReplayRequest, Stopped};
 
-/// One operation that changed the store. Arrays are left out of the JSON and pooled beside it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Operation {
-    Calibrate {
-        #[serde(skip)]
-        steps: Vec<f32>,
-        offsets: Vec<i64>,
-    },
-    AddTerminal {
-        name: String,
-        #[serde(skip)]
-        key: Vec<f32>,
-        low: Option<f32>,
-        high: Option<f32>,
-    },
-    AddChannel {
-        name: String,
-        low: f32,
-        high: f32,
-    },
-    RemoveChannel {
-        name: String,
-    },
-    Observe(Episode),
-    Propose(Episode),
-    Insert {
-        #[serde(skip)]
-        keys: Vec<f32>,
-        #[serde(skip)]
-        drives: Vec<f32>,
-        texts: Vec<String>,
-        /// The row each key had when first inserted.
-        rows: Vec<u32>,
-    },
-    Replay {
-        budget: Option<u64>,
-        tol: f64,
-        order: String,
-        need: String,
-        starts: Vec<i64>,
-        /// Left out where there is none, as before there were any.
-        #[serde(default, skip_serializing_if = "is_none")]
-        floor: f64,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        extend: bool,
-        consolidate: bool,
-        max_drift: Option<f64>,
-    },
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
-fn is_none(floor: &f64) -> bool {
-    *floor == 0.0
-}
-
-/// An operation and the id the first memory it made would have got.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    pub(crate) next_memory: i64,
-    pub(crate) operation: Operation,
-}
-
 impl Operation {
-    /// Every array of the operation, in a fixed order: what a snapshot pools.
-    pub(crate) fn arrays(&self) -> Vec<&Vec<f32>> {
-        match self {
-            Self::Calibrate { steps, .. } => vec![steps],
-            Self::AddTerminal { key, .. } => vec![key],
-            Self::Observe(episode) | Self::Propose(episode) => {
-                vec![&episode.steps, &episode.drives]
-            }
-            Self::Insert { keys, drives, .. } => vec![keys, drives],
-            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
-                Vec::new()
-            }
-        }
-    }
-
-    /// A copy, unless that is given up.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        let Self::Insert {
-            keys,
-            drives,
-            texts,
-            rows,
-        } = self
-        else {
-            return Ok(self.clone());
-        };
-        Ok(Self::Insert {
-            keys: copied::plain(keys, interrupt)?,
-            drives: copied::plain(drives, interrupt)?,
-            texts: copied::owning(texts, interrupt)?,
-            rows: copied::plain(rows, interrupt)?,
-        })
-    }
-
-    /// The texts that it came with.
-    pub(crate) fn texts(&self) -> &[String] {
-        match self {
-            Self::Observe(episode) | Self::Propose(episode) => &episode.texts,
-            Self::Insert { texts, .. } => texts,
-            _ => &[],
-        }
-    }
-
-    /// [`Operation::arrays`], to be filled.
-    pub(crate) fn arrays_mut(&mut self) -> Vec<&mut Vec<f32>> {
-        match self {
-            Self::Calibrate { steps, .. } => vec![steps],
-            Self::AddTerminal { key, .. } => vec![key],
-            Self::Observe(episode) | Self::Propose(episode) => {
-                vec![&mut episode.steps, &mut episode.drives]
-            }
-            Self::Insert { keys, drives, .. } => vec![keys, drives],
-            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
-                Vec::new()
-            }
-        }
-    }
-
-    /// The record of a sleep. What an interrupt cut short is recorded as what it came to.
-    pub(crate) fn replay(request: &ReplayRequest, made: Option<u64>) -> Self {
-        let (need, starts) = match &request.need {
-            Need::Uniform => ("uniform", Vec::new()),
-            Need::Frequency => ("frequency", Vec::new()),
-            Need::From(starts) => ("from", starts.clone()),
-        };
-        Self::Replay {
-            budget: made.or(request.budget),
-            tol: request.tol,
-            order: match request.order {
-                Order::Prioritized => "prioritized",
-                Order::Reverse => "reverse",
-                Order::Full => "full",
-            }
-            .into(),
-            need: need.into(),
-            starts,
-            floor: request.ahead.floor,
-            extend: request.ahead.extend,
-            consolidate: request.consolidate,
-            max_drift: request.max_drift,
-        }
-    }
-
     pub(crate) fn apply(self, store: &mut Store) -> Result<()> {
         match self {
             Self::Calibrate { steps, offsets } => {
@@ -265,7 +112,7 @@ impl Store {
 
     /// Whether anyone wants to know what is done to it.
     pub(crate) fn is_recorded(&self) -> bool {
-        self.history.is_some() || self.journal.0.is_some()
+        self.history.is_some() || self.journal.is_some()
     }
 
     /// [`Store::record`], where [`Store::is_recorded`] said so.

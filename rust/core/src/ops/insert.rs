@@ -1,13 +1,14 @@
 //! Appending memories as they are.
 
+use crate::archive::Operation;
 use crate::base::copied;
 use crate::base::discard::Heavy;
 use crate::base::interrupt;
+use crate::base::slot::Slot;
 use crate::config::Equation;
 use crate::error::{Error, Result};
-use crate::memory::columns::{Birth, Provenance, Slot};
+use crate::memory::columns::{Birth, Provenance};
 use crate::memory::episodes::normalised_rows;
-use crate::ops::history::Operation;
 use crate::store::Store;
 
 impl Store {

@@ -2,23 +2,23 @@
 
 use std::collections::VecDeque;
 
+use crate::archive::Operation;
 use crate::base::discard::Heavy;
 use crate::base::interrupt;
+use crate::base::interrupt::Interrupt;
 use crate::base::parallel;
+use crate::base::slot::Slot;
 use crate::error::{Error, Result};
 use crate::graph::hebbian;
 use crate::graph::predict::predict;
 use crate::index::activation::{Activation, activate};
 use crate::index::incremental::{Nearest, WINDOW, Window};
-use crate::memory::columns::Slot;
 use crate::memory::episodes::{Batch, Episode, Episodes, normalised_rows};
 use crate::ops::gate::{self, Outcome};
-use crate::ops::history::Operation;
 use crate::ops::undo::{SHORT, Undo};
 use crate::store::Store;
 use crate::values::awake;
 use crate::values::backup::Model;
-use crate::values::replay::Interrupt;
 
 /// Steps of an episode that are activated between two looks at the interrupt, at most.
 const TOGETHER: usize = 256;

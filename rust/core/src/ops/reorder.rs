@@ -6,32 +6,10 @@
 
 use crate::base::discard::Heavy;
 use crate::base::interrupt;
+use crate::base::interrupt::Interrupt;
 use crate::error::Result;
-use crate::memory::columns::Slot;
+use crate::memory::slot_map::SlotMap;
 use crate::store::Store;
-use crate::values::replay::Interrupt;
-
-/// Where each slot of a store goes.
-pub(crate) struct Moves<'a> {
-    /// The slots that were, in the order in which they will be.
-    pub(crate) order: &'a [Slot],
-    to: Vec<Slot>,
-}
-
-impl<'a> Moves<'a> {
-    fn of(order: &'a [Slot], slots: usize) -> Self {
-        let mut to = vec![Slot::MAX; slots];
-        for (new, &old) in order.iter().enumerate() {
-            to[old as usize] = new as Slot;
-        }
-        Self { order, to }
-    }
-
-    /// The new place of a live slot.
-    pub(crate) fn to(&self, old: Slot) -> Slot {
-        self.to[old as usize]
-    }
-}
 
 impl Store {
     /// The same store, memories in the order of their age, if so many are out of it that a copy is worth its time: a
@@ -47,7 +25,7 @@ impl Store {
         }
         // Given up, it is freed where nobody waits for it.
         let interrupt = &|| interrupt::enough() || interrupt();
-        let moves = Moves::of(order, self.memories.slots());
+        let moves = SlotMap::of(order, self.memories.slots());
         let memories = Heavy::new(self.memories.moved(&moves, interrupt)?);
         let graph = Heavy::new(self.graph.moved(&moves, interrupt)?);
         let values = self.values.moved(&moves, interrupt)?;

@@ -1,11 +1,11 @@
 //! Setting up: calibration and channels.
 
+use crate::archive::Operation;
 use crate::error::{Error, Result};
 use crate::memory::channels::{Channel, Kind};
 use crate::memory::columns::Birth;
 use crate::memory::episodes::{Episodes, normalised_rows};
 use crate::ops::calibrate::{self, Calibration};
-use crate::ops::history::Operation;
 use crate::store::Store;
 
 impl Store {

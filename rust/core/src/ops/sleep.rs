@@ -1,12 +1,13 @@
 //! Sleeping: replay over the whole graph, after the proposed episodes were written if asked to.
 
+use crate::archive::Operation;
 use crate::base::copied;
+use crate::base::interrupt::Interrupt;
 use crate::error::Result;
-use crate::ops::history::Operation;
 use crate::ops::observe::ObserveReport;
 use crate::store::Store;
 use crate::values::prioritized::Switch;
-use crate::values::replay::{self, Interrupt};
+use crate::values::replay;
 use crate::values::table::Values;
 use crate::values::{Need, ReplayReport, ReplayRequest, Stopped};
 

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::slot::Slot;
 use crate::graph::edge_statistics::EdgeStatistics;
-use crate::memory::columns::{Before, Slot};
+use crate::memory::columns::Before;
 use crate::ops::observe::ObserveReport;
 use crate::store::Store;
 use crate::values::table::Values;

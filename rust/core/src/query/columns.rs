@@ -1,8 +1,8 @@
 //! The columns of the memories as arrays, by rising id.
 
 use crate::base::interrupt;
+use crate::base::slot::Slot;
 use crate::error::{Error, Result};
-use crate::memory::columns::Slot;
 use crate::store::Store;
 
 /// Memories whose columns are copied between two looks at the interrupt.

@@ -1,13 +1,13 @@
 //! Read-only views of one moment, and what ablations change in them.
 
+use crate::archive::JournalSlot;
 use crate::base::copied;
 use crate::base::interrupt;
+use crate::base::interrupt::Interrupt;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory::columns::Memories;
-use crate::storage::journal::segment::Plug;
 use crate::store::Store;
-use crate::values::replay::Interrupt;
 use crate::values::table::Values;
 
 /// A store at one moment, which nothing can change any more.
@@ -142,7 +142,7 @@ impl Store {
             next_episode: self.next_episode,
             proposals: Vec::new(),
             history: None,
-            journal: Plug::default(),
+            journal: JournalSlot::default(),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Reading: search, value, score, explain, recall, associate. Nothing here changes state.
 
+use crate::base::alloc::afford;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::graph::edge_statistics::EdgeRange;
@@ -7,7 +8,6 @@ use crate::index::activation::{Activation, activate};
 use crate::index::{self, SearchReport};
 use crate::memory::columns::Memories;
 use crate::memory::episodes::{Batch, Episodes, normalised_rows};
-use crate::query::nbytes::afford;
 use crate::query::recall::{self, Path, RecallRequest};
 use crate::query::score::{self, Explanation, ScoreRequest, Scores};
 use crate::query::spread;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::alloc::afford;
 use crate::base::interrupt;
 use crate::base::parallel;
+use crate::base::slot::Slot;
 use crate::error::{Error, Result};
 use crate::index::activation::Activation;
-use crate::memory::columns::Slot;
 use crate::memory::episodes::normalise;
-use crate::query::nbytes::afford;
 use crate::query::score::worth::checked_weights;
 use crate::store::Store;
 use crate::values::backup::Model;

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::interrupt;
 use crate::base::parallel;
+use crate::base::slot::Slot;
 use crate::error::{Error, Result};
 use crate::index::activation::Activation;
-use crate::memory::columns::Slot;
 use crate::store::Store;
 
 /// Queries that share their scratch, an activation for every memory.

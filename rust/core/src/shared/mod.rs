@@ -4,9 +4,9 @@
 //! The files here know no store and no file, and take their locks from [`sync`] alone. So `tests/schedules.rs` compiles
 //! the very same files with the locks of a scheduler that tries interleavings.
 
-pub(crate) mod group_commit;
 mod held;
+mod journal;
 mod rwlock;
-mod sync;
 
+use crate::base::sync;
 pub use rwlock::{Denied, Log, Shared, Writer};

@@ -9,13 +9,13 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
 
+use crate::archive::Record;
 use crate::error::{Error, Result};
 use crate::ops::history::shared;
 use crate::storage::journal::directory::{
     Durability, JOURNAL, Journal, SNAPSHOT, numbers, path_of,
 };
 use crate::storage::journal::frame::{Frames, Next};
-use crate::storage::journal::record::Record;
 use crate::storage::journal::segment::PREAMBLE;
 use crate::storage::lock::Lock;
 use crate::storage::snapshot::file;

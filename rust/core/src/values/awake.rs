@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::slot::Slot;
 use crate::index::activation::Activation;
-use crate::memory::columns::Slot;
 use crate::values::backup::Model;
 use crate::values::table::Values;
 

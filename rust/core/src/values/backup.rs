@@ -7,9 +7,10 @@
 //!
 //! The sum runs in f64 by rising id of j; values are stored in f32.
 
+use crate::base::slot::Slot;
 use crate::config::{Config, Equation};
 use crate::graph::Graph;
-use crate::memory::columns::{Memories, Slot};
+use crate::memory::columns::Memories;
 use crate::values::table::Values;
 
 /// Channels that one pass over a row serves.

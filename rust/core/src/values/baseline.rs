@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use crate::memory::columns::Memories;
-use crate::values::table::{PAGE, Values};
 
+/// Slots a page: as many as a word of marks has bits.
+pub(crate) const PAGE: usize = 64;
 /// Values kept in order around the middle.
 const WINDOW: usize = 4096;
 
@@ -33,31 +34,6 @@ struct Window {
     within: usize,
 }
 
-/// Sets the baseline of every channel.
-pub(crate) fn set_medians(values: &mut Values, memories: &Memories) {
-    let channels = values.channels();
-    let mut middles = std::mem::take(&mut values.middles);
-    let before = Middles {
-        pages: std::mem::replace(&mut middles.pages, values.pages().to_vec()),
-        ordinary: std::mem::replace(&mut middles.ordinary, ordinary(memories)),
-        windows: Vec::new(),
-    };
-    if middles.windows.len() == channels && !before.pages.is_empty() {
-        middles.follow(&before, channels);
-    } else {
-        middles.windows = (0..channels).map(|q| middles.look(q, channels)).collect();
-    }
-    let baseline = (0..channels).map(|q| {
-        if middles.windows[q].median().is_none() {
-            middles.windows[q] = middles.look(q, channels);
-        }
-        let found = middles.windows[q].median();
-        found.expect("the window is around the middle")
-    });
-    values.baseline = baseline.collect();
-    values.middles = middles;
-}
-
 fn ordinary(memories: &Memories) -> Vec<u64> {
     let ids = memories
         .ids
@@ -73,6 +49,33 @@ fn ordinary(memories: &Memories) -> Vec<u64> {
 }
 
 impl Middles {
+    /// The median of every channel of `(slot, Q)` values in pages.
+    pub(crate) fn medians(
+        &mut self,
+        pages: &[Arc<[f32]>],
+        channels: usize,
+        memories: &Memories,
+    ) -> Vec<f32> {
+        let before = Self {
+            pages: std::mem::replace(&mut self.pages, pages.to_vec()),
+            ordinary: std::mem::replace(&mut self.ordinary, ordinary(memories)),
+            windows: Vec::new(),
+        };
+        if self.windows.len() == channels && !before.pages.is_empty() {
+            self.follow(&before, channels);
+        } else {
+            self.windows = (0..channels).map(|q| self.look(q, channels)).collect();
+        }
+        let median = |q: usize| {
+            if self.windows[q].median().is_none() {
+                self.windows[q] = self.look(q, channels);
+            }
+            let found = self.windows[q].median();
+            found.expect("the window is around the middle")
+        };
+        (0..channels).map(median).collect()
+    }
+
     /// Brings the windows from the values before to those now.
     fn follow(&mut self, before: &Self, channels: usize) {
         for (page, v) in self.pages.iter().enumerate() {

@@ -7,11 +7,11 @@
 //! computes the same bits.
 
 use crate::base::huge;
+use crate::base::slot::Slot;
 use crate::config::{Config, Equation};
 use crate::graph::Row;
 #[cfg(target_arch = "x86_64")]
 use crate::linalg;
-use crate::memory::columns::Slot;
 use crate::values::backup::{Model, solve};
 
 /// How many rows ahead the successors' values are asked for: enough to keep the memory busy.
@@ -222,7 +222,7 @@ fn prefetch_values(v: &[f32], targets: &[Slot], stride: usize) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Flat;
-    use crate::memory::columns::Slot;
+    use crate::base::slot::Slot;
     use crate::values::backup::Model;
 
     #[target_feature(enable = "avx2")]

@@ -3,11 +3,11 @@
 //! Both are of [Mattar & Daw (2018)](https://doi.org/10.1038/s41593-018-0232-z). With need from where one is, they make
 //! sequences that run forwards along what is most likely, where prioritised replay alone runs backwards from what changed.
 
-use crate::memory::columns::Slot;
+use crate::base::slot::Slot;
 use crate::values::backup::{Model, distance};
+use crate::values::budget::Budget;
 use crate::values::need::Needs;
 use crate::values::prioritized::Queue;
-use crate::values::replay::Budget;
 use crate::values::table::Values;
 
 /// Most places of a backup of several steps: its last one moves its first by γ^63 at most.

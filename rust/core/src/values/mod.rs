@@ -3,6 +3,7 @@
 pub(crate) mod awake;
 pub(crate) mod backup;
 pub(crate) mod baseline;
+pub(crate) mod budget;
 pub(crate) mod flat;
 pub(crate) mod lookahead;
 pub(crate) mod need;
@@ -11,6 +12,7 @@ pub(crate) mod replay;
 pub(crate) mod sweep;
 pub(crate) mod table;
 
+pub use budget::Stopped;
 pub use lookahead::Ahead;
 pub use need::Need;
-pub use replay::{Order, ReplayReport, ReplayRequest, Stopped};
+pub use replay::{Order, ReplayReport, ReplayRequest};

@@ -1,7 +1,7 @@
 //! Need: how much a memory's value will be asked for (Mattar & Daw 2018).
 
+use crate::base::slot::Slot;
 use crate::error::{Error, Result};
-use crate::memory::columns::Slot;
 use crate::values::backup::Model;
 
 /// What weighs a memory's gain when replay chooses the next backup.

@@ -7,10 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::memory::columns::Slot;
+use crate::base::slot::Slot;
 use crate::values::backup::Model;
+use crate::values::budget::Budget;
 use crate::values::need::Needs;
-use crate::values::replay::Budget;
 use crate::values::table::Values;
 
 /// From when on sweeps are cheaper than pushes: the associations of the queued memories are more than

@@ -1,14 +1,14 @@
 //! Sleep: replay over the whole graph under a budget.
 
-use std::time::{Duration, Instant};
-
+use crate::base::interrupt::Interrupt;
 use crate::error::{Error, Result};
 use crate::values::backup::Model;
+use crate::values::budget::{Budget, Stopped};
 use crate::values::lookahead::{self, Ahead};
 use crate::values::need::Need;
 use crate::values::prioritized::{Pushed, Switch};
 use crate::values::table::Values;
-use crate::values::{baseline, prioritized, sweep};
+use crate::values::{prioritized, sweep};
 
 /// In which order memories are backed up. Every fair order reaches the same fixed point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,22 +100,6 @@ impl ReplayRequest {
     }
 }
 
-/// Where a sleep stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stopped {
-    /// At the tolerance.
-    #[default]
-    Converged,
-    /// At the budget of backups.
-    Budget,
-    /// At the end of its time.
-    Seconds,
-    /// At the caller's interrupt.
-    Interrupt,
-    /// Before it began: the consolidation would have drifted too far.
-    Drift,
-}
-
 /// What a sleep did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplayReport {
@@ -147,73 +131,6 @@ impl ReplayReport {
     }
 }
 
-/// Asked now and then by long calls: `true` means stop soon, in a good state.
-pub type Interrupt<'a> = &'a dyn Fn() -> bool;
-
-/// Backups left, time left, and whether somebody wants us to stop.
-pub(crate) struct Budget<'a> {
-    limit: u64,
-    pub(crate) made: u64,
-    /// When no further slice begins.
-    end: Option<Instant>,
-    interrupt: Interrupt<'a>,
-    /// Why no more is granted, other than the limit.
-    cut: Option<Stopped>,
-}
-
-impl<'a> Budget<'a> {
-    /// How many backups pass between two looks at the clock and the interrupt: well under a
-    /// millisecond's worth.
-    const SLICE: u64 = 256;
-
-    pub(crate) fn new(request: &ReplayRequest, interrupt: Interrupt<'a>) -> Self {
-        let end = request
-            .seconds
-            .map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
-        let mut budget = Self {
-            limit: request.budget.unwrap_or(u64::MAX),
-            made: 0,
-            end,
-            interrupt,
-            cut: None,
-        };
-        budget.look();
-        budget
-    }
-
-    /// Looks at the clock and the interrupt.
-    fn look(&mut self) {
-        if (self.interrupt)() {
-            self.cut = Some(Stopped::Interrupt);
-        } else if self.end.is_some_and(|end| Instant::now() >= end) {
-            self.cut = Some(Stopped::Seconds);
-        }
-    }
-
-    pub(crate) fn spent(&self) -> bool {
-        self.cut.is_some() || self.made >= self.limit
-    }
-
-    /// Takes one backup from the budget, if there is one.
-    pub(crate) fn take(&mut self) -> bool {
-        self.take_many(1) == 1
-    }
-
-    /// Takes up to `n` backups.
-    pub(crate) fn take_many(&mut self, n: usize) -> usize {
-        if self.spent() {
-            return 0;
-        }
-        let granted = (n as u64).min(self.limit - self.made);
-        let before = self.made / Self::SLICE;
-        self.made += granted;
-        if self.made / Self::SLICE != before {
-            self.look();
-        }
-        granted as usize
-    }
-}
-
 /// Replays until the values are within `tol` of the fixed point or the budget is spent.
 pub(crate) fn sleep(
     values: &mut Values,
@@ -223,7 +140,7 @@ pub(crate) fn sleep(
     interrupt: Interrupt<'_>,
 ) -> Result<ReplayReport> {
     let tol = request.tol;
-    let mut budget = Budget::new(request, interrupt);
+    let mut budget = Budget::new(request.budget, request.seconds, interrupt);
     let mut pushed = 0;
     let mut trail = Vec::new();
     let threshold = tol * (1.0 - model.config.gamma);
@@ -250,7 +167,7 @@ pub(crate) fn sleep(
         }
         Order::Full => sweep::full(values, model, tol, request.threads, &mut budget)?,
     };
-    baseline::set_medians(values, model.memories);
+    values.set_medians(model.memories);
     // The threshold on gains was tol·(1 − γ): allow for the rounding of going there and back.
     let converged = residual <= tol * (1.0 + 1e-12);
     Ok(ReplayReport {

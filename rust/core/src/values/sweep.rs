@@ -1,11 +1,11 @@
 //! Sweeps: replay in an order that is fixed beforehand.
 
 use crate::base::parallel;
+use crate::base::slot::Slot;
 use crate::error::Result;
-use crate::memory::columns::Slot;
 use crate::values::backup::{Model, distance};
+use crate::values::budget::Budget;
 use crate::values::flat::Flat;
-use crate::values::replay::Budget;
 use crate::values::table::Values;
 
 /// Rows backed up from the same old values; fixed, so that threads never change a result.

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
+use crate::base::alloc::reserved;
 use crate::base::copied;
+use crate::base::interrupt::Interrupt;
+use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::memory::columns::{Memories, Slot, narrow, widen};
-use crate::ops::reorder::Moves;
-use crate::query::nbytes::reserved;
-use crate::values::baseline::Middles;
-use crate::values::replay::Interrupt;
-
-/// Slots a page: as many as a word of marks has bits.
-pub(crate) const PAGE: usize = 64;
+use crate::memory::columns::{Memories, narrow, widen};
+use crate::memory::slot_map::SlotMap;
+use crate::values::baseline::{Middles, PAGE};
 
 /// `v_iq`, in pages that a copy shares with its original until one of them writes: a sleep that changes
 /// little copies little.
@@ -28,7 +26,7 @@ pub(crate) struct Values {
     /// not worked out again by every sleep.
     owed: Vec<f32>,
     /// Where the medians were found last; a cache too.
-    pub(crate) middles: Middles,
+    middles: Middles,
     /// `b_q`: what the ordinary memory is worth; see [`super::baseline`].
     pub(crate) baseline: Vec<f32>,
 }
@@ -77,10 +75,6 @@ impl Values {
         };
     }
 
-    pub(crate) fn pages(&self) -> &[Arc<[f32]>] {
-        &self.pages
-    }
-
     pub(crate) fn clean(&mut self, slot: Slot) {
         self.dirty[slot as usize / PAGE] &= !(1 << (slot as usize % PAGE));
     }
@@ -110,7 +104,7 @@ impl Values {
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
-    pub(crate) fn moved(&self, moves: &Moves<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+    pub(crate) fn moved(&self, moves: &SlotMap<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
         let mut moved = Self {
             channels: self.channels,
             baseline: self.baseline.clone(),
@@ -174,6 +168,11 @@ impl Values {
             *page = v.into();
         }
         self.middles = Middles::default();
+    }
+
+    /// Sets the baseline of every channel: the median over the memories that are not terminals.
+    pub(crate) fn set_medians(&mut self, memories: &Memories) {
+        self.baseline = self.middles.medians(&self.pages, self.channels, memories);
     }
 
     /// Replaces all values, for ablations: `v` is `(N, Q)` by rising id.

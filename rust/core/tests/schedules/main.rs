@@ -5,7 +5,7 @@
 //! `SHARPWAVE_SCHEDULES` says how many schedules each test tries with each of three schedulers. One that fails is
 //! printed, and can be run again with `shuttle::replay`.
 
-#[path = "../../src/shared/group_commit.rs"]
+#[path = "../../src/base/group_commit.rs"]
 mod group_commit;
 #[path = "../../src/shared/held.rs"]
 mod held;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::num_threads;
 use crate::base::interrupt;
+use crate::base::interrupt::Interrupt;
 use crate::error::Result;
-use crate::values::replay::Interrupt;
 
 /// Between two looks at whether the other of two threads is done, and at the interrupt.
 const WAIT: Duration = Duration::from_millis(1);

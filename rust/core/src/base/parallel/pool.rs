@@ -9,7 +9,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::WITHIN;
 use super::placement::{Elsewhere, Helpers};
 use super::team::Team;
-use crate::linalg::fpenv;
+use crate::base::fpenv;
 
 /// Threads that help.
 struct Pool {

@@ -12,25 +12,17 @@
 //! digest nor snapshot know of it.
 
 use crate::base::copied;
+use crate::base::interrupt::Interrupt;
 use crate::base::parallel;
-use crate::base::rng::splitmix64;
+use crate::base::slot::Slot;
 use crate::error::Result;
-use crate::index::exact::nearest;
-use crate::index::ivf::kmeans;
-use crate::index::ivf::visit::prunes;
 use crate::index::quantize::{Codes, PANEL};
 use crate::index::uses_codes;
 use crate::linalg;
-use crate::memory::columns::{Memories, Slot};
-use crate::values::replay::Interrupt;
+use crate::memory::columns::Memories;
 
 /// A place without a memory, a memory without a place.
 const NONE: u32 = u32::MAX;
-/// Memories a centre that k-means looks at, at most.
-const SAMPLE: usize = 64;
-/// Rows whose blocks are looked up at once.
-const ROUND: usize = 4096;
-
 /// Memories in blocks: see [`crate::Store::partition`].
 #[derive(Clone, Debug)]
 pub struct Partition {
@@ -61,6 +53,27 @@ pub(crate) struct Block {
 }
 
 impl Partition {
+    /// Blocks around centres, of no memories yet.
+    pub(crate) fn empty(centres: Memories, dim: usize, seed: u64, stamp: Option<u64>) -> Self {
+        let empty = Block {
+            least: 1.0,
+            len: 0,
+            panels: Vec::new(),
+            free: Vec::new(),
+        };
+        Self {
+            blocks: vec![empty; centres.len()],
+            centres,
+            codes: uses_codes(dim).then(|| Codes::new(dim)),
+            slots: Vec::new(),
+            owners: Vec::new(),
+            places: Vec::new(),
+            seed,
+            stamp,
+            prunes: false,
+        }
+    }
+
     /// A copy, unless that is given up.
     ///
     /// # Errors
@@ -78,62 +91,6 @@ impl Partition {
             stamp: self.stamp,
             prunes: self.prunes,
         })
-    }
-
-    /// Of all memories, in `blocks` ≥ 1 blocks or as many as there are memories.
-    pub(crate) fn of(
-        memories: &Memories,
-        blocks: usize,
-        seed: u64,
-        threads: Option<usize>,
-    ) -> Result<Self> {
-        let (dim, order) = (memories.dim(), memories.in_order());
-        let blocks = blocks.min(order.len());
-        let mut sample = order.to_vec();
-        if sample.len() > SAMPLE * blocks {
-            sample.sort_by_key(|&slot| splitmix64(seed.wrapping_add(splitmix64(slot.into()))));
-            sample.truncate(SAMPLE * blocks);
-        }
-        let rows = |slots: &[Slot]| -> Vec<f32> {
-            slots
-                .iter()
-                .flat_map(|&slot| memories.key(slot))
-                .copied()
-                .collect()
-        };
-        let centres = kmeans::centres(&rows(&sample), dim, blocks, seed, threads)?;
-        let empty = Block {
-            least: 1.0,
-            len: 0,
-            panels: Vec::new(),
-            free: Vec::new(),
-        };
-        let mut partition = Self {
-            centres,
-            blocks: vec![empty; blocks],
-            codes: uses_codes(dim).then(|| Codes::new(dim)),
-            slots: Vec::new(),
-            owners: Vec::new(),
-            places: Vec::new(),
-            seed,
-            stamp: memories.last_stamp(),
-            prunes: false,
-        };
-        let mut members = vec![Vec::new(); blocks];
-        for slots in order.chunks(ROUND) {
-            let found = nearest(&partition.centres, &rows(slots), 1, threads)?;
-            for (&slot, hits) in slots.iter().zip(found) {
-                members[hits[0].slot as usize].push((slot, hits[0].similarity));
-            }
-        }
-        // Block by block, so that the panels of each lie side by side.
-        for (block, members) in members.into_iter().enumerate() {
-            for (slot, cosine) in members {
-                partition.join(block, slot, memories.key(slot), cosine);
-            }
-        }
-        partition.prunes = prunes(memories, &partition, threads)?;
-        Ok(partition)
     }
 
     /// How many blocks there are.
@@ -211,7 +168,7 @@ impl Partition {
         }
     }
 
-    fn join(&mut self, at: usize, slot: Slot, key: &[f32], cosine: f32) {
+    pub(crate) fn join(&mut self, at: usize, slot: Slot, key: &[f32], cosine: f32) {
         let block = &mut self.blocks[at];
         let place = block.free.pop().unwrap_or_else(|| {
             let panel = self.owners.len();

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::interrupt;
 use crate::base::parallel;
+use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
 use crate::index::exact::{Ladder, nearest};
@@ -19,7 +20,7 @@ use crate::index::quantize::Codes;
 use crate::index::query::Query;
 use crate::index::report::SearchReport;
 use crate::index::topk::{Hit, TopK};
-use crate::memory::columns::{Memories, Slot};
+use crate::memory::columns::Memories;
 
 /// Blocks that a certified search looks into first.
 const FIRST: usize = 2;

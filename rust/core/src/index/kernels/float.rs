@@ -9,11 +9,10 @@
 //! store and nothing to be kept up to date.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
+use crate::base::slot::Slot;
 use crate::index::candidates::Candidates;
-use crate::linalg;
-use crate::memory::columns::{Memories, Slot};
+use crate::memory::columns::Memories;
 
 /// Queries of one piece of work: enough of them that rounding a block of keys costs little.
 pub(crate) const CHUNK: usize = 256;
@@ -27,55 +26,18 @@ const ANY: f32 = f32::EPSILON;
 ///
 /// # Safety
 /// The processor must have the instructions of the pass.
-type Scan = unsafe fn(&Memories, Range<usize>, &[&[f32]], &mut [Candidates]);
+pub(crate) type Scan = unsafe fn(&Memories, Range<usize>, &[&[f32]], &mut [Candidates]);
 
 /// One way to run such a pass.
 pub(crate) struct Wide {
     pub(crate) name: &'static str,
     /// The instruction set, as `SHARPWAVE_SIMD` calls it.
-    set: &'static str,
-    usable: fn() -> bool,
-    scan: Scan,
+    pub(crate) set: &'static str,
+    pub(crate) usable: fn() -> bool,
+    pub(crate) scan: Scan,
 }
 
-#[cfg(target_arch = "x86_64")]
-static ALL: [Wide; 2] = [
-    Wide {
-        name: "f32",
-        set: "avx2",
-        usable: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-        scan: crate::index::kernels::fma::scan,
-    },
-    Wide {
-        name: "bf16",
-        set: "avx512",
-        usable: || {
-            is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512bf16")
-        },
-        scan: crate::index::kernels::bf16::scan,
-    },
-];
-
-#[cfg(not(target_arch = "x86_64"))]
-static ALL: [Wide; 0] = [];
-
 impl Wide {
-    /// The passes that this processor can run, best last.
-    pub(crate) fn available() -> impl DoubleEndedIterator<Item = &'static Self> {
-        ALL.iter().filter(|wide| (wide.usable)())
-    }
-
-    /// The best of the instruction set in force or a lesser one, if there is any.
-    pub(crate) fn chosen() -> Option<&'static Self> {
-        static CHOSEN: OnceLock<Option<&'static Wide>> = OnceLock::new();
-        *CHOSEN.get_or_init(|| {
-            let sets = linalg::up_to_the_one_in_force();
-            Self::available().rfind(|wide| sets.contains(&wide.set))
-        })
-    }
-
     /// Slots of one part of the work: 1 MB of keys.
     pub(crate) fn slots_of_a_part(dim: usize) -> usize {
         ((1 << 18) / dim).max(64)
@@ -173,6 +135,7 @@ impl<const LANES: usize> Bounds<LANES> {
 mod tests {
     use super::*;
     use crate::index::kernels::int8::tests::row;
+    use crate::linalg;
 
     /// Every bound holds: above and below the canonical similarity.
     #[test]

@@ -17,13 +17,11 @@
 //! canonical arithmetic itself.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
+use crate::base::slot::Slot;
 use crate::index::candidates::Candidates;
 use crate::index::quantize::{Codes, PANEL};
 use crate::index::query::{Query, Tile};
-use crate::linalg;
-use crate::memory::columns::Slot;
 
 /// Bytes of codes of one part of the work: about a tenth of a millisecond for a piece.
 const BLOCK_BYTES: usize = 512 * 1024;
@@ -70,37 +68,7 @@ pub(crate) struct Kernel {
     pub(crate) multiply: Multiply,
 }
 
-#[cfg(target_arch = "x86_64")]
-static ALL: [Kernel; 3] = [
-    crate::index::kernels::avx2::KERNEL,
-    crate::index::kernels::avx2::VNNI,
-    crate::index::kernels::avx512::KERNEL,
-];
-
-#[cfg(target_arch = "aarch64")]
-static ALL: [Kernel; 2] = [
-    crate::index::kernels::neon::KERNEL,
-    crate::index::kernels::neon::DOT,
-];
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-static ALL: [Kernel; 0] = [];
-
 impl Kernel {
-    /// The kernels that this processor can run, best last.
-    pub(crate) fn available() -> impl DoubleEndedIterator<Item = &'static Self> {
-        ALL.iter().filter(|kernel| (kernel.usable)())
-    }
-
-    /// The best kernel of the instruction set in force or a lesser one, if there is any.
-    pub(crate) fn chosen() -> Option<&'static Self> {
-        static CHOSEN: OnceLock<Option<&'static Kernel>> = OnceLock::new();
-        *CHOSEN.get_or_init(|| {
-            let sets = linalg::up_to_the_one_in_force();
-            Self::available().rfind(|kernel| sets.contains(&kernel.set))
-        })
-    }
-
     /// A query in the codes that this kernel can take.
     pub(crate) fn query(&self, x: &[f32]) -> Query {
         Query::of(x, self.largest)

@@ -6,6 +6,7 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
+pub(crate) mod choice;
 pub(crate) mod float;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod fma;

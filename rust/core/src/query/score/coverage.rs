@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use crate::query::score::Trajectory;
-use crate::query::score::functional::{Functional, Payment};
+use crate::query::score::payment::{Functional, Payment};
 
 pub(crate) struct Coverage;
 

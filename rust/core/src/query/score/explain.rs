@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::base::interrupt;
+use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::graph::predict::successors;
 use crate::linalg;
-use crate::memory::columns::Slot;
 use crate::memory::episodes::Batch;
 use crate::query::score::{ScoreRequest, Scorer, check_context};
 use crate::store::Store;

@@ -4,9 +4,9 @@
 //! name to [`ALL`]. Nothing else in Rust needs to change.
 
 use crate::error::{Error, Result};
-use crate::memory::columns::Slot;
 use crate::query::score::Trajectory;
 use crate::query::score::coverage::Coverage;
+use crate::query::score::payment::{Functional, Payment};
 use crate::query::score::potential::Potential;
 use crate::query::score::progress::Progress;
 
@@ -17,22 +17,6 @@ static ALL: [(&str, &dyn Functional); 4] = [
     ("potential", &Potential),
     ("mean", &Mean),
 ];
-
-/// A part of a step's pay.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Payment {
-    pub(crate) step: usize,
-    pub(crate) channel: usize,
-    /// The memory that paid, where one did.
-    pub(crate) memory: Option<Slot>,
-    pub(crate) amount: f64,
-}
-
-/// Turns a trajectory into pay.
-pub(crate) trait Functional: Sync {
-    /// Reports every payment once, in a fixed order. A step's pay is the sum of its payments.
-    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Payment));
-}
 
 /// The names of all functionals, the default first.
 #[must_use]

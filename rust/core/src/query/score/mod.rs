@@ -6,6 +6,7 @@ pub(crate) mod fade;
 pub(crate) mod functional;
 pub(crate) mod gates;
 pub(crate) mod habituation;
+pub(crate) mod payment;
 pub(crate) mod potential;
 pub(crate) mod progress;
 pub(crate) mod worth;
@@ -20,8 +21,8 @@ pub use explain::{Association, Explanation, Payer};
 pub use functional::functionals;
 pub use habituation::Habituation;
 
-use functional::{Functional, Payment};
 use gates::Gate;
+use payment::{Functional, Payment};
 use worth::Worth;
 
 /// How to score.

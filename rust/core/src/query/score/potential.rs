@@ -9,7 +9,7 @@
 //! the second. So `Σ γ'^t r_t` is −Φ of the state in which the policy began: a constant of the prompt.
 
 use crate::query::score::Trajectory;
-use crate::query::score::functional::{Functional, Payment};
+use crate::query::score::payment::{Functional, Payment};
 
 pub(crate) struct Potential;
 

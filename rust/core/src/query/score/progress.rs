@@ -5,7 +5,7 @@
 //! ```
 
 use crate::query::score::Trajectory;
-use crate::query::score::functional::{Functional, Payment};
+use crate::query::score::payment::{Functional, Payment};
 
 pub(crate) struct Progress;
 

@@ -1,7 +1,7 @@
 //! What a memory is worth under the weights of this call.
 
+use crate::base::slot::Slot;
 use crate::error::{Error, Result};
-use crate::memory::columns::Slot;
 use crate::query::score::habituation::Habituation;
 use crate::store::Store;
 

@@ -9,11 +9,11 @@ use std::io::{self, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
+use crate::archive::Record;
 use crate::base::interrupt;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::storage::journal::frame::{Frames, Next};
-use crate::storage::journal::record::Record;
 use crate::storage::journal::segment::{Commit, PREAMBLE, Segment, check_preamble};
 use crate::storage::lock::Lock;
 use crate::storage::snapshot::file::{Loaded, read};
@@ -165,12 +165,12 @@ impl Journal {
     ) -> std::result::Result<T, E> {
         self.check_process()?;
         self.check_disk()?;
-        store.journal.0 = self.segment.take();
+        store.journal.put(self.segment.take());
         let done = catch_unwind(AssertUnwindSafe(|| work(store)));
         if done.is_err() {
             store.journal.retract();
         }
-        self.segment = store.journal.0.take();
+        self.segment = store.journal.take();
         done.unwrap_or_else(|panic| resume_unwind(panic))
     }
 

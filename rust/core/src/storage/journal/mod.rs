@@ -2,6 +2,5 @@
 
 pub(crate) mod directory;
 pub(crate) mod frame;
-pub(crate) mod log;
 pub(crate) mod record;
 pub(crate) mod segment;

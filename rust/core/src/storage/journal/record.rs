@@ -7,27 +7,13 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::{Operation, Record};
 use crate::base::interrupt;
 use crate::error::{Error, Result};
-use crate::ops::history::Operation;
 use crate::store::Store;
 
 /// Numbers written between two looks at the interrupt.
 const SLICE: usize = 1 << 18;
-
-/// Something that changed a store.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Record<'a> {
-    /// What the archive keeps, too.
-    Operation(Cow<'a, Operation>),
-    /// The id of the episode.
-    VetoEpisode(i64),
-    /// The id of the memory.
-    VetoMemory(i64),
-    /// The fingerprint.
-    BindEmbedder(Cow<'a, str>),
-}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,11 +17,11 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::archive::{Journal, Record};
+use crate::base::group_commit::Disk;
 use crate::base::interrupt;
 use crate::error::{Error, Result};
-use crate::shared::group_commit::Disk;
 use crate::storage::journal::frame::{HEADER, header};
-use crate::storage::journal::record::Record;
 use crate::storage::snapshot::write::sync_directory;
 
 /// Bytes before the first record.
@@ -168,26 +168,6 @@ impl Segment {
         self.at
     }
 
-    /// Appends a record: it is in the file when this returns.
-    ///
-    /// # Errors
-    /// [`Error::Io`] as the system gives it, [`Error::Interrupted`] within [`crate::interruptible`]; the file is as it was
-    /// then, or [`Segment::is_broken`].
-    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
-        self.usable()?;
-        let payload = record.encode()?;
-        let size = (HEADER + payload.len()) as u64;
-        if let Err(error) = self.write(&payload) {
-            self.cut(self.at);
-            return Err(error);
-        }
-        self.last = Some(self.at);
-        self.at += size;
-        self.number += 1;
-        self.disk.wrote(self.at);
-        Ok(())
-    }
-
     /// Writes a record where the next one goes, a long one in parts.
     fn write(&mut self, payload: &[u8]) -> Result<()> {
         let mut sum = crc32fast::Hasher::new();
@@ -207,16 +187,6 @@ impl Segment {
             self.file.write_all(part)?;
         }
         Ok(())
-    }
-
-    /// Takes the last record back, whose operation failed.
-    pub(crate) fn retract(&mut self) {
-        if let Some(last) = self.last.take() {
-            self.cut(last);
-            self.at = last;
-            self.number -= 1;
-            self.disk.took_back(last);
-        }
     }
 
     fn cut(&mut self, at: u64) {
@@ -246,6 +216,32 @@ impl Segment {
     }
 }
 
+impl Journal for Segment {
+    fn append(&mut self, record: &Record<'_>) -> Result<()> {
+        self.usable()?;
+        let payload = record.encode()?;
+        let size = (HEADER + payload.len()) as u64;
+        if let Err(error) = self.write(&payload) {
+            self.cut(self.at);
+            return Err(error);
+        }
+        self.last = Some(self.at);
+        self.at += size;
+        self.number += 1;
+        self.disk.wrote(self.at);
+        Ok(())
+    }
+
+    fn retract(&mut self) {
+        if let Some(last) = self.last.take() {
+            self.cut(last);
+            self.at = last;
+            self.number -= 1;
+            self.disk.took_back(last);
+        }
+    }
+}
+
 /// What was written, to be waited for until it is on the disk.
 pub struct Commit {
     at: u64,
@@ -265,34 +261,5 @@ impl Commit {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.disk.kept() >= self.at
-    }
-}
-
-/// The place of a store for the journal of what is being done to it. A copy of the store has none.
-#[derive(Default)]
-pub(crate) struct Plug(pub(crate) Option<Box<Segment>>);
-
-impl Clone for Plug {
-    fn clone(&self) -> Self {
-        Self(None)
-    }
-}
-
-impl Plug {
-    /// Records what is about to be done, if there is a journal.
-    ///
-    /// # Errors
-    /// As [`Segment::append`].
-    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
-        self.0
-            .as_mut()
-            .map_or(Ok(()), |segment| segment.append(record))
-    }
-
-    /// Takes the last record back.
-    pub(crate) fn retract(&mut self) {
-        if let Some(segment) = &mut self.0 {
-            segment.retract();
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! Operations from a file, checked before they are done: a file is untrusted input.
 
+use crate::archive::Operation;
 use crate::base::interrupt;
 use crate::error::{Error, Result};
 use crate::memory::episodes::{Episode, normalise};
-use crate::ops::history::Operation;
 use crate::store::Store;
 
 impl Operation {

@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use crate::base::copied;
 use crate::base::discard::Heavy;
 use crate::base::interrupt;
+use crate::base::interrupt::Interrupt;
 use crate::base::parallel;
 use crate::error::{Error, Result};
 use crate::storage::snapshot::checksum::Checksum;
@@ -15,7 +16,6 @@ use crate::storage::snapshot::restore::Reader;
 use crate::storage::snapshot::source::Source;
 use crate::storage::snapshot::write::{FORMAT, State, VERSION};
 use crate::store::Store;
-use crate::values::replay::Interrupt;
 
 /// Bytes from which a thread of its own is worth it for the checksum.
 const MUCH: usize = 1 << 22;

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use crate::base::discard::Heavy;
 use crate::base::interrupt;
+use crate::base::slot::Slot;
 use crate::error::{Error, Result};
 use crate::graph::edge_statistics::EdgeStatistics;
 use crate::graph::{Edge, Graph};
 use crate::memory::channels::{Channel, Kind};
-use crate::memory::columns::{Birth, Provenance, Slot};
+use crate::memory::columns::{Birth, Provenance};
 use crate::ops::history::shared;
 use crate::storage::snapshot::check::check_episodes;
 use crate::storage::snapshot::file::Tensor;

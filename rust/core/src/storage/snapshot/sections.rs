@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use crate::base::interrupt;
+use crate::base::slot::Slot;
 use crate::error::Result;
-use crate::memory::columns::Slot;
 use crate::store::Store;
 
 /// Element types of a section, as safetensors names them.
@@ -129,19 +129,13 @@ pub(crate) fn sections(store: &Store) -> Vec<(Role, Section<'_>)> {
 
 /// The arrays of the proposals and of the archive, one after the other.
 pub(crate) fn archive(store: &Store) -> Section<'_> {
-    let length: usize = arrays(store).map(<[f32]>::len).sum();
-    section!("archive", F32, [length], arrays(store).flatten().copied())
-}
-
-/// Proposals first, then history.
-pub(crate) fn arrays(store: &Store) -> impl Iterator<Item = &[f32]> {
-    let proposals = store.proposals.iter().flat_map(|e| [&e.steps, &e.drives]);
-    let history = store
-        .history
-        .iter()
-        .flatten()
-        .flat_map(|entry| entry.operation.arrays());
-    proposals.chain(history).map(Vec::as_slice)
+    let length: usize = store.archived().map(<[f32]>::len).sum();
+    section!(
+        "archive",
+        F32,
+        [length],
+        store.archived().flatten().copied()
+    )
 }
 
 /// What a memory is and what it is worth.

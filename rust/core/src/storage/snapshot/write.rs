@@ -13,6 +13,7 @@ use std::sync::Arc;
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::Entry;
 use crate::base::copied;
 use crate::base::discard::Heavy;
 use crate::base::interrupt;
@@ -20,11 +21,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::channels::Channel;
 use crate::memory::episodes::Episode;
-use crate::ops::history::Entry;
 use crate::storage::journal::directory::{Journal, SNAPSHOT};
 use crate::storage::snapshot::checksum::Checksum;
 use crate::storage::snapshot::file::read;
-use crate::storage::snapshot::sections::{Element, Section, archive, arrays, sections};
+use crate::storage::snapshot::sections::{Element, Section, archive, sections};
 use crate::storage::snapshot::source::Source;
 use crate::store::Store;
 
@@ -112,7 +112,7 @@ impl<'a> Snapshot<'a> {
             next_episode: store.next_episode,
             proposals: &store.proposals,
             history: store.history.as_deref(),
-            pooled: arrays(store).map(<[f32]>::len).collect(),
+            pooled: store.archived().map(<[f32]>::len).collect(),
             journal,
         };
         let state = serde_json::to_string(&state)

@@ -1,0 +1,233 @@
+//! Operations as they are recorded: in the archive of a store, and in the journal of its directory.
+
+use std::any::Any;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::copied;
+use crate::base::interrupt::Interrupt;
+use crate::error::Result;
+use crate::memory::episodes::Episode;
+use crate::values::{Need, Order, ReplayRequest};
+
+/// One operation that changed the store. Arrays are left out of the JSON and pooled beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Operation {
+    Calibrate {
+        #[serde(skip)]
+        steps: Vec<f32>,
+        offsets: Vec<i64>,
+    },
+    AddTerminal {
+        name: String,
+        #[serde(skip)]
+        key: Vec<f32>,
+        low: Option<f32>,
+        high: Option<f32>,
+    },
+    AddChannel {
+        name: String,
+        low: f32,
+        high: f32,
+    },
+    RemoveChannel {
+        name: String,
+    },
+    Observe(Episode),
+    Propose(Episode),
+    Insert {
+        #[serde(skip)]
+        keys: Vec<f32>,
+        #[serde(skip)]
+        drives: Vec<f32>,
+        texts: Vec<String>,
+        /// The row each key had when first inserted.
+        rows: Vec<u32>,
+    },
+    Replay {
+        budget: Option<u64>,
+        tol: f64,
+        order: String,
+        need: String,
+        starts: Vec<i64>,
+        /// Left out where there is none, as before there were any.
+        #[serde(default, skip_serializing_if = "is_none")]
+        floor: f64,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        extend: bool,
+        consolidate: bool,
+        max_drift: Option<f64>,
+    },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+fn is_none(floor: &f64) -> bool {
+    *floor == 0.0
+}
+
+/// An operation and the id the first memory it made would have got.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) next_memory: i64,
+    pub(crate) operation: Operation,
+}
+
+impl Operation {
+    /// Every array of the operation, in a fixed order: what a snapshot pools.
+    pub(crate) fn arrays(&self) -> Vec<&Vec<f32>> {
+        match self {
+            Self::Calibrate { steps, .. } => vec![steps],
+            Self::AddTerminal { key, .. } => vec![key],
+            Self::Observe(episode) | Self::Propose(episode) => {
+                vec![&episode.steps, &episode.drives]
+            }
+            Self::Insert { keys, drives, .. } => vec![keys, drives],
+            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// A copy, unless that is given up.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
+        let Self::Insert {
+            keys,
+            drives,
+            texts,
+            rows,
+        } = self
+        else {
+            return Ok(self.clone());
+        };
+        Ok(Self::Insert {
+            keys: copied::plain(keys, interrupt)?,
+            drives: copied::plain(drives, interrupt)?,
+            texts: copied::owning(texts, interrupt)?,
+            rows: copied::plain(rows, interrupt)?,
+        })
+    }
+
+    /// The texts that it came with.
+    pub(crate) fn texts(&self) -> &[String] {
+        match self {
+            Self::Observe(episode) | Self::Propose(episode) => &episode.texts,
+            Self::Insert { texts, .. } => texts,
+            _ => &[],
+        }
+    }
+
+    /// [`Operation::arrays`], to be filled.
+    pub(crate) fn arrays_mut(&mut self) -> Vec<&mut Vec<f32>> {
+        match self {
+            Self::Calibrate { steps, .. } => vec![steps],
+            Self::AddTerminal { key, .. } => vec![key],
+            Self::Observe(episode) | Self::Propose(episode) => {
+                vec![&mut episode.steps, &mut episode.drives]
+            }
+            Self::Insert { keys, drives, .. } => vec![keys, drives],
+            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The record of a sleep. What an interrupt cut short is recorded as what it came to.
+    pub(crate) fn replay(request: &ReplayRequest, made: Option<u64>) -> Self {
+        let (need, starts) = match &request.need {
+            Need::Uniform => ("uniform", Vec::new()),
+            Need::Frequency => ("frequency", Vec::new()),
+            Need::From(starts) => ("from", starts.clone()),
+        };
+        Self::Replay {
+            budget: made.or(request.budget),
+            tol: request.tol,
+            order: match request.order {
+                Order::Prioritized => "prioritized",
+                Order::Reverse => "reverse",
+                Order::Full => "full",
+            }
+            .into(),
+            need: need.into(),
+            starts,
+            floor: request.ahead.floor,
+            extend: request.ahead.extend,
+            consolidate: request.consolidate,
+            max_drift: request.max_drift,
+        }
+    }
+}
+
+/// Something that changed a store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Record<'a> {
+    /// What the archive keeps, too.
+    Operation(Cow<'a, Operation>),
+    /// The id of the episode.
+    VetoEpisode(i64),
+    /// The id of the memory.
+    VetoMemory(i64),
+    /// The fingerprint.
+    BindEmbedder(Cow<'a, str>),
+}
+
+/// Where what is done to a store is recorded, before it is done.
+pub(crate) trait Journal: Any + Send + Sync {
+    /// Appends a record: it is kept as the store is when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) as the system gives it, [`Error::Interrupted`](crate::Error::Interrupted) within
+    /// [`crate::interruptible`]. There is no such record then.
+    fn append(&mut self, record: &Record<'_>) -> Result<()>;
+
+    /// Takes the last record back, whose operation failed.
+    fn retract(&mut self);
+}
+
+/// The place of a store for its journal, if it has one. A copy of the store has none.
+#[derive(Default)]
+pub(crate) struct JournalSlot(Option<Box<dyn Journal>>);
+
+impl Clone for JournalSlot {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+
+impl JournalSlot {
+    pub(crate) fn put(&mut self, journal: Option<Box<impl Journal>>) {
+        self.0 = journal.map(|journal| journal as Box<dyn Journal>);
+    }
+
+    /// Takes out what was put in.
+    pub(crate) fn take<T: Journal>(&mut self) -> Option<Box<T>> {
+        let any: Box<dyn Any> = self.0.take()?;
+        any.downcast().ok()
+    }
+
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Records what is about to be done, if there is a journal.
+    ///
+    /// # Errors
+    /// As [`Journal::append`].
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
+        self.0
+            .as_mut()
+            .map_or(Ok(()), |journal| journal.append(record))
+    }
+
+    /// Takes the last record back.
+    pub(crate) fn retract(&mut self) {
+        if let Some(journal) = &mut self.0 {
+            journal.retract();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! How long a replay may go on.
+
+use std::time::{Duration, Instant};
+
+use crate::base::interrupt::Interrupt;
+
+/// Where a sleep stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stopped {
+    /// At the tolerance.
+    #[default]
+    Converged,
+    /// At the budget of backups.
+    Budget,
+    /// At the end of its time.
+    Seconds,
+    /// At the caller's interrupt.
+    Interrupt,
+    /// Before it began: the consolidation would have drifted too far.
+    Drift,
+}
+
+/// Backups left, time left, and whether somebody wants us to stop.
+pub(crate) struct Budget<'a> {
+    limit: u64,
+    pub(crate) made: u64,
+    /// When no further slice begins.
+    end: Option<Instant>,
+    interrupt: Interrupt<'a>,
+    /// Why no more is granted, other than the limit.
+    pub(crate) cut: Option<Stopped>,
+}
+
+impl<'a> Budget<'a> {
+    /// How many backups pass between two looks at the clock and the interrupt: well under a
+    /// millisecond's worth.
+    const SLICE: u64 = 256;
+
+    pub(crate) fn new(limit: Option<u64>, seconds: Option<f64>, interrupt: Interrupt<'a>) -> Self {
+        let end = seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
+        let mut budget = Self {
+            limit: limit.unwrap_or(u64::MAX),
+            made: 0,
+            end,
+            interrupt,
+            cut: None,
+        };
+        budget.look();
+        budget
+    }
+
+    /// Looks at the clock and the interrupt.
+    fn look(&mut self) {
+        if (self.interrupt)() {
+            self.cut = Some(Stopped::Interrupt);
+        } else if self.end.is_some_and(|end| Instant::now() >= end) {
+            self.cut = Some(Stopped::Seconds);
+        }
+    }
+
+    pub(crate) fn spent(&self) -> bool {
+        self.cut.is_some() || self.made >= self.limit
+    }
+
+    /// Takes one backup from the budget, if there is one.
+    pub(crate) fn take(&mut self) -> bool {
+        self.take_many(1) == 1
+    }
+
+    /// Takes up to `n` backups.
+    pub(crate) fn take_many(&mut self, n: usize) -> usize {
+        if self.spent() {
+            return 0;
+        }
+        let granted = (n as u64).min(self.limit - self.made);
+        let before = self.made / Self::SLICE;
+        self.made += granted;
+        if self.made / Self::SLICE != before {
+            self.look();
+        }
+        granted as usize
+    }
+}
