@@ -93,6 +93,34 @@ def test_score_and_explain(store: Path, file: Path, capsys: pytest.CaptureFixtur
     assert "pay" in out
 
 
+def test_only_what_the_assistant_says_is_scored(store: Path, tmp_path: Path, capsys: Any, caplog: Any) -> None:
+    """A system prompt that says the terminal itself earns nothing, and changes nothing but levels."""
+    file = tmp_path / "chat\udcff.jsonl"  # a name that is not UTF-8
+    chat = [
+        {"role": "system", "content": "The bride danced. The bride danced. The bride danced. The bride danced."},
+        {"role": "user", "content": "Tell me."},
+        {"role": "assistant", "content": "the sea storm and the ship sails"},
+    ]
+    rows = [{"messages": chat}, {"messages": chat[1:]}, {"messages": chat[:2]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    run("score", store, file, "--json", "--weight", "wed=1")
+    full, short, unsaid = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert full["steps"] == 1
+    assert full["text"] == "the sea storm and the ship sails"
+    assert full["score"] == short["score"]
+    assert (unsaid["score"], unsaid["support"], unsaid["steps"]) == (None, None, 0)
+    run("score", store, file)
+    assert "–" in capsys.readouterr().out
+    out = tmp_path / "chat"
+    run("build", file, "--out", out, "--terminal", "wed=the bride danced")
+    assert "row 3: left out" in caplog.text
+    texts = sw.ValueStore.load(out / "snapshot.safetensors").texts
+    assert set(texts) == {"wed", "Tell me.", "the sea storm and the ship sails"}
+    file.write_text(json.dumps(rows[2]))
+    assert "no episode in which" in fails(capsys, "build", file, "--out", tmp_path / "none")
+
+
 def test_inspect(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     run("inspect", store, "--json")
@@ -119,7 +147,7 @@ def test_bad_input_is_one_line(store: Path, file: Path, tmp_path: Path, capsys: 
     assert "no store" in fails(capsys, "inspect", tmp_path / "nothing")
     assert "No such file" in fails(capsys, "score", store, tmp_path / "nothing.jsonl")
     assert "No such file" in fails(capsys, "score", store, tmp_path / "nothing.parquet")
-    assert ".jsonl or .parquet" in fails(capsys, "score", store, store / "store.json.txt")
+    assert ".json or .parquet" in fails(capsys, "score", store, store / "store.json.txt")
     assert "no channel" in fails(capsys, "score", store, file, "--weight", "love=1")
     assert "--weight" in fails(capsys, "score", store, file, "--weight", "love")
     assert "functional" in fails(capsys, "score", store, file, "--functional", "nothing")

@@ -140,9 +140,9 @@ def score(
     for row in rows:
         table.add_row(
             str(row["episode"]),
-            f"{row['score']:+.4f}",
-            f"{row['support']:.2f}",
-            f"{row['edge']:.2f}",
+            number(row["score"], "+.4f"),
+            number(row["support"], ".2f"),
+            number(row["edge"], ".2f"),
             str(row["steps"]),
             cell(row["text"][:60]),
         )
@@ -350,6 +350,11 @@ def serve(
 
     run(service, host, port, token=token, limits=limits, grace=grace, ready=ready)
     print("closed: everything that was acknowledged is in the store", flush=True)
+
+
+def number(value: float | None, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else format(value, form)
 
 
 def print_report(report: Any) -> None:

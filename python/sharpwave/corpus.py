@@ -1,14 +1,20 @@
-"""Episodes from files: JSON lines or Parquet, one episode a row.
+"""Episodes from files: JSON lines, a JSON array or Parquet, one episode a row.
 
 A row has ``completion`` (or ``text``, or ``messages``), perhaps ``prompt``, perhaps ready
 ``steps`` (a list of texts), and any number of numeric fields, which may feed scalar channels.
+``messages`` are a whole conversation: its prompt ends with the last turn of a user or the system.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,84 +22,166 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave import coerce
 from sharpwave._lazy import require
-from sharpwave.episodes import Batch, Chunker, Text, chunk_batch
+from sharpwave.episodes import Batch, Chunker, Text, Unreadable, chunk_batch
+from sharpwave.messages import own_from, split_turns, turns
 
 TEXT_FIELDS = ("completion", "text", "messages", "response")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One episode of a file. ``steps`` is not None where the file had them ready."""
+    """One episode of a file. ``steps`` is not None where the file had them ready; ``place`` is its file and row."""
 
     prompt: Text | None
     completion: Text
     steps: list[str] | None = None
     numbers: dict[str, float] = field(default_factory=dict)
+    place: str = ""
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """The episodes of a ``.jsonl`` (``.json``, ``.ndjson``) or ``.parquet`` file.
+    """The episodes of a ``.jsonl`` (``.ndjson``, ``.json``) file, packed (``.gz``, ``.bz2``, ``.xz``) or not, or of a
+    ``.parquet`` file. A JSON file may be one array of rows. Suffixes may be in capitals.
 
     Raises:
         OSError: it cannot be read.
         ValueError: another suffix, or a row that is no episode; the row is named.
     """
     path = Path(path)
-    if path.suffix == ".parquet":
+    suffix = suffix_of(path)
+    if suffix == ".parquet":
         path.stat()  # the right OSError where there is none
-        table = _parquet(path)
-        return [_row(path, n, data) for n, data in enumerate(table, 1)]
-    if path.suffix in (".jsonl", ".ndjson", ".json"):
-        return [_row(path, n, data) for n, data in _json_lines(path)]
-    raise ValueError(f"{path}: expected a .jsonl or .parquet file")
+        found = enumerate(_parquet(path), 1)
+    elif suffix in JSON_SUFFIXES:
+        found = _json_rows(path)
+    else:
+        raise ValueError(f"{path}: expected a .jsonl, .json or .parquet file")
+    return [_row(f"{path}, row {number}", data) for number, data in found]
+
+
+def suffix_of(path: Path) -> str:
+    """What kind of file it is, by its name: in small letters, and without what it is packed with."""
+    named = Path(path.stem) if path.suffix.lower() in PACKED else path
+    return named.suffix.lower()
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
     parquet = require("pyarrow.parquet", "demo")
     arrow = require("pyarrow", "demo")
+    if path.suffix.lower() != ".parquet":
+        raise ValueError(f"{path}: a Parquet file is packed in itself: unpack it")
     try:
         return parquet.read_table(path).to_pylist()
-    except arrow.ArrowInvalid as error:
+    except arrow.ArrowException as error:
         raise ValueError(f"{path} is not a Parquet file: {error}") from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from None
-    for number, line in enumerate(text.split("\n"), 1):
+def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """The rows of a file of JSON lines by their line, or of one array by their place in it."""
+    text = _text(path)
+    if text.lstrip().startswith("["):  # else a list would be a row
+        whole = _parsed(f"{path}", text)
+        if isinstance(whole, list):
+            yield from enumerate(whole, 1)
+            return
+    lines = text.split("\n")
+    if suffix_of(path) == ".json" and text.strip() and not _is_json(next(line for line in lines if line.strip())):
+        yield 1, _parsed(f"{path}", text)  # one object over several lines
+        return
+    for number, line in enumerate(lines, 1):
         if line.strip():
-            try:
-                data = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+            data = _parsed(f"{path}, line {number}", line)
             if isinstance(data, dict) and set(data) == {"key"}:
                 continue  # the header of the demo's own file
             yield number, data
 
 
-def _row(path: Path, number: int, data: Any) -> Row:
+def _text(path: Path) -> str:
+    """The text of a file, unpacked; a byte order mark is left out."""
+    data = path.read_bytes()
+    unpack = PACKED.get(path.suffix.lower())
+    try:
+        return (data if unpack is None else unpack(data)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from None
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}") from None
+
+
+def _parsed(place: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{place}: nested too deeply") from None
+    except ValueError:  # the interpreter's limit
+        raise ValueError(f"{place}: a number has more than {sys.get_int_max_str_digits()} digits") from None
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _row(place: str, data: Any) -> Row:
     if isinstance(data, str):
-        return Row(None, data)
+        return Row(None, data, place=place)
     if not isinstance(data, Mapping):
-        raise ValueError(f"{path}, row {number}: expected an object, got {type(data).__name__}")
-    steps = data.get("steps")
-    text = next((data[f] for f in TEXT_FIELDS if data.get(f) is not None), None)
-    if steps is not None and not (isinstance(steps, Sequence) and all(isinstance(s, str) for s in steps)):
-        raise ValueError(f"{path}, row {number}: steps must be a list of texts")
-    if text is None and steps is None:
-        raise ValueError(f"{path}, row {number}: has none of {', '.join(TEXT_FIELDS)}, steps")
-    if text is not None and not isinstance(text, str | Sequence):
-        raise ValueError(f"{path}, row {number}: a completion is a text or a list of messages")
-    numbers = {k: float(v) for k, v in data.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    return Row(
-        data.get("prompt"),
-        "" if text is None else text,
-        None if steps is None else list(steps),
-        numbers,
-    )
+        raise ValueError(f"{place}: expected an object, got {type(data).__name__}")
+    steps = _steps(place, data.get("steps"))
+    name = next((f for f in TEXT_FIELDS if not coerce.missing(data.get(f))), None)
+    if name is None and steps is None:
+        raise ValueError(f"{place}: has none of {', '.join(TEXT_FIELDS)}, steps")
+    prompt = None if coerce.missing(data.get("prompt")) else _read(place, "prompt", data["prompt"])
+    completion: Text = "" if name is None else _read(place, name, data[name])
+    if name is not None and not isinstance(completion, str) and (name == "messages" or own_from(turns(completion))):
+        try:
+            asked, completion = split_turns(completion)
+        except Unreadable as error:
+            raise ValueError(f"{place}: {name}: {error}") from None
+        prompt = asked or prompt
+    return Row(prompt, completion, steps, _numbers(data), place)
+
+
+def _read(place: str, name: str, text: Any) -> Any:
+    """A text or chat messages; a ValueError says where there are none."""
+    try:
+        turns(text)
+    except Unreadable as error:
+        raise ValueError(f"{place}: {name}: {error}") from None
+    return text.decode("utf-8") if isinstance(text, bytes) else text
+
+
+def _steps(place: str, steps: Any) -> list[str] | None:
+    if coerce.missing(steps):
+        return None
+    if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(s, str) for s in steps):
+        raise ValueError(f"{place}: steps must be a list of texts")
+    return [coerce.SURROGATE.sub("\ufffd", step) for step in steps]
+
+
+def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
+    """The numeric fields; what is beyond a float is an infinity, which `number_columns` refuses if it is asked for."""
+    found: dict[str, float] = {}
+    for name, value in data.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                found[name] = float(value)
+            except OverflowError:
+                found[name] = float("inf") if value > 0 else float("-inf")
+    return found
 
 
 def chunk_rows(rows: Sequence[Row], chunker: Chunker) -> Batch:
@@ -122,10 +210,13 @@ def number_columns(rows: Sequence[Row], names: Sequence[str]) -> NDArray[np.floa
     """``(E, len(names))``: numeric fields of the rows, NaN (not observed) where one is missing.
 
     Raises:
-        ValueError: a field that no row has.
+        ValueError: a field that no row has, or that is infinite or beyond a float in one.
     """
     for name in names:
-        if not any(name in row.numbers for row in rows):
+        for row in rows:
+            if np.isinf(row.numbers.get(name, 0.0)):
+                raise ValueError(f"{row.place}: {name} is infinite, or too large for a number")
+        if not any(np.isfinite(row.numbers.get(name, np.nan)) for row in rows):
             raise ValueError(f"no row has a number {name!r}")
     return np.array([[row.numbers.get(name, float("nan")) for name in names] for row in rows], np.float64).reshape(
         len(rows), len(names)

@@ -7,13 +7,15 @@ terminals say, so that the other commands need not be told again.
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sharpwave import episodes
+from sharpwave import coerce, episodes
 from sharpwave.config import Config
 from sharpwave.corpus import Row, chunk_rows, number_columns, read_rows
 from sharpwave.embed import Fluency, SentenceTransformer, as_embedder, fingerprint, from_config
@@ -22,6 +24,8 @@ from sharpwave.store import SNAPSHOT, ValueStore
 
 Progress = Callable[[str, int, int], None]
 NOTES = "store.json"
+
+_log = logging.getLogger("sharpwave")
 
 
 def chunker_from(text: str) -> episodes.Chunker:
@@ -114,11 +118,14 @@ def build(
     rows = read_rows(file)
     if not rows:
         raise ValueError(f"{file} holds no episode")
-    drives = number_columns(rows, channels)
+    number_columns(rows, channels)  # refused before a model is loaded
     if (out / SNAPSHOT).exists():
         raise ValueError(f"{out} holds a store already")
     embedder = as_embedder(embedder_from(embedder_path, {}))
-    batch = chunk_rows(rows, chunker)
+    rows, batch = _learnable(rows, chunker)
+    if not rows:
+        raise ValueError(f"{file} holds no episode in which the assistant says anything")
+    drives = number_columns(rows, channels)
     progress("embedding", 0, 1)
     if fluency is not None:
         embedder = fluent(embedder, fluency, batch)
@@ -142,7 +149,7 @@ def build(
             batch.offsets[first : last + 1] - a,
             drives=drives[first:last] if channels else None,
             texts=batch.steps[a:b],
-            source=str(file.name),
+            source=os.fsencode(file.name).decode("utf-8", "replace"),
         )
         progress("observing", last, len(rows))
     store.replay()
@@ -155,7 +162,7 @@ def build(
         "terminals": sentences,
         "file": str(file.resolve()),
     }
-    (out / NOTES).write_text(json.dumps(notes, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (out / NOTES).write_text(json.dumps(notes, indent=1) + "\n", "utf-8")  # in ASCII: a path may not be UTF-8
     source, _, _ = store.edges()
     return {
         "memories": len(store),
@@ -163,6 +170,16 @@ def build(
         "episodes": len(rows),
         "steps": len(batch.steps),
     }
+
+
+def _learnable(rows: Sequence[Row], chunker: episodes.Chunker) -> tuple[list[Row], episodes.Batch]:
+    """The rows that have a step to learn from, and their steps; the log names the others."""
+    batch = chunk_rows(rows, chunker)
+    kept = [row for row, scored in zip(rows, batch.scored, strict=True) if scored]
+    for row, scored in zip(rows, batch.scored, strict=True):
+        if not scored:
+            _log.warning("%s: left out, the assistant says nothing in it", row.place)
+    return kept, batch if len(kept) == len(rows) else chunk_rows(kept, chunker)
 
 
 def _embedded(
@@ -177,7 +194,7 @@ def _embedded(
 def score(
     path: Path, file: Path, functional: str, weights: Sequence[str], embedder_path: str | None
 ) -> list[dict[str, Any]]:
-    """Each episode's score, and its mean support and edge over the scored steps."""
+    """Each episode's score, and its mean support and edge over the scored steps; None if there is nothing to score."""
     named = weights_from(weights)
     store, notes = open_store(path)
     rows = read_rows(file)
@@ -196,12 +213,12 @@ def score(
         out.append(
             {
                 "episode": e,
-                "score": float(scores.total[e]) if b > a else 0.0,
-                "support": float(scores.support[a:b].mean()) if b > a else 0.0,
-                "edge": float(scores.edge[a:b].mean()) if b > a else 0.0,
+                "score": float(scores.total[e]) if b > a else None,
+                "support": float(scores.support[a:b].mean()) if b > a else None,
+                "edge": float(scores.edge[a:b].mean()) if b > a else None,
                 "steps": int(b - a),
                 "step": [float(v) for v in scores.step[a:b]],
-                "text": " ".join(text.split()),
+                "text": coerce.SURROGATE.sub("\ufffd", " ".join(text.split())),
             }
         )
     return out

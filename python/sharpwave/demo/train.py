@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sharpwave._lazy import require
-from sharpwave.corpus import read_rows
+from sharpwave.corpus import JSON_SUFFIXES, read_rows, suffix_of
 from sharpwave.demo import measures
 from sharpwave.demo.prompts import training_prompts
 from sharpwave.episodes import completion_text
@@ -73,15 +73,15 @@ class TrainSettings:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """Prompts of a file: of ``.jsonl`` and ``.parquet`` the field ``prompt``, else a line each.
+    """Prompts of a file: of what `read_rows` reads the field ``prompt``, else a line each.
 
     Raises:
         ValueError: there are fewer than two different ones.
     """
-    if path.suffix in (".jsonl", ".parquet"):
+    if suffix_of(path) in (*JSON_SUFFIXES, ".parquet"):
         found = [completion_text(row.prompt) for row in read_rows(path) if row.prompt is not None]
     else:
-        found = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        found = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     prompts = tuple(dict.fromkeys(p for p in found if p))
     if len(prompts) < 2:
         raise ValueError(f"{path} holds {len(prompts)} prompts; at least 2 different ones are needed")
