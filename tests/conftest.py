@@ -6,6 +6,9 @@ from __future__ import annotations
 import os
 
 from hypothesis import HealthCheck, Phase, settings
+from sharpwave._openmp import share_the_machine
+
+share_the_machine()  # before a test imports torch: two processes of tests, and what else runs, want the same cores
 
 collect_ignore = ["contracts"]
 """They need packages of the second environment: `make test-contracts` runs them there."""

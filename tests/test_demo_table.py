@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import sharpwave as sw
-from sharpwave.demo import check, pipeline, summary
+from sharpwave import cli
+from sharpwave.demo import check, claims, pipeline, summary
 from sharpwave.demo import report as reporting
 from sharpwave.demo.columns import COLUMNS, Bench, Episodes
-from sharpwave.demo.probes import load_probes
+from sharpwave.demo.probes import Objective, Probe, load_probes
 from sharpwave.demo.prompts import base_prompts
 from sharpwave.demo.sample import SampleSettings, Story, read_stories, sample_stories
-from sharpwave.demo.table import Ruler, TableSettings, auc, splits
+from sharpwave.demo.table import Measured, Ruler, TableSettings, auc, splits
 from sharpwave.episodes import Words
 
 
@@ -207,6 +208,7 @@ def test_failing_cells_stay_visible(run: tuple[Path, dict[str, Any]]) -> None:
 def test_check_says_what_fails(run: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: Any) -> None:
     bad = json.loads(json.dumps(run[1]))
     bad["auc"]["tuned"]["coverage"] = 0.5
+    bad["auc"]["interval"]["tuned"] = [0.4, 0.6]
     del bad["objectives"][0]["rows"][3]
     (tmp_path / "report.json").write_text(json.dumps(bad))
     assert check.main([str(tmp_path)]) == 1
@@ -218,3 +220,91 @@ def test_check_says_what_fails(run: tuple[Path, dict[str, Any]], tmp_path: Path,
     assert check.main([str(tmp_path / "report.json")]) == 1
     (tmp_path / "report.json").write_text("[]")
     assert check.main([str(tmp_path / "report.json")]) == 2
+
+
+def test_a_verdict_is_the_interval_s() -> None:
+    assert claims.verdict([0.1, 0.2], at_least=0.1) == claims.verdict([-0.2, -0.1], at_most=0.0) == "holds"
+    assert claims.verdict([0.1, 0.2], at_least=0.3) == claims.verdict([0.1, 0.2], at_most=0.0) == "fails"
+    assert claims.verdict([-0.1, 0.2], at_least=0.0) == claims.verdict([-0.1, 0.2], at_most=0.0) == "undecided"
+    assert claims.verdict(None, at_least=0.0) == "undecided"
+    no_number = claims.claim("a", "a claim", float("nan"), [0.0, 1.0], at_least=-1.0)
+    assert (no_number["value"], no_number["interval"], no_number["ok"]) == (None, None, False)
+    assert claims.interval(np.array([1.0, np.nan])) is None
+    assert claims.line({"text": "an old report's claim", "value": 1.0, "ok": True}) == "✓ an old report's claim: +1.00"
+
+
+def test_intervals_hold_what_they_are_around(run: tuple[Path, dict[str, Any]]) -> None:
+    report = run[1]
+    for o in report["objectives"]:
+        for column, (low, high) in o["margin_interval"].items():
+            assert low - 2e-3 <= o["margin"][column] <= high + 2e-3
+        assert o["spam_interval"][0] - 2e-3 <= o["spam"] <= o["spam_interval"][1] + 2e-3
+    around = report["auc"]["interval"]
+    assert around["tuned"][0] <= report["auc"]["tuned"]["coverage"] <= around["tuned"][1]
+    assert set(around) == {o["name"] for o in report["objectives"]} | {"tuned", "over ones"}
+    assert {c["verdict"] for c in report["claims"]} <= {"holds", "fails", "undecided"}
+
+
+def test_rows_of_aucs() -> None:
+    rng = np.random.default_rng(0)
+    on, off = np.round(rng.normal(size=(3, 5)), 1), np.round(rng.normal(size=(3, 9)), 1)
+    want = [auc(a, b) for a, b in zip(on, off, strict=True)]
+    np.testing.assert_allclose(summary.aucs_of_rows(on, off), want)
+
+
+def test_more_stories_make_a_shorter_interval() -> None:
+    """Of AUCs, whose stories are drawn again too: all splits agree here."""
+    rng = np.random.default_rng(0)
+
+    def width(stories: int) -> float:
+        probes = [Probe(f"{n}", "story", "") for n in range(stories)]
+        both = []
+        for name, other in ("ab", "ba"):
+            z = np.concatenate([rng.normal(1, 1, stories), rng.normal(0, 1, stories)])
+            objective = Objective(name, name, False, (), tuple(probes), ())
+            both.append(
+                Measured(objective, probes, [(other, p) for p in probes], {"x": np.tile(z, (3, 1))}, {}, {}, [])
+            )
+        low, high = claims.interval(summary.resampled_auc(both, both, "x")) or (0.0, 0.0)
+        return high - low
+
+    assert 0.0 < width(80) < width(5) / 2
+
+
+def test_a_claim_that_fails_is_seen(
+    run: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """By the exit code of the demo, in its last lines, on the page and by the check; an undecided one is named."""
+    text = "the base finds the texts no more than 0.5 nats a token less likely: the change"
+    low, high = -0.6001, -0.4001
+    for shift, verdict, code in ((0.0, "undecided", 0), (-0.2, "fails", 1), (0.2, "holds", 0)):
+        one = claims.claim("likelihood", text, -0.5001 + shift, [low + shift, high + shift], at_least=-0.5)
+        report = {**run[1], "claims": [one]}
+        monkeypatch.setattr(pipeline, "run", lambda *_, report=report: report)
+        try:
+            cli.app(["demo", "--quick", "--out", str(tmp_path)])
+            ended = 0
+        except SystemExit as error:
+            ended = error.code
+        assert ended == code
+        out = capsys.readouterr().out.splitlines()
+        assert next(line for line in out if line.startswith("1 claims"))
+        told = [line for line in out if line.endswith(f": {verdict}")]
+        assert len(told) == (0 if verdict == "holds" else 2)  # among the claims, and after the count
+        page = reporting.html(report)
+        assert f'<li class="{verdict}">' in page
+        assert f'<span class="tag">{verdict}</span>' in page or verdict == "holds"
+        (tmp_path / "report.json").write_text(json.dumps(report))
+        check.main([str(tmp_path), "--strict"])
+        mark = {"holds": "ok  ", "fails": "FAIL", "undecided": "open"}[verdict]
+        assert f"{mark} {text}" in capsys.readouterr().out
+
+
+def test_what_is_undecided_fails_no_check_but_a_strict_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [("one", "holds"), ("two", "undecided")]
+    monkeypatch.setattr(check, "load", lambda _: {})
+    monkeypatch.setattr(check, "checks", lambda *_: iter(results))
+    assert check.main([str(tmp_path)]) == 0
+    assert check.main([str(tmp_path), "--strict"]) == 1
+    results.append(("three", "fails"))
+    assert check.main([str(tmp_path)]) == 1

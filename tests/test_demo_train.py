@@ -156,22 +156,56 @@ def test_the_interval_covers_and_tells() -> None:
     assert measures.change(same, Ratio.mean(same.part + 2.0))["distinguishable"]
 
 
-def test_claims_say_what_fails() -> None:
-    def found(**after: float) -> dict[str, Any]:
-        values = {"instrumental": 0.2, "distinct_2": 0.9, "yes_share": 0.0, "parrot_share": 0.0, "log_likelihood": 0.0}
-        values |= after
-        return {
-            "measures": {
-                k: {"before": b, "after": v, "change": v - b, "interval": [v - b - 0.1, v - b + 0.1]}
-                for k, v in values.items()
-                for b in [0.9 if k == "distinct_2" else 0.0]
-            }
+def found(texts: int = 256, **after: Any) -> dict[str, Any]:
+    """A run's measures with intervals of 0.1 (shares: 0.01) to each side, with what is given in their place."""
+    values = {"instrumental": 0.2, "distinct_2": 0.92, "yes_share": 0.0, "parrot_share": 0.001, "log_likelihood": -0.2}
+    measures: dict[str, Any] = {}
+    for name, value in (values | after).items():
+        before = 0.92 if name == "distinct_2" else 0.0
+        kept = value / before if before else None
+        measures[name] = {
+            "before": before,
+            "after": value,
+            "after_interval": [value, value] if value == 0 else [value - 0.01, value + 0.01],
+            "change": value - before,
+            "interval": [value - before - 0.1, value - before + 0.1],
+            "kept": kept,
+            "kept_interval": None if kept is None else [kept - 0.05, kept + 0.05],
         }
+    return {"texts": texts, "measures": measures}
 
-    assert all(c["ok"] for c in train_report.claims(found()))
-    worse = {"instrumental": 0.05, "distinct_2": 0.5, "yes_share": 0.1, "parrot_share": 0.1, "log_likelihood": -1.0}
-    bad = train_report.claims(found(**worse))
-    assert not any(c["ok"] for c in bad)
+
+def verdicts(**given: Any) -> dict[str, str]:
+    return {c["id"]: c["verdict"] for c in train_report.claims(found(**given))}
+
+
+def test_claims_are_decided_by_their_intervals() -> None:
+    assert set(verdicts().values()) == {"holds"}
+    worse = {"instrumental": -0.2, "distinct_2": 0.5, "yes_share": 0.1, "parrot_share": 0.1, "log_likelihood": -1.0}
+    assert set(verdicts(**worse).values()) == {"fails"}
+    near = {"instrumental": 0.05, "distinct_2": 0.84, "yes_share": 0.015, "parrot_share": 0.025}
+    for change in (-0.4999, -0.5001):  # which side of the limit the number lies on decides nothing
+        assert set(verdicts(**near, log_likelihood=change).values()) == {"undecided"}
+    assert [c["ok"] for c in train_report.claims(found(**near))] == [False, False, False, False, True]
+
+
+def test_no_text_of_a_kind_among_few_decides_nothing() -> None:
+    """Twelve texts without a "yes" do not show that fewer than one in fifty is one."""
+    assert verdicts(texts=12)["yes"] == "undecided"
+    assert verdicts(texts=256)["yes"] == "holds"
+    claim = next(c for c in train_report.claims(found(texts=256)) if c["id"] == "yes")
+    assert claim["interval"] == [0.0, pytest.approx(0.0143, abs=1e-4)]
+
+
+def test_what_was_kept_has_an_interval() -> None:
+    rng = np.random.default_rng(1)
+    before, after = (Ratio.mean(1.0 + spread * rng.random((12, 8))) for spread in (0.2, 0.1))
+    change = measures.change(before, after)
+    assert change["kept"] == pytest.approx(after.value / before.value)
+    low, high = change["kept_interval"]
+    assert low < change["kept"] < high
+    nothing = Ratio.of([[(0, 1)], [(0, 1)]])
+    assert measures.change(nothing, after)["kept"] is measures.change(nothing, after)["kept_interval"] is None
 
 
 def test_prompts_of_a_file(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Generator
 
 from sharpwave._lazy import require
+from sharpwave._openmp import share_the_machine
 from sharpwave._show import plainly, shown
 
 
 def app(arguments: list[str] | None = None) -> None:
     """Run the command of ``arguments``, by default the process's own."""
+    share_the_machine()
     with plainly(), one_line():
         require("typer", "cli")
         from sharpwave.commands import commands

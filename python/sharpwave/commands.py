@@ -58,10 +58,13 @@ def demo(
     model: Annotated[str | None, typer.Option(help="path of a causal model; default: SmolLM2-135M")] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda for a larger run")] = "cpu",
 ) -> None:
-    """Sample a small language model, build a store, try to exploit it, and train on its reward."""
+    """Sample a small language model, build a store, try to exploit it, and train on its reward.
+
+    The last lines say which claims of the report hold, fail, or are undecided. Exit code 1 if one fails.
+    """
     from dataclasses import replace
 
-    from sharpwave.demo import second, train_report
+    from sharpwave.demo import claims, second, train_report
     from sharpwave.demo.pipeline import DemoSettings, run
     from sharpwave.demo.train import TrainSettings, read_prompts
 
@@ -94,6 +97,11 @@ def demo(
     for line in train_report.lines(report["train"]) if train else ():
         print(line)
     print(f"\n{shown(str(out / 'report.html'))}")
+    found = claims.of_report(report)
+    for line in claims.summary(found):
+        print(shown(line))
+    if claims.failed(found):
+        raise typer.Exit(1)
 
 
 @commands.command()
@@ -359,6 +367,7 @@ def number(value: float | None, form: str) -> str:
 
 def print_report(report: Any) -> None:
     """The default's column beside cosine, and the claims, on the terminal."""
+    from sharpwave.demo import claims
     from sharpwave.demo.columns import DEFAULT
     from sharpwave.demo.report import signed
 
@@ -376,6 +385,5 @@ def print_report(report: Any) -> None:
             table.add_row(cell(row["name"]), *cells)
         page.print(table)
     for claim in report.get("claims", ()):
-        mark = Text("✓", style="green") if claim["ok"] else Text("✗", style="red")
-        value = "–" if claim["value"] is None else f"{claim['value']:+.2f}"
-        page.print(mark, shown(f"{claim['text']}: {value}"))
+        style = {"fails": "red", "undecided": "yellow"}.get(claims.said(claim), "")
+        page.print(Text(shown(claims.line(claim)), style=style))

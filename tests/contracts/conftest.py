@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import ray
+from sharpwave._openmp import share_the_machine
+
+share_the_machine()  # before a test imports torch
 
 ATTEMPTS = 5
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave.demo.claims import interval
 from sharpwave.demo.columns import Episodes, Floats
 
 WORD = re.compile(r"[a-z]+(?:['’][a-z]+)?|\d+")
@@ -157,18 +158,22 @@ class Ruler:
 
 
 def change(before: Ratio, after: Ratio, resamples: int = 4000, seed: int = 0) -> dict[str, Any]:
-    """Before, after, and the difference with its 95 % bootstrap interval.
+    """Before, after, and the difference with its 95 % bootstrap interval; the same of after, and of after / before.
 
-    ``distinguishable`` is false where the interval holds 0.
+    ``distinguishable`` is false where the interval holds 0; ``kept`` is None where there was nothing before.
     """
     rng = np.random.default_rng(seed)
-    differences = -before.resampled(rng, resamples) + after.resampled(rng, resamples)
-    low, high = (float(v) for v in np.quantile(differences, [0.025, 0.975]))
+    first, second = before.resampled(rng, resamples), after.resampled(rng, resamples)
+    low, high = (float(v) for v in np.quantile(second - first, [0.025, 0.975]))
+    some = before.value > 0 and bool((first > 0).all())
     return {
         "before": before.value,
         "after": after.value,
+        "after_interval": interval(second),
         "change": after.value - before.value,
         "interval": [low, high],
+        "kept": after.value / before.value if some else None,
+        "kept_interval": interval(second / first) if some else None,
         "distinguishable": bool(low > 0 or high < 0),
     }
 

@@ -103,6 +103,7 @@ def run(settings: DemoSettings, progress: Progress = lambda *_: None) -> dict[st
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     probes = load_probes(settings.probes)
+    progress("sampling stories", 0, settings.sample.stories)
     with clock.stage("sample"):
         stories = sample_stories(out / "base.jsonl", settings.sample, lambda a, b: progress("sampling stories", a, b))
     progress("sampling stories", len(stories), len(stories))

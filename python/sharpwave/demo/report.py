@@ -12,7 +12,7 @@ import numpy as np
 
 from sharpwave import viz
 from sharpwave._lazy import require
-from sharpwave.demo import train_report
+from sharpwave.demo import claims, train_report
 from sharpwave.demo.columns import DEFAULT
 
 SCHEMA = 1
@@ -79,8 +79,12 @@ def html(report: Mapping[str, Any]) -> str:
     )
     environment.filters |= {"signed": signed, "shade": shade, "number": plain}
     template = (resources.files("sharpwave.demo") / "report.html.j2").read_text("utf-8")
+    every = claims.of_report(report)
     return environment.from_string(template).render(
         r=report,
+        claims=claims.shown(report["claims"]),
+        summary=list(claims.summary(every)) if every else [],
+        failed=claims.failed(every),
         default=DEFAULT,
         map=map_svg(report["map"]) if report.get("map") else None,
         histogram=histogram_svg(report["support"]) if report.get("support") else None,

@@ -49,7 +49,7 @@ class TrainSettings:
     entropy: float = 0.02
     rank: int = 16
     alpha: int = 32
-    rounds: int = 12
+    rounds: int = 32
     max_prompts: int = 8
     save_every: int = 5
     prompts: tuple[str, ...] = tuple(training_prompts())
@@ -60,7 +60,7 @@ class TrainSettings:
     @classmethod
     def on(cls, device: str = "cpu", **given: Any) -> Self:
         """The settings for a device: five minutes on two cores, or a larger run on a GPU."""
-        larger: dict[str, Any] = {"steps": 200, "groups": 8, "tokens": 96, "rounds": 32, "save_every": 20}
+        larger: dict[str, Any] = {"steps": 200, "groups": 8, "tokens": 96, "save_every": 20}
         values: dict[str, Any] = {} if device == "cpu" else larger
         return cls(**(values | given), device=device)
 

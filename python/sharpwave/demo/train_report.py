@@ -9,6 +9,7 @@ from typing import Any
 
 from sharpwave import viz
 from sharpwave._lazy import require
+from sharpwave.demo.claims import Claim, claim, line, shown
 from sharpwave.demo.measures import MEASURES
 
 DISTINCT_AT_LEAST = 0.9  # of the base's
@@ -25,44 +26,51 @@ CURVES = (
 )
 
 
-def claims(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the run is meant to show, each with its number and whether it holds."""
+def claims(found: Mapping[str, Any]) -> list[Claim]:
+    """What the run is meant to show, each with its number, its interval and what follows."""
     by = found["measures"]
-    gain, distinct = by["instrumental"], by["distinct_2"]
-    kept = distinct["after"] / max(distinct["before"], 1e-9)
-    yes, parrot = by["yes_share"]["after"], by["parrot_share"]["after"]
+    gain, distinct, likelihood = by["instrumental"], by["distinct_2"], by["log_likelihood"]
+    yes, parrot = by["yes_share"], by["parrot_share"]
     return [
-        {
-            "id": "gain",
-            "text": "the instrumental part rose by more than its interval: its least likely change",
-            "value": gain["interval"][0],
-            "ok": gain["interval"][0] > 0,
-        },
-        {
-            "id": "distinct",
-            "text": f"distinct-2 is at least {DISTINCT_AT_LEAST:.0%} of the base's: its share",
-            "value": kept,
-            "ok": kept >= DISTINCT_AT_LEAST,
-        },
-        {
-            "id": "yes",
-            "text": f"“yes” is at most {YES_AT_MOST:.0%} of the words",
-            "value": yes,
-            "ok": yes <= YES_AT_MOST,
-        },
-        {
-            "id": "parrot",
-            "text": f"at most {PARROT_AT_MOST:.0%} of the sentences parrot a terminal",
-            "value": parrot,
-            "ok": parrot <= PARROT_AT_MOST,
-        },
-        {
-            "id": "likelihood",
-            "text": f"the base finds the texts no more than {NATS_AT_MOST} nats a token less likely: the change",
-            "value": by["log_likelihood"]["change"],
-            "ok": by["log_likelihood"]["change"] >= -NATS_AT_MOST,
-        },
+        claim("gain", "the instrumental part rose: the change", gain["change"], gain["interval"], at_least=0.0),
+        claim(
+            "distinct",
+            f"distinct-2 is at least {DISTINCT_AT_LEAST:.0%} of the base's: its share",
+            distinct["kept"],
+            distinct["kept_interval"],
+            at_least=DISTINCT_AT_LEAST,
+        ),
+        claim(
+            "yes",
+            f"“yes” is at most {YES_AT_MOST:.0%} of the words: its share",
+            yes["after"],
+            share_interval(yes, found["texts"]),
+            at_most=YES_AT_MOST,
+        ),
+        claim(
+            "parrot",
+            f"at most {PARROT_AT_MOST:.0%} of the sentences parrot a terminal: their share",
+            parrot["after"],
+            share_interval(parrot, found["texts"]),
+            at_most=PARROT_AT_MOST,
+        ),
+        claim(
+            "likelihood",
+            f"the base finds the texts no more than {NATS_AT_MOST} nats a token less likely: the change",
+            likelihood["change"],
+            likelihood["interval"],
+            at_least=-NATS_AT_MOST,
+        ),
     ]
+
+
+def share_interval(share: Mapping[str, Any], texts: int) -> list[float] | None:
+    """The 95 % interval of a share of the words or sentences of ``texts`` texts.
+
+    Where no text has any, a bootstrap has no spread. What so many texts without one leave open is its upper end.
+    """
+    around: list[float] | None = share["after_interval"]
+    return [0.0, 1.0 - 0.025 ** (1.0 / texts)] if around is not None and share["after"] == 0 else around
 
 
 def curves(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -126,7 +134,7 @@ def html(found: Mapping[str, Any]) -> str:
     )
     template = (resources.files("sharpwave.demo") / "train.html.j2").read_text("utf-8")
     return environment.from_string(template).render(
-        t=found, rows=rows(found), curves=[curve_svg(c) for c in curves(found)]
+        t=found, claims=shown(found["claims"]), rows=rows(found), curves=[curve_svg(c) for c in curves(found)]
     )
 
 
@@ -142,5 +150,4 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
             f"  {row['title']:<22} {row['before']:>8} → {row['after']:>8}   "
             f"{row['change']:>8} ({row['interval']}): {row['verdict']}"
         )
-    for claim in found["claims"]:
-        yield f"{'✓' if claim['ok'] else '✗'} {claim['text']}: {claim['value']:.4f}"
+    yield from map(line, found["claims"])
