@@ -56,7 +56,6 @@ EXCEPTIONS = {
     ("memory.columns", "index.ivf.blocks"),
     ("memory.columns", "index.quantize"),
     ("index.exact", "index.ivf.visit"),
-    ("ops.undo", "ops.observe"),
     ("storage.snapshot.write", "storage.journal.directory"),
     ("storage.snapshot.write", "storage.snapshot.file"),
     ("storage.snapshot.checksum", "storage.snapshot.write"),

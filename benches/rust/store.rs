@@ -75,7 +75,7 @@ fn verbs(c: &mut Criterion) {
     let mut store = filled(10_000);
     let lived = rows(1024, 6);
     store
-        .observe(&observation(&lived, &offsets(1024, 16)), &|| false)
+        .observe(&observation(&lived, &offsets(1024, 16)))
         .unwrap();
     let steps = rows(256, 7);
     let offsets = offsets(256, 16);
@@ -102,11 +102,7 @@ fn verbs(c: &mut Criterion) {
     group.bench_function("observe 256", |bencher| {
         bencher.iter_batched_ref(
             || store.clone(),
-            |store| {
-                store
-                    .observe(&observation(&steps, &offsets), &|| false)
-                    .unwrap()
-            },
+            |store| store.observe(&observation(&steps, &offsets)).unwrap(),
             BatchSize::LargeInput,
         );
     });
@@ -119,7 +115,7 @@ fn verbs(c: &mut Criterion) {
                         order,
                         ..ReplayRequest::default()
                     };
-                    store.replay(&request, &|| false).unwrap()
+                    store.replay(&request).unwrap()
                 },
                 BatchSize::LargeInput,
             );

@@ -5,8 +5,6 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::copied;
-use crate::base::interrupt::Interrupt;
 use crate::error::Result;
 use crate::memory::episodes::Episode;
 use crate::values::{Need, Order, ReplayRequest};
@@ -90,28 +88,6 @@ impl Operation {
         }
     }
 
-    /// A copy, unless that is given up.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        let Self::Insert {
-            keys,
-            drives,
-            texts,
-            rows,
-        } = self
-        else {
-            return Ok(self.clone());
-        };
-        Ok(Self::Insert {
-            keys: copied::plain(keys, interrupt)?,
-            drives: copied::plain(drives, interrupt)?,
-            texts: copied::owning(texts, interrupt)?,
-            rows: copied::plain(rows, interrupt)?,
-        })
-    }
-
     /// The texts that it came with.
     pub(crate) fn texts(&self) -> &[String] {
         match self {
@@ -181,8 +157,8 @@ pub(crate) trait Journal: Any + Send + Sync {
     /// Appends a record: it is kept as the store is when this returns.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) as the system gives it, [`Error::Interrupted`](crate::Error::Interrupted) within
-    /// [`crate::interruptible`]. There is no such record then.
+    /// [`Error::Io`](crate::Error::Io) as the system gives it, [`Error::Interrupted`](crate::Error::Interrupted) if the call is
+    /// cancelled ([`crate::Cancel`]). There is no such record then.
     fn append(&mut self, record: &Record<'_>) -> Result<()>;
 
     /// Takes the last record back, whose operation failed.

@@ -22,7 +22,7 @@
 //!     source: None,
 //!     propose: false,
 //! };
-//! let report = store.observe(&observation, &|| false)?;
+//! let report = store.observe(&observation)?;
 //! assert_eq!(report.memory_ids, [0, 1, 2]);
 //!
 //! // One awake replay carried the goal's value back along the episode: γ/(1 + ε) a step.
@@ -30,7 +30,7 @@
 //! for (v, expected) in store.values().iter().zip([step * step, step, 1.0]) {
 //!     assert!((f64::from(*v) - expected).abs() < 1e-6);
 //! }
-//! assert!(store.replay(&ReplayRequest::default(), &|| false)?.converged);
+//! assert!(store.replay(&ReplayRequest::default())?.converged);
 //!
 //! let request = ScoreRequest {
 //!     weights: None,
@@ -64,7 +64,7 @@ mod storage;
 mod store;
 mod values;
 
-pub use base::interrupt::interruptible;
+pub use base::cancel::Cancel;
 pub use base::parallel::{num_threads, set_num_threads};
 pub use config::{Config, Equation};
 pub use error::{Error, Result};
@@ -77,7 +77,7 @@ pub use memory::episodes::Episodes;
 pub use ops::calibrate::Calibration;
 pub use ops::gate::Outcome;
 pub use ops::history::Veto;
-pub use ops::observe::{Drives, Observation, ObserveReport, Pending};
+pub use ops::observe::{Access, Drives, Observation, ObserveReport, observe};
 pub use ops::sleep::Dream;
 pub use query::frozen::Frozen;
 pub use query::recall::{Path, RecallRequest};

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use sharpwave_core::{
     Config, Drives, Durability, Error, Journal, Observation, ReplayRequest, Store,
 };
-use world::{Batch, axis, cases, never, score};
+use world::{Batch, axis, cases, score};
 
 /// Counts what this thread allocates, and notes the largest piece.
 struct Counting;
@@ -78,7 +78,7 @@ fn fill(mut act: impl FnMut(&mut dyn FnMut(&mut Store))) {
                 source: Some("a source"),
                 propose,
             };
-            store.observe(&observation, &never).unwrap();
+            store.observe(&observation).unwrap();
         });
     }
     act(&mut |store| {
@@ -89,7 +89,7 @@ fn fill(mut act: impl FnMut(&mut dyn FnMut(&mut Store))) {
             budget: Some(2),
             ..ReplayRequest::default()
         };
-        store.replay(&request, &never).unwrap();
+        store.replay(&request).unwrap();
     });
     act(&mut |store| store.bind_embedder("an embedder").unwrap());
 }
@@ -122,7 +122,7 @@ fn exercise(store: &Store) {
         consolidate: true,
         ..ReplayRequest::default()
     };
-    let _ = copy.replay(&request, &never);
+    let _ = copy.replay(&request);
     let _ = copy.veto_episode(0);
     let observation = Observation {
         episodes: batch.episodes(),
@@ -132,7 +132,7 @@ fn exercise(store: &Store) {
         source: None,
         propose: false,
     };
-    let _ = copy.observe(&observation, &never);
+    let _ = copy.observe(&observation);
 }
 
 /// A snapshot taken apart and put together again, its checksums right.

@@ -11,7 +11,7 @@ use sharpwave_core::{
     Ahead, Config, Drives, Durability, Error, Journal, Need, Observation, Order, ReplayRequest,
     Store, repair,
 };
-use world::{Batch, axis, cases, config, episode, never};
+use world::{Batch, axis, cases, config, episode};
 
 const DIM: usize = 5;
 
@@ -116,7 +116,7 @@ fn act(store: &mut Store, verb: &Verb, at: usize) -> Result<(), Error> {
                 source: text.then_some("there"),
                 propose: *propose,
             };
-            store.observe(&observation, &never).map(drop)
+            store.observe(&observation).map(drop)
         }
         Verb::Insert(batch, text) => {
             let n = batch.steps.len() / DIM;
@@ -145,7 +145,7 @@ fn act(store: &mut Store, verb: &Verb, at: usize) -> Result<(), Error> {
                 seconds: None,
                 threads: None,
             };
-            store.replay(&request, &never).map(drop)
+            store.replay(&request).map(drop)
         }
         Verb::VetoEpisode(id) => store.veto_episode(*id as i64),
         Verb::VetoMemory(rank) => {

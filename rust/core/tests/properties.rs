@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sharpwave_core::{Config, Drives, Equation, Need, Order, ReplayRequest, Scores, Store};
-use world::{along, axis, episode, lived, never, observe, score, sleep};
+use world::{along, axis, episode, lived, observe, score, sleep};
 
 const DIM: usize = 5;
 
@@ -61,15 +61,12 @@ fn with_equation(store: &Store, orders: &[Order]) -> Vec<Vec<f32>> {
         .map(|&order| {
             let mut store = store.clone();
             let report = store
-                .replay(
-                    &ReplayRequest {
-                        order,
-                        tol: 1e-5,
-                        need: Need::Uniform,
-                        ..ReplayRequest::default()
-                    },
-                    &never,
-                )
+                .replay(&ReplayRequest {
+                    order,
+                    tol: 1e-5,
+                    need: Need::Uniform,
+                    ..ReplayRequest::default()
+                })
                 .unwrap();
             assert!(report.converged && report.residual <= 1.001e-5);
             store.values()
@@ -141,7 +138,7 @@ proptest! {
         sleep(&mut exact);
         let mut partial = store;
         let report = partial
-            .replay(&ReplayRequest { budget: Some(budget), ..ReplayRequest::default() }, &never)
+            .replay(&ReplayRequest { budget: Some(budget), ..ReplayRequest::default() })
             .unwrap();
         prop_assert!(report.backups <= budget);
         for (a, b) in partial.values().iter().zip(exact.values()) {
@@ -307,7 +304,7 @@ proptest! {
             store.add_terminal("end", &axis(0, DIM), None, None).unwrap();
             for (e, batch) in episodes.iter().enumerate() {
                 if Some(e) != skip { observe(&mut store, batch, None); }
-                if e % 3 == 0 { store.replay(&ReplayRequest { budget: Some(5), ..ReplayRequest::default() }, &never).unwrap(); }
+                if e % 3 == 0 { store.replay(&ReplayRequest { budget: Some(5), ..ReplayRequest::default() }).unwrap(); }
             }
             store
         };
@@ -339,14 +336,11 @@ fn p6_a_chain_needs_one_reverse_replay_or_a_square_of_sweeps() {
     for (order, backups) in [(Order::Reverse, n - 1), (Order::Full, (n - 1) * (n - 1))] {
         let mut store = chain(n);
         let report = store
-            .replay(
-                &ReplayRequest {
-                    order,
-                    tol: 0.0,
-                    ..ReplayRequest::default()
-                },
-                &never,
-            )
+            .replay(&ReplayRequest {
+                order,
+                tol: 0.0,
+                ..ReplayRequest::default()
+            })
             .unwrap();
         assert_eq!(report.backups, backups as u64, "{order:?}");
         assert!(report.converged && report.residual == 0.0);

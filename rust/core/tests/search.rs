@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use proptest::prelude::*;
-use sharpwave_core::{Config, Error, Store, interruptible, linalg};
+use sharpwave_core::{Cancel, Config, Error, Store, linalg};
 use world::{Batch, observe};
 
 /// A pseudo-random unit-scale number.
@@ -247,7 +247,7 @@ fn a_visit_looks_up_between_blocks() {
         counter.set(counter.get() + 1);
         false
     };
-    let (.., report) = interruptible(count, search).unwrap();
+    let (.., report) = Cancel::new(count).scope(search).unwrap();
     if report.kernel.is_some() {
         assert!(asked.get() >= nprobe, "{} times", asked.get());
         for looks in [nprobe / 2, nprobe - 1] {
@@ -256,7 +256,7 @@ fn a_visit_looks_up_between_blocks() {
                 left.set(left.get().saturating_sub(1));
                 left.get() == 0
             };
-            let outcome = interruptible(enough, search);
+            let outcome = Cancel::new(enough).scope(search);
             assert!(matches!(outcome, Err(Error::Interrupted)));
         }
     }

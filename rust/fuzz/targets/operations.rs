@@ -81,7 +81,7 @@ fn act(store: &mut Store, verb: &Verb) -> Result<(), Error> {
                 source: None,
                 propose: *propose,
             };
-            store.observe(&observation, &|| false).map(drop)
+            store.observe(&observation).map(drop)
         }
         Verb::Insert(rows, text) => {
             let texts = text.as_ref().map(|text| vec![text.clone(); rows.len()]);
@@ -108,7 +108,7 @@ fn act(store: &mut Store, verb: &Verb) -> Result<(), Error> {
                 seconds: None,
                 threads: Some(1),
             };
-            store.replay(&request, &|| false).map(drop)
+            store.replay(&request).map(drop)
         }
         Verb::VetoEpisode(id) => store.veto_episode(*id),
         Verb::VetoMemory(id) => store.veto_memory(*id),

@@ -36,9 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
             budget: Some(20),
             consolidate: true,
             ..ReplayRequest::default()
-        },
-        &|| false,
-    );
+        });
     let _ = store.veto_episode(0);
     let _ = store.observe(
         &Observation {
@@ -48,8 +46,6 @@ fuzz_target!(|bytes: &[u8]| {
             ids: None,
             source: None,
             propose: false,
-        },
-        &|| false,
-    );
+        });
     let _ = store.digest();
 });

@@ -6,31 +6,34 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use sharpwave_core::Error;
+use sharpwave_core::{self as core, Cancel, Error};
 
 use crate::errors::Failure;
 
 /// Work without the GIL.
 pub trait Detach {
     /// Releases the GIL, does `work`, takes the GIL again. `work` may block and take its time: other Python threads run.
+    /// A signal handler that raises cancels it ([`Cancel`]).
     ///
     /// # Errors
     /// What `work` returns, `KeyboardInterrupt` if it stopped for [`Signals::pending`], `RuntimeError` if it panicked.
     fn without_gil<T, F>(self, work: F) -> PyResult<T>
     where
-        F: FnOnce(&Rc<Signals>) -> Result<T, Failure> + Send,
+        F: FnOnce(&Signals) -> Result<T, Failure> + Send,
         T: Send;
 }
 
 impl Detach for Python<'_> {
     fn without_gil<T, F>(self, work: F) -> PyResult<T>
     where
-        F: FnOnce(&Rc<Signals>) -> Result<T, Failure> + Send,
+        F: FnOnce(&Signals) -> Result<T, Failure> + Send,
         T: Send,
     {
         let outcome = self.detach(|| {
             let signals = Rc::new(Signals::new());
-            let outcome = catch_unwind(AssertUnwindSafe(|| work(&signals)))
+            let asked = Rc::clone(&signals);
+            let cancel = Cancel::new(move || asked.pending());
+            let outcome = catch_unwind(AssertUnwindSafe(|| cancel.scope(|| work(&signals))))
                 .unwrap_or_else(|panic| Err(Failure::Panic(message(&*panic))));
             match signals.raised.take() {
                 Some(error) => Err(Failure::Interrupted(error)),
@@ -58,36 +61,6 @@ impl Signals {
         }
     }
 
-    /// Does `work`, which only reads, but gives up where it stands once a signal handler raised.
-    pub fn interruptible<T>(
-        self: &Rc<Self>,
-        work: impl FnOnce() -> sharpwave_core::Result<T>,
-    ) -> Result<T, Failure> {
-        Ok(self.to_be_worded(work)??)
-    }
-
-    /// [`Signals::interruptible`], whose errors are the caller's to word.
-    pub fn to_be_worded<T>(
-        self: &Rc<Self>,
-        work: impl FnOnce() -> sharpwave_core::Result<T>,
-    ) -> Result<sharpwave_core::Result<T>, Failure> {
-        let signals = Rc::clone(self);
-        match sharpwave_core::interruptible(move || signals.pending(), work) {
-            Err(Error::Interrupted) => Err(Error::Interrupted.into()),
-            outcome => Ok(outcome),
-        }
-    }
-
-    /// [`Signals::interruptible`], for work that knows [`Failure`]s.
-    pub fn interruptible_too<T>(
-        self: &Rc<Self>,
-        work: impl FnOnce() -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let signals = Rc::clone(self);
-        let done = sharpwave_core::interruptible(move || signals.pending(), || Ok(work()));
-        done?
-    }
-
     /// Whether a signal handler raised, so that work should stop soon, in a good state.
     ///
     /// Safe while the store is locked: nobody waits for a lock with the GIL in hand.
@@ -104,6 +77,14 @@ impl Signals {
         let pending = raised.is_some();
         *self.raised.borrow_mut() = raised;
         pending
+    }
+}
+
+/// An outcome whose errors are the caller's to word, unless the call was cancelled.
+pub fn to_be_worded<T>(outcome: core::Result<T>) -> Result<core::Result<T>, Failure> {
+    match outcome {
+        Err(Error::Interrupted) => Err(Error::Interrupted.into()),
+        outcome => Ok(outcome),
     }
 }
 

@@ -1,7 +1,6 @@
 //! A live store: many readers, one writer at a time.
 
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +15,7 @@ use sharpwave_core::{
 };
 
 use crate::convert::{borrowed, borrowed_if, config, config_json, vector};
-use crate::detach::{Detach, Signals};
+use crate::detach::{Detach, to_be_worded};
 use crate::errors::{Failure, to_python, with_path};
 use crate::handle::{Handle, Writer};
 use crate::view::View;
@@ -34,13 +33,13 @@ impl Store {
 /// Becomes the writer, without the GIL.
 fn writing<T: Send>(
     store: &Bound<'_, Store>,
-    work: impl FnOnce(&mut Writer<'_>, &Rc<Signals>) -> Result<T, Failure> + Send,
+    work: impl FnOnce(&mut Writer<'_>) -> Result<T, Failure> + Send,
 ) -> PyResult<T> {
     let handle = store.as_super().get().handle();
     store.py().without_gil(|signals| {
         handle.writing(&|| signals.pending(), |writer| {
-            let done = work(writer, signals)?;
-            match signals.interruptible_too(|| writer.compact(true)) {
+            let done = work(writer)?;
+            match writer.compact(true) {
                 // What was done is in the journal: the snapshot can wait.
                 Err(Failure::Core(core::Error::Io(_))) => Ok(done),
                 compacted => compacted.map(|()| done),
@@ -54,7 +53,7 @@ fn write<T: Send>(
     store: &Bound<'_, Store>,
     work: impl FnOnce(&mut core::Store) -> core::Result<T> + Send,
 ) -> PyResult<T> {
-    writing(store, |writer, _| writer.write(|store| Ok(work(store)?)))
+    writing(store, |writer| writer.write(|store| Ok(work(store)?)))
 }
 
 #[pymethods]
@@ -69,8 +68,7 @@ impl Store {
     /// From a snapshot file.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, Self>> {
-        let outcome =
-            py.without_gil(|signals| signals.to_be_worded(|| core::Store::load(&path)))?;
+        let outcome = py.without_gil(|_| to_be_worded(core::Store::load(&path)))?;
         let store = outcome.map_err(|error| with_path(error, &path))?;
         Bound::new(py, Self::around(store))
     }
@@ -94,14 +92,12 @@ impl Store {
                 )));
             }
         };
-        let opened = py.without_gil(|signals| {
-            signals.to_be_worded(|| {
-                if readonly {
-                    Journal::read(&directory).map(|(store, found)| (store, None, found))
-                } else {
-                    Journal::open(&directory, config.as_ref(), durability)
-                        .map(|(store, journal, found)| (store, Some(journal), found))
-                }
+        let opened = py.without_gil(|_| {
+            to_be_worded(if readonly {
+                Journal::read(&directory).map(|(store, found)| (store, None, found))
+            } else {
+                Journal::open(&directory, config.as_ref(), durability)
+                    .map(|(store, journal, found)| (store, Some(journal), found))
             })
         })?;
         let (store, journal, found) = opened.map_err(|error| with_path(error, &directory))?;
@@ -117,8 +113,7 @@ impl Store {
     #[staticmethod]
     fn from_bytes<'py>(snapshot: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, Self>> {
         let (py, bytes) = (snapshot.py(), snapshot.as_bytes());
-        let store =
-            py.without_gil(|signals| signals.interruptible(|| core::Store::from_bytes(bytes)))?;
+        let store = py.without_gil(|_| Ok(core::Store::from_bytes(bytes)?))?;
         Bound::new(py, Self::around(store))
     }
 
@@ -141,8 +136,8 @@ impl Store {
             steps: borrowed("steps", &steps)?,
             offsets: borrowed("offsets", &offsets)?,
         };
-        let set = writing(slf, |writer, signals| {
-            writer.write(|store| signals.interruptible(|| store.calibrate(&episodes)))
+        let set = writing(slf, |writer| {
+            writer.write(|store| Ok(store.calibrate(&episodes)?))
         })?;
         let report = PyDict::new(slf.py());
         report.set_item("tau", set.tau)?;
@@ -203,21 +198,7 @@ impl Store {
             source,
             propose,
         };
-        let report = writing(slf, |writer, signals| {
-            let mut pending =
-                writer.read(|store| signals.interruptible(|| store.check(&observation)))?;
-            let mut report = ObserveReport::default();
-            loop {
-                writer.read(|store| signals.interruptible(|| store.look_ahead(&mut pending)))?;
-                let more = writer.write(|store| {
-                    signals.interruptible(|| store.observe_next(&mut pending, &mut report))
-                })?;
-                if !more || signals.pending() {
-                    break;
-                }
-            }
-            Ok(report)
-        })?;
+        let report = writing(slf, |writer| core::observe(writer, &observation))?;
         let ObserveReport {
             memory_ids,
             outcomes,
@@ -243,10 +224,8 @@ impl Store {
         let texts = texts.map(plain);
         let keys = borrowed("keys", &keys)?;
         let drives = borrowed_if("drives", drives.as_ref())?;
-        let ids = writing(slf, |writer, signals| {
-            writer.write(|store| {
-                signals.interruptible(|| store.insert(keys, drives, texts.as_deref()))
-            })
+        let ids = writing(slf, |writer| {
+            writer.write(|store| Ok(store.insert(keys, drives, texts.as_deref())?))
         })?;
         Ok(vector(slf.py(), ids))
     }
@@ -261,9 +240,8 @@ impl Store {
         let handle = slf.as_super().get().handle();
         slf.py().without_gil(|signals| {
             handle.deriving(&|| signals.pending(), |writer| {
-                let divided = writer.read(|store| {
-                    signals.interruptible(|| store.divided(blocks, seed, num_threads))
-                })?;
+                let divided =
+                    writer.read(|store| Ok(store.divided(blocks, seed, num_threads)?))?;
                 writer.write(|store| Ok(store.adopt(divided)?))
             })
         })
@@ -295,16 +273,8 @@ impl Store {
             threads: num_threads,
         };
         let begin = Instant::now();
-        let did = writing(slf, |writer, signals| {
-            let mut dream = writer.read(|store| {
-                let dream = || store.dream(&request, &|| signals.pending());
-                if request.consolidate && store.episodes_proposed() > 0 {
-                    // It is given up wherever it is; what a sleep alone did by then stays.
-                    signals.interruptible(dream)
-                } else {
-                    Ok(dream()?)
-                }
-            })?;
+        let did = writing(slf, |writer| {
+            let mut dream = writer.read(|store| Ok(store.dream(&request)?))?;
             writer.write(|store| Ok(store.wake(&mut dream)?))
         })?;
         let report = PyDict::new(slf.py());
@@ -331,9 +301,9 @@ impl Store {
                 return Err(PyValueError::new_err(message));
             }
         };
-        writing(slf, |writer, signals| {
+        writing(slf, |writer| {
             writer.rewrite(
-                |store| signals.interruptible(|| store.without(what)),
+                |store| Ok(store.without(what)?),
                 |rest| Ok(rest.record_veto(what)?),
             )
         })
@@ -349,18 +319,14 @@ impl Store {
     fn become_other(slf: &Bound<'_, Self>, other: &Bound<'_, Self>) -> PyResult<()> {
         let other = other.as_super().get().handle();
         let store = slf.py().without_gil(|_| other.freeze())?;
-        writing(slf, |writer, signals| {
-            signals.interruptible_too(|| writer.become_other(store))
-        })
+        writing(slf, |writer| writer.become_other(store))
     }
 
     /// A new snapshot in its directory, if there is anything new.
     fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
         slf.py().without_gil(|signals| {
-            handle.writing(&|| signals.pending(), |writer| {
-                signals.interruptible_too(|| writer.compact(false))
-            })
+            handle.writing(&|| signals.pending(), |writer| writer.compact(false))
         })
     }
 
@@ -368,9 +334,8 @@ impl Store {
     /// interrupted.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
-        slf.py().without_gil(|signals| {
-            signals.interruptible_too(|| handle.close(&|| signals.pending()))
-        })
+        slf.py()
+            .without_gil(|signals| handle.close(&|| signals.pending()))
     }
 
     /// How often it was written to since it was made.

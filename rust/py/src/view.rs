@@ -11,7 +11,7 @@ use sharpwave_core::{
 };
 
 use crate::convert::{borrowed, borrowed_if, bytes, config_json, counts, list, matrix, vector};
-use crate::detach::Detach;
+use crate::detach::{Detach, to_be_worded};
 use crate::errors::{to_python, with_path};
 use crate::handle::Handle;
 use crate::parts::{ExplanationParts, PathParts, explained, given, recalled, texts};
@@ -57,9 +57,8 @@ impl View {
         work: impl FnOnce(&Store) -> Result<T> + Send,
     ) -> PyResult<T> {
         py.without_gil(|signals| {
-            self.handle.read(&|| signals.pending(), |store| {
-                signals.interruptible(|| work(store))
-            })
+            self.handle
+                .read(&|| signals.pending(), |store| Ok(work(store)?))
         })
     }
 }
@@ -117,7 +116,7 @@ impl View {
     /// (N, d).
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let (keys, rows, dim) = self.ask(py, |store| {
-            Ok((store.checked_keys()?, store.len(), store.config().dim))
+            Ok((store.keys(), store.len(), store.config().dim))
         })?;
         matrix(py, keys, rows, dim)
     }
@@ -186,7 +185,7 @@ impl View {
 
     /// One a memory.
     fn texts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let texts = self.ask(py, Store::checked_texts)?;
+        let texts = self.read(py, Store::texts)?;
         list(py, texts.into_iter().map(given))
     }
 
@@ -199,7 +198,7 @@ impl View {
         Bound<'py, PyArray1<i64>>,
         Bound<'py, PyArray1<f64>>,
     )> {
-        let (sources, targets, weights) = self.ask(py, Store::checked_edges)?;
+        let (sources, targets, weights) = self.read(py, Store::edges)?;
         Ok((
             vector(py, sources),
             vector(py, targets),
@@ -221,7 +220,7 @@ impl View {
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let outcome = py.without_gil(|signals| {
             self.handle.read(&|| signals.pending(), |store| {
-                signals.to_be_worded(|| store.save(&path))
+                to_be_worded(store.save(&path))
             })
         })?;
         outcome.map_err(|error| with_path(error, &path))

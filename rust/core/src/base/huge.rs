@@ -5,10 +5,6 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::base::copied;
-use crate::base::interrupt::Interrupt;
-use crate::error::Result;
-
 /// Bytes of a huge page.
 const PAGE: usize = 1 << 21;
 /// Bytes of a cache line.
@@ -41,22 +37,11 @@ impl<T: Copy> Huge<T> {
         self.0 = roomy;
     }
 
-    /// Makes room for `more` if there is too little, unless that is given up: growing would copy everything in one piece.
-    /// An eighth is left over, so that the next few do not have it copied again.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn reserve_for(&mut self, more: usize, interrupt: Interrupt<'_>) -> Result<()> {
-        if self.0.capacity() - self.0.len() >= more {
-            return Ok(());
+    /// Makes room for `more` if there is too little, and for an eighth: the next few do not have it copied again.
+    pub(crate) fn reserve_for(&mut self, more: usize) {
+        if self.0.capacity() - self.0.len() < more {
+            self.reserve((more + (self.0.len() + more) / 8).max(self.0.len()));
         }
-        let len = self.0.len();
-        let room = (more + (len + more) / 8).max(len);
-        let mut roomy = Self(Vec::with_capacity(len + room));
-        advise(roomy.0.spare_capacity_mut());
-        copied::append(&mut roomy.0, self, interrupt)?;
-        *self = roomy;
-        Ok(())
     }
 
     /// Appends elements.
@@ -65,17 +50,6 @@ impl<T: Copy> Huge<T> {
             self.reserve(elements.len().max(self.0.len()));
         }
         self.0.extend_from_slice(elements);
-    }
-
-    /// A copy, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        let mut copy = Self::default();
-        copy.reserve(self.len());
-        copied::append(&mut copy.0, self, interrupt)?;
-        Ok(copy)
     }
 
     /// Keeps the first `len` elements; the room stays.
@@ -204,10 +178,8 @@ mod tests {
         }
         assert!(rows.capacity() >= 3_000_000);
         let copy = rows.clone();
-        rows.reserve_for(4_000_000, &|| false).unwrap();
+        rows.reserve_for(4_000_000);
         assert!(rows.capacity() > 7_500_000);
-        rows.reserve_for(4_000_000, &|| true).unwrap(); // there is room, so nobody asks
-        assert!(rows.reserve_for(9_000_000, &|| true).is_err());
         rows[0] = 7;
         assert!(copy.iter().enumerate().all(|(at, &row)| row == at / 1000));
     }

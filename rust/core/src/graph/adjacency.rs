@@ -5,10 +5,7 @@
 //! entries gather beside the settled ones. Once more than a quarter of a block (and some) is room that no
 //! entry needs, the block alone is laid out anew: no change ever costs more than its block.
 
-use crate::base::copied;
-use crate::base::interrupt::Interrupt;
 use crate::base::slot::Slot;
-use crate::error::Result;
 use crate::memory::slot_map::SlotMap;
 
 /// Slots a block.
@@ -184,38 +181,16 @@ impl<W> Default for Rows<W> {
 }
 
 impl<W: Copy> Rows<W> {
-    /// A copy, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        let block = |block: &Block<W>| {
-            copied::ask(interrupt)?;
-            Ok(block.clone())
-        };
-        Ok(Self {
-            blocks: self.blocks.iter().map(block).collect::<Result<_>>()?,
-        })
-    }
-
     /// The rows of the slots that move, their entries named anew and in the order in which they are, without room between.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn moved(&self, moves: &SlotMap<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+    pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Self {
         let block = |slots: &[Slot]| {
-            copied::ask(interrupt)?;
             let rows = slots.iter().map(|&slot| self.row(slot));
             let entries = rows.clone().map(|(names, _)| names.len()).sum();
-            Ok(Block::laid_out(rows, entries, |name| moves.to(name)))
+            Block::laid_out(rows, entries, |name| map.to(name))
         };
-        Ok(Self {
-            blocks: moves
-                .order
-                .chunks(BLOCK)
-                .map(block)
-                .collect::<Result<_>>()?,
-        })
+        Self {
+            blocks: map.order.chunks(BLOCK).map(block).collect(),
+        }
     }
 
     /// Empty rows of room for as many entries as `lengths` says, by slot.

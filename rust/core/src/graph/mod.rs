@@ -14,13 +14,11 @@ pub(crate) mod predict;
 use std::iter::{Map, Zip};
 use std::slice;
 
-use crate::base::copied;
-use crate::base::interrupt;
-use crate::base::interrupt::Interrupt;
+use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::linalg;
-use crate::memory::columns::Memories;
+use crate::memory::columns::{Memories, rows};
 use crate::memory::slot_map::SlotMap;
 use adjacency::Rows;
 
@@ -79,28 +77,13 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// A copy, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        Ok(Self {
-            rows: self.rows.copied(interrupt)?,
-            mass: copied::plain(&self.mass, interrupt)?,
-            sources: self.sources.copied(interrupt)?,
-        })
-    }
-
-    /// The associations of the live memories in other slots, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn moved(&self, moves: &SlotMap<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
-        Ok(Self {
-            rows: self.rows.moved(moves, interrupt)?,
-            mass: copied::rows(&self.mass, 1, moves.order, interrupt)?,
-            sources: self.sources.moved(moves, interrupt)?,
-        })
+    /// The associations of the live memories in other slots.
+    pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Self {
+        Self {
+            rows: self.rows.permuted(map),
+            mass: rows(&self.mass, 1, map.order),
+            sources: self.sources.permuted(map),
+        }
     }
 
     #[inline]
@@ -154,7 +137,7 @@ impl Graph {
     /// The graph of whole rows by slot, as a snapshot holds them: edges by rising id of their targets.
     ///
     /// # Errors
-    /// [`crate::Error::Interrupted`] within [`crate::interruptible`].
+    /// [`crate::Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     pub(crate) fn restored(rows: &[(Vec<Edge>, f64)], memories: &Memories) -> Result<Self> {
         let lengths: Vec<u32> = rows.iter().map(|(row, _)| row.len() as u32).collect();
         let mut indegrees = vec![0u32; rows.len()];
@@ -167,7 +150,7 @@ impl Graph {
             sources: Rows::with_room(&indegrees, (0, ())),
         };
         for &slot in memories.in_order() {
-            interrupt::check()?;
+            cancel::check()?;
             for edge in &rows[slot as usize].0 {
                 graph.rows.push(slot, edge.target, edge.sum);
                 graph.sources.push(edge.target, slot, ());
@@ -179,12 +162,12 @@ impl Graph {
     /// Every row replaced by one and the same, with unit mass: the "constant P" ablation.
     ///
     /// # Errors
-    /// [`crate::Error::Interrupted`] within [`crate::interruptible`].
+    /// [`crate::Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     pub(crate) fn with_constant_rows(&self, memories: &Memories, max_out: usize) -> Result<Self> {
         let mut column = vec![0.0f64; self.mass.len()];
         let mut total = 0.0;
         for &slot in memories.in_order() {
-            interrupt::check()?;
+            cancel::check()?;
             total += self.mass(slot);
             for edge in self.row(slot) {
                 column[edge.target as usize] += edge.sum;
@@ -208,7 +191,7 @@ impl Graph {
         let row: Vec<Edge> = row.collect();
         let mut rows = vec![(Vec::new(), 0.0); self.mass.len()];
         for &slot in memories.in_order() {
-            interrupt::check()?;
+            cancel::check()?;
             let own = row.iter().copied().filter(|e| e.target != slot).collect();
             rows[slot as usize] = (own, 1.0);
         }
@@ -256,7 +239,7 @@ mod tests {
                 source: None,
                 propose: false,
             };
-            store.observe(&observation, &|| false).unwrap();
+            store.observe(&observation).unwrap();
             let graph = &store.graph;
             let (slots, edges) = (graph.mass.len(), graph.edges());
             let blocks = slots.div_ceil(1024);

@@ -239,7 +239,7 @@ mod tests {
             source: None,
             propose: false,
         };
-        store.observe(&observation, &|| false).unwrap();
+        store.observe(&observation).unwrap();
         let order = store.memories.in_order();
         assert!(order.windows(2).any(|two| two[0] > two[1]));
         store

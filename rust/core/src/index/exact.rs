@@ -34,7 +34,7 @@ const AHEAD: usize = 8;
 const QUICK: usize = 128;
 /// How many bytes of codes come from memory in the time of one ordinary multiplication.
 const READ: usize = 12;
-/// Queries between two looks at the interrupt.
+/// Queries between two looks at the token.
 const ROUND: usize = 8 * CHUNK;
 
 /// The `k` memories of largest inner product with each row of `queries`, best first, ties by lower id.

@@ -193,7 +193,7 @@ mod tests {
             source: None,
             propose: false,
         };
-        store.observe(&observation, &|| false).unwrap();
+        store.observe(&observation).unwrap();
     }
 
     /// Few dimensions and few memories, so that nearly all of them are touched in every window; much merging, eviction

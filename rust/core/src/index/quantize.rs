@@ -12,9 +12,7 @@
 //! `128·Σq`, which the scan subtracts beforehand. A freed slot has slack −∞ and is never a candidate.
 
 use crate::base::alloc::reserved;
-use crate::base::copied;
 use crate::base::huge::Huge;
-use crate::base::interrupt::Interrupt;
 use crate::base::parallel;
 use crate::base::slot::Slot;
 use crate::error::Result;
@@ -54,19 +52,6 @@ impl Codes {
         self.lines.capacity() * size_of::<Line>() + reserved(&self.scale) + reserved(&self.slack)
     }
 
-    /// A copy, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        Ok(Self {
-            groups: self.groups,
-            lines: self.lines.copied(interrupt)?,
-            scale: copied::plain(&self.scale, interrupt)?,
-            slack: copied::plain(&self.slack, interrupt)?,
-        })
-    }
-
     pub(crate) fn new(dim: usize) -> Self {
         Self {
             groups: dim.div_ceil(GROUP),
@@ -98,13 +83,10 @@ impl Codes {
         Ok(all)
     }
 
-    /// Makes room for `more` keys, if there is too little, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn reserve_for(&mut self, more: usize, interrupt: Interrupt<'_>) -> Result<()> {
+    /// Makes room for `more` keys, if there is too little.
+    pub(crate) fn reserve_for(&mut self, more: usize) {
         let lines = more.div_ceil(PANEL) * self.groups * 2;
-        self.lines.reserve_for(lines, interrupt)
+        self.lines.reserve_for(lines);
     }
 
     /// Makes room for `more` keys.

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::base::parallel;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
@@ -60,7 +60,7 @@ impl Grid {
                 if cell >= cells {
                     return mine;
                 }
-                if interrupt::enough() {
+                if cancel::check().is_err() {
                     next.store(cells, Ordering::Relaxed);
                     return mine;
                 }
@@ -77,7 +77,7 @@ impl Grid {
                 }
             }
         })?;
-        interrupt::check()?;
+        cancel::check()?;
         let pieces: Vec<Range<usize>> = (0..pieces).map(|at| self.rows(at)).collect();
         parallel::map(self.queries, threads, |query| {
             let at = pieces.partition_point(|rows| rows.end <= query);

@@ -7,10 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::alloc::reserved;
-use crate::base::copied;
-use crate::base::discard::{self, Heavy};
 use crate::base::huge::Huge;
-use crate::base::interrupt::Interrupt;
 use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::index::ivf::blocks::Partition;
@@ -20,9 +17,6 @@ use crate::linalg;
 use crate::memory::channels::{Channels, Kind};
 use crate::memory::episodes::normalise;
 use crate::memory::slot_map::SlotMap;
-
-/// Memories between two looks at the interrupt.
-const PIECE: usize = 1 << 14;
 
 /// One observed step (or inserted row) that went into a memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,18 +35,6 @@ pub(crate) struct Birth<'a> {
     pub(crate) clock: u64,
     pub(crate) text: Option<&'a str>,
     pub(crate) provenance: Option<Provenance>,
-}
-
-/// What merging a step into a memory changes, as it was before.
-pub(crate) struct Before {
-    key: Vec<f32>,
-    stamp: u64,
-    merged: u64,
-    written: u64,
-    /// How much there was of it.
-    provenance: usize,
-    drive_sums: Vec<f64>,
-    drive_counts: Vec<u32>,
 }
 
 /// The next stamp of a key: unique in the process, so that one who copied keys knows which of them changed, whatever
@@ -119,92 +101,46 @@ impl Memories {
         }
     }
 
-    /// A copy, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        let codes = self.codes.as_ref().map(|codes| codes.copied(interrupt));
-        let partition = self.partition.as_ref().map(|p| p.copied(interrupt));
-        Ok(Self {
-            dim: self.dim,
-            ids: copied::plain(&self.ids, interrupt)?,
-            keys: self.keys.copied(interrupt)?,
-            stamps: copied::plain(&self.stamps, interrupt)?,
-            terminal: copied::plain(&self.terminal, interrupt)?,
-            merged: copied::plain(&self.merged, interrupt)?,
-            written: copied::plain(&self.written, interrupt)?,
-            texts: copied::owning(&self.texts, interrupt)?,
-            provenance: copied::owning(&self.provenance, interrupt)?,
-            drive_sums: copied::plain(&self.drive_sums, interrupt)?,
-            drive_counts: copied::plain(&self.drive_counts, interrupt)?,
-            drives: copied::plain(&self.drives, interrupt)?,
-            channels: self.channels,
-            scalars: self.scalars,
-            order: copied::plain(&self.order, interrupt)?,
-            terminals: self.terminals.clone(),
-            by_id: self.by_id.clone(),
-            free: self.free.clone(),
-            codes: codes.transpose()?,
-            partition: partition.transpose()?.map(Box::new),
-        })
-    }
-
-    /// The live memories in other slots, no slot free and nothing in blocks, unless that is given up.
+    /// The live memories in other slots, no slot free and nothing in blocks.
     ///
     /// There is room for as many more as there are slots now and an eighth: what comes next must not copy it all again.
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
-    pub(crate) fn moved(&self, moves: &SlotMap<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
-        let (order, n) = (moves.order, moves.order.len());
+    pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Result<Self> {
+        let (order, n) = (map.order, map.order.len());
         let spare = self.slots() - n + n / 8;
-        let mut moved = Heavy::new(Self::new(self.dim));
+        let mut moved = Self::new(self.dim);
         moved.encode_later();
         moved.keys.reserve((n + spare) * self.dim);
         for &slot in order {
-            copied::ask(interrupt)?;
             moved.keys.append(self.key(slot));
         }
-        moved.ids = copied::rows(&self.ids, 1, order, interrupt)?;
-        moved.stamps = copied::rows(&self.stamps, 1, order, interrupt)?;
-        moved.terminal = copied::rows(&self.terminal, 1, order, interrupt)?;
-        moved.merged = copied::rows(&self.merged, 1, order, interrupt)?;
-        moved.written = copied::rows(&self.written, 1, order, interrupt)?;
-        let texts = order.iter().map(|&slot| self.texts[slot as usize].clone());
-        moved.texts = copied::collected(texts, interrupt)?;
-        let provenance = order
-            .iter()
-            .map(|&slot| self.provenance[slot as usize].clone());
-        moved.provenance = copied::collected(provenance, interrupt)?;
-        moved.drive_sums = copied::rows(&self.drive_sums, self.scalars, order, interrupt)?;
-        moved.drive_counts = copied::rows(&self.drive_counts, self.scalars, order, interrupt)?;
-        moved.drives = copied::rows(&self.drives, self.channels, order, interrupt)?;
+        moved.ids = rows(&self.ids, 1, order);
+        moved.stamps = rows(&self.stamps, 1, order);
+        moved.terminal = rows(&self.terminal, 1, order);
+        moved.merged = rows(&self.merged, 1, order);
+        moved.written = rows(&self.written, 1, order);
+        moved.texts = rows(&self.texts, 1, order);
+        moved.provenance = rows(&self.provenance, 1, order);
+        moved.drive_sums = rows(&self.drive_sums, self.scalars, order);
+        moved.drive_counts = rows(&self.drive_counts, self.scalars, order);
+        moved.drives = rows(&self.drives, self.channels, order);
         (moved.channels, moved.scalars) = (self.channels, self.scalars);
         moved.order = (0..n as Slot).collect();
-        moved.terminals = self.terminals.iter().map(|&slot| moves.to(slot)).collect();
-        moved.by_id.reserve(n + spare);
-        for slot in 0..n {
-            if slot % PIECE == 0 {
-                copied::ask(interrupt)?;
-            }
-            let id = moved.ids[slot];
-            moved.by_id.insert(id, slot as Slot);
-        }
+        moved.terminals = self.terminals.iter().map(|&slot| map.to(slot)).collect();
+        moved.by_id = moved.ids.iter().copied().zip(0..).collect();
+        moved.by_id.reserve(spare);
         moved.encode_all()?;
-        moved.reserve_for(spare, interrupt)?;
-        Ok(moved.keep())
+        moved.reserve_for(spare);
+        Ok(moved)
     }
 
-    /// Makes room for the keys of `more` memories, if there is too little, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn reserve_for(&mut self, more: usize, interrupt: Interrupt<'_>) -> Result<()> {
-        self.keys.reserve_for(more * self.dim, interrupt)?;
-        match &mut self.codes {
-            Some(codes) => codes.reserve_for(more, interrupt),
-            None => Ok(()),
+    /// Makes room for the keys of `more` memories, if there is too little.
+    pub(crate) fn reserve_for(&mut self, more: usize) {
+        self.keys.reserve_for(more * self.dim);
+        if let Some(codes) = &mut self.codes {
+            codes.reserve_for(more);
         }
     }
 
@@ -405,7 +341,8 @@ impl Memories {
         self.terminal.truncate(from);
         self.merged.truncate(from);
         self.written.truncate(from);
-        discard::later((self.texts.split_off(from), self.provenance.split_off(from)));
+        self.texts.truncate(from);
+        self.provenance.truncate(from);
         self.drive_sums.truncate(from * self.scalars);
         self.drive_counts.truncate(from * self.scalars);
         self.drives.truncate(from * self.channels);
@@ -469,36 +406,6 @@ impl Memories {
         let _ = normalise(&moved, key);
         self.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
         self.encode(slot);
-    }
-
-    /// A memory before a step is merged into it.
-    pub(crate) fn before(&self, slot: Slot) -> Before {
-        let at = slot as usize;
-        let scalars = at * self.scalars..(at + 1) * self.scalars;
-        Before {
-            key: self.key(slot).to_vec(),
-            stamp: self.stamps[at],
-            merged: self.merged[at],
-            written: self.written[at],
-            provenance: self.provenance[at].len(),
-            drive_sums: self.drive_sums[scalars.clone()].to_vec(),
-            drive_counts: self.drive_counts[scalars].to_vec(),
-        }
-    }
-
-    /// Makes a memory again what it was.
-    pub(crate) fn put_back(&mut self, slot: Slot, before: &Before, channels: &Channels) {
-        let at = slot as usize;
-        let scalars = at * self.scalars..(at + 1) * self.scalars;
-        self.keys[at * self.dim..(at + 1) * self.dim].copy_from_slice(&before.key);
-        self.stamps[at] = before.stamp;
-        self.merged[at] = before.merged;
-        self.written[at] = before.written;
-        self.provenance[at].truncate(before.provenance);
-        self.drive_sums[scalars.clone()].copy_from_slice(&before.drive_sums);
-        self.drive_counts[scalars].copy_from_slice(&before.drive_counts);
-        self.encode(slot);
-        self.refresh_drives(slot, channels);
     }
 
     /// Brings the code of a memory up to date with its key.
@@ -577,6 +484,12 @@ impl Memories {
             self.scalars -= 1;
         }
     }
+}
+
+/// Rows of `width` elements each, in another order.
+pub(crate) fn rows<T: Clone>(from: &[T], width: usize, order: &[Slot]) -> Vec<T> {
+    let row = |&slot: &Slot| &from[slot as usize * width..(slot as usize + 1) * width];
+    order.iter().flat_map(row).cloned().collect()
 }
 
 /// Appends a column to a row-major matrix of `columns` ≥ 1 columns.

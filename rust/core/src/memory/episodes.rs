@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::discard::Heavy;
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::error::{Error, Result};
 
 /// `x / ‖x‖`, the norm in f64 over the elements in order, each quotient rounded once to f32.
@@ -39,14 +38,14 @@ pub(crate) fn normalised_rows(
             format!("{} numbers are not rows of {dim}", rows.len()),
         ));
     }
-    let mut all = Heavy::new(vec![0.0; rows.len()]);
+    let mut all = vec![0.0; rows.len()];
     for (row, (x, out)) in rows
         .chunks_exact(dim)
         .zip(all.chunks_exact_mut(dim))
         .enumerate()
     {
         if row % 256 == 0 {
-            interrupt::check()?;
+            cancel::check()?;
         }
         if normalise(x, out).is_none() {
             let what = if x.iter().any(|x| x.is_nan()) {
@@ -59,7 +58,7 @@ pub(crate) fn normalised_rows(
             return Err(Error::invalid(argument, format!("row {row} {what}")));
         }
     }
-    Ok(all.keep())
+    Ok(all)
 }
 
 /// A batch of episodes in Arrow style: episode e is rows `offsets[e]..offsets[e + 1]` of `steps`.

@@ -1,6 +1,6 @@
 //! Calibration: what counts as near, as redundant and as an end, measured on base text.
 
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::config::Config;
 use crate::error::Result;
 use crate::linalg;
@@ -40,7 +40,7 @@ pub(crate) fn calibrate(config: &mut Config, batch: &Batch, sample: &[f32]) -> R
     let rows: Vec<&[f32]> = sample.chunks_exact(config.dim).collect();
     let mut pairs = Vec::with_capacity(rows.len() * rows.len().saturating_sub(1) / 2);
     for (i, a) in rows.iter().enumerate() {
-        interrupt::check()?;
+        cancel::check()?;
         pairs.extend(rows[i + 1..].iter().map(|b| linalg::dot(a, b)));
     }
     if !pairs.is_empty() {
@@ -51,7 +51,7 @@ pub(crate) fn calibrate(config: &mut Config, batch: &Batch, sample: &[f32]) -> R
     for e in 0..batch.episodes() {
         let range = batch.range(e);
         for t in range.clone().skip(1) {
-            interrupt::check()?;
+            cancel::check()?;
             let highest = (range.start..t)
                 .map(|u| linalg::dot(batch.step(u), batch.step(t)))
                 .fold(f32::NEG_INFINITY, f32::max);

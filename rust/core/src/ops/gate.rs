@@ -97,12 +97,6 @@ impl Store {
         1.0 - nearest.map_or(0.0, |hit| kappa(hit.similarity, &self.config))
     }
 
-    /// The memory that the gate will merge a step into.
-    pub(crate) fn merges_into(&self, nearest: Option<Hit>) -> Option<Slot> {
-        let known = nearest.filter(|_| self.novelty(nearest) < self.config.novelty);
-        known.map(|hit| hit.slot)
-    }
-
     /// Passes one step through the gate.
     pub(crate) fn admit(
         &mut self,

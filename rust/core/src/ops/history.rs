@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::archive::{Entry, Operation, Record};
-use crate::base::discard::{self, Heavy};
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::index::incremental::{WINDOW, Window};
@@ -48,8 +47,6 @@ impl Operation {
                 texts,
                 rows,
             } => {
-                // What is done again is thrown away when it is given up.
-                let (keys, texts) = (Heavy::new(keys), Heavy::new(texts));
                 store.append_rows(&keys, &drives, &texts, &rows, &mut false)?;
             }
             Self::Replay {
@@ -82,8 +79,7 @@ impl Operation {
                     max_drift,
                     threads: None,
                 };
-                // What is done again is thrown away when it is given up.
-                let report = store.replay(&request, &interrupt::enough)?;
+                let report = store.replay(&request)?;
                 if report.stopped == Stopped::Interrupt {
                     return Err(Error::Interrupted);
                 }
@@ -120,13 +116,12 @@ impl Store {
     /// # Errors
     /// As [`Store::record`].
     pub(crate) fn record_now(&mut self, operation: Operation) -> Result<()> {
-        let operation = Heavy::new(operation);
         let record = Record::Operation(Cow::Borrowed(&operation));
         self.journal.append(&record)?;
         if let Some(history) = &mut self.history {
             history.push(Arc::new(Entry {
                 next_memory: self.next_memory,
-                operation: operation.keep(),
+                operation,
             }));
         }
         Ok(())
@@ -136,7 +131,7 @@ impl Store {
     pub(crate) fn unrecord(&mut self) {
         self.journal.retract();
         if let Some(history) = &mut self.history {
-            discard::later(history.pop());
+            history.pop();
         }
     }
 
@@ -185,7 +180,7 @@ impl Store {
     /// The store that a veto leaves, made beside readers.
     ///
     /// # Errors
-    /// As [`Store::veto_episode`] or [`Store::veto_memory`]; [`Error::Interrupted`] within [`crate::interruptible`].
+    /// As [`Store::veto_episode`] or [`Store::veto_memory`]; [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     pub fn without(&self, what: Veto) -> Result<Self> {
         match what {
             Veto::Episode(id) => self.without_episode(id),
@@ -291,13 +286,13 @@ impl Store {
                 "veto replays history: it needs keep_episodes = true".into(),
             ));
         };
-        let mut rebuilt = Heavy::new(Store::new(self.given.clone())?);
+        let mut rebuilt = Store::new(self.given.clone())?;
         rebuilt.embedder.clone_from(&self.embedder);
         let mut changed = false;
         let mut inserts = 0;
         let mut entries = history.iter();
         // Episodes that follow each other are searched for together.
-        let mut soon = Heavy::new(VecDeque::new());
+        let mut soon = VecDeque::new();
         let mut window = Window::default();
         loop {
             let mut steps = 0;
@@ -308,7 +303,7 @@ impl Store {
                 changed |= !matches!(edited, Rewrite::Keep);
                 let operation = match edited {
                     Rewrite::Drop => continue,
-                    Rewrite::Keep => entry.operation.copied(&interrupt::enough)?,
+                    Rewrite::Keep => entry.operation.clone(),
                     Rewrite::Replace(other) => other,
                 };
                 steps = match &operation {
@@ -326,7 +321,7 @@ impl Store {
                 break;
             }
             while let Some((next_memory, operation)) = soon.pop_front() {
-                interrupt::check()?;
+                cancel::check()?;
                 rebuilt.next_memory = rebuilt.next_memory.max(next_memory);
                 operation.check(&rebuilt)?;
                 let Operation::Observe(episode) = operation else {
@@ -349,7 +344,7 @@ impl Store {
         rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);
         rebuilt.next_episode = self.next_episode;
         rebuilt.partition_as(self)?;
-        Ok(rebuilt.keep())
+        Ok(rebuilt)
     }
 
     /// The configuration as given, before calibration.

@@ -1,9 +1,7 @@
 //! Appending memories as they are.
 
 use crate::archive::Operation;
-use crate::base::copied;
-use crate::base::discard::Heavy;
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::config::Equation;
 use crate::error::{Error, Result};
@@ -16,7 +14,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Invalid`] for bad keys, drives or texts, or if the capacity would be exceeded;
-    /// [`Error::Interrupted`] within [`crate::interruptible`]. All stays as it was then.
+    /// [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]). All stays as it was then.
     pub fn insert(
         &mut self,
         keys: &[f32],
@@ -75,21 +73,21 @@ impl Store {
         rows: &[u32],
         begun: &mut bool,
     ) -> Result<Vec<i64>> {
-        let units = Heavy::new(normalised_rows("keys", keys, self.config.dim)?);
+        let units = normalised_rows("keys", keys, self.config.dim)?;
         let scalars = self.scalar_count();
         let first = self.next_memory;
-        self.memories.reserve_for(rows.len(), &interrupt::enough)?;
+        self.memories.reserve_for(rows.len());
         if self.is_recorded() {
             self.record_now(Operation::Insert {
-                keys: copied::plain(keys, &interrupt::enough)?,
-                drives: copied::plain(drives, &interrupt::enough)?,
-                texts: copied::owning(texts, &interrupt::enough)?,
+                keys: keys.to_vec(),
+                drives: drives.to_vec(),
+                texts: texts.to_vec(),
                 rows: rows.to_vec(),
             })?;
         }
         *begun = true;
         for (at, key) in units.chunks_exact(self.config.dim).enumerate() {
-            interrupt::check()?;
+            cancel::check()?;
             let (_, slot) = self.create(&Birth {
                 key,
                 terminal: false,

@@ -9,4 +9,3 @@ pub(crate) mod partition;
 pub(crate) mod reorder;
 pub(crate) mod setup;
 pub(crate) mod sleep;
-pub(crate) mod undo;

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::archive::Operation;
-use crate::base::discard::Heavy;
-use crate::base::interrupt;
-use crate::base::interrupt::Interrupt;
+use crate::base::cancel::{self, Cancel};
 use crate::base::parallel;
 use crate::base::slot::Slot;
 use crate::error::{Error, Result};
@@ -15,13 +13,9 @@ use crate::index::activation::{Activation, activate};
 use crate::index::incremental::{Nearest, WINDOW, Window};
 use crate::memory::episodes::{Batch, Episode, Episodes, normalised_rows};
 use crate::ops::gate::{self, Outcome};
-use crate::ops::undo::{SHORT, Undo};
 use crate::store::Store;
 use crate::values::awake;
 use crate::values::backup::Model;
-
-/// Steps of an episode that are activated between two looks at the interrupt, at most.
-const TOGETHER: usize = 256;
 
 /// Observed scalar rewards; NaN is "not observed".
 #[derive(Clone, Copy, Debug)]
@@ -60,45 +54,95 @@ pub struct ObserveReport {
     pub episode_ids: Vec<i64>,
     /// Backups of the awake replays.
     pub backups: u64,
-    /// Whether the caller's interrupt ended the call early; the report is of what was written.
+    /// Whether the call was cancelled; the report is of what was written.
     pub interrupted: bool,
 }
 
 /// A checked batch on its way into the store.
 #[derive(Debug)]
-pub struct Pending {
+struct Pending {
     episodes: VecDeque<Episode>,
     propose: bool,
     /// What was searched for the next episodes.
     window: Window,
 }
 
-impl Store {
-    /// Writes (or proposes) a batch, episode by episode.
+/// A store that may be shared: what it takes to read it, and to write to it for a moment.
+pub trait Access {
+    /// Why it refuses; as [`Error`] where the store itself does.
+    type Error: From<Error>;
+
+    /// Reads the store, beside other readers.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the argument and row; nothing is written then.
-    pub fn observe(
+    /// As `work`, or if the store is not to be had.
+    fn read<T>(
         &mut self,
-        observation: &Observation<'_>,
-        interrupt: Interrupt<'_>,
-    ) -> Result<ObserveReport> {
-        let mut pending = self.check(observation)?;
-        let mut report = ObserveReport::default();
-        while self.observe_next(&mut pending, &mut report)? {
-            if interrupt() {
-                report.interrupted = true;
-                break;
-            }
+        work: impl FnOnce(&Store) -> Result<T>,
+    ) -> std::result::Result<T, Self::Error>;
+
+    /// Writes to the store.
+    ///
+    /// # Errors
+    /// As `work`, or if the store is not to be had.
+    fn write<T>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<T>,
+    ) -> std::result::Result<T, Self::Error>;
+}
+
+impl Access for Store {
+    type Error = Error;
+
+    fn read<T>(&mut self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        work(self)
+    }
+
+    fn write<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        work(self)
+    }
+}
+
+/// Writes (or proposes) a batch, episode by episode: between two of them, and during most of the work, readers may have the
+/// store. Cancelled, it ends between two episodes; [`ObserveReport::interrupted`] says so.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the argument and row; nothing is written then.
+pub fn observe<A: Access>(
+    store: &mut A,
+    observation: &Observation<'_>,
+) -> std::result::Result<ObserveReport, A::Error> {
+    let mut pending = store.read(|store| store.check(observation))?;
+    let mut report = ObserveReport::default();
+    loop {
+        // A search that is cancelled has written nothing: it only ends the batch.
+        match store.read(|store| Ok(store.look_ahead(&mut pending)))? {
+            Err(Error::Interrupted) => report.interrupted = true,
+            searched => searched?,
         }
-        Ok(report)
+        if report.interrupted
+            || !store.write(|store| store.observe_next(&mut pending, &mut report))?
+        {
+            return Ok(report);
+        }
+        report.interrupted = Cancel::current().is_cancelled();
+    }
+}
+
+impl Store {
+    /// [`observe`] of a store that nobody shares.
+    ///
+    /// # Errors
+    /// As [`observe`].
+    pub fn observe(&mut self, observation: &Observation<'_>) -> Result<ObserveReport> {
+        observe(self, observation)
     }
 
     /// Checks a batch, to be written episode by episode: between two of them, readers may have the store.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the argument and row, [`Error::Interrupted`] within [`crate::interruptible`].
-    pub fn check(&self, observation: &Observation<'_>) -> Result<Pending> {
+    /// [`Error::Invalid`] naming the argument and row, [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
+    fn check(&self, observation: &Observation<'_>) -> Result<Pending> {
         let batch = observation.episodes.checked(self.config.dim)?;
         Ok(Pending {
             episodes: self.read_episodes(observation, &batch)?.into(),
@@ -113,8 +157,8 @@ impl Store {
     /// Nothing else may have written to the store since [`Store::check`].
     ///
     /// # Errors
-    /// [`Error::Interrupted`] within [`crate::interruptible`].
-    pub fn look_ahead(&self, pending: &mut Pending) -> Result<()> {
+    /// [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
+    fn look_ahead(&self, pending: &mut Pending) -> Result<()> {
         if pending.propose || pending.window.left() > 0 {
             return Ok(());
         }
@@ -146,13 +190,9 @@ impl Store {
     /// Nothing else may have written to the store since [`Store::check`].
     ///
     /// # Errors
-    /// [`Error::Io`] if the journal of its directory cannot be written to, [`Error::Interrupted`] within
-    /// [`crate::interruptible`]: nothing is written then.
-    pub fn observe_next(
-        &mut self,
-        pending: &mut Pending,
-        report: &mut ObserveReport,
-    ) -> Result<bool> {
+    /// [`Error::Io`] if the journal of its directory cannot be written to, [`Error::Interrupted`] if the call is
+    /// cancelled ([`crate::Cancel`]): nothing is written then.
+    fn observe_next(&mut self, pending: &mut Pending, report: &mut ObserveReport) -> Result<bool> {
         self.look_ahead(pending)?;
         let Some(episode) = pending.episodes.pop_front() else {
             return Ok(false);
@@ -184,9 +224,9 @@ impl Store {
         }
         let ids = self.episode_ids(observation.ids, batch.episodes())?;
         let dim = self.config.dim;
-        let mut episodes = Heavy::new(Vec::with_capacity(ids.len()));
+        let mut episodes = Vec::with_capacity(ids.len());
         for (e, id) in ids.into_iter().enumerate() {
-            interrupt::check()?;
+            cancel::check()?;
             let range = batch.range(e);
             episodes.push(Episode {
                 id,
@@ -199,7 +239,7 @@ impl Store {
                 positions: (0..range.len() as u32).collect(),
             });
         }
-        Ok(episodes.keep())
+        Ok(episodes)
     }
 
     /// `(ΣT, Qs)` drives of every step, NaN where nothing was observed.
@@ -295,41 +335,19 @@ impl Store {
         episode: &Episode,
         report: &mut ObserveReport,
     ) -> Result<()> {
-        // Finding what is near takes long in a large store, and changes nothing: it can be given up.
-        let (steps, nearest) = window.next(&self.memories, episode.len())?;
-        interrupt::never(|| self.record(|| Operation::Observe(episode.clone())))?;
-        let (nearest, activations) = self.write_steps(episode, &steps, nearest, report)?;
+        // Finding what is near takes long in a large store, and changes nothing: it can be cancelled. From the record on,
+        // the episode is written whole.
+        let (steps, mut nearest) = window.next(&self.memories, episode.len())?;
+        let activations = Cancel::never().scope(|| {
+            self.record(|| Operation::Observe(episode.clone()))?;
+            self.admit_all(episode, &steps, &mut nearest, report)
+        })?;
         window.touch(self.wire(episode, nearest, &activations, report));
         self.next_episode = self.next_episode.max(episode.id + 1);
         self.ordinals.insert(episode.id, self.clock);
         self.episode_ids.push(episode.id);
         self.clock += 1;
         Ok(())
-    }
-
-    /// Passes the steps through the gate and activates them, in one go if they are few. Long ones can be given up: it is as
-    /// if they, and their record, had never been.
-    fn write_steps(
-        &mut self,
-        episode: &Episode,
-        steps: &[f32],
-        mut nearest: Nearest,
-        report: &mut ObserveReport,
-    ) -> Result<(Nearest, Vec<Activation>)> {
-        if episode.len() <= SHORT {
-            let activations =
-                interrupt::never(|| self.admit_all(episode, steps, &mut nearest, report, None))?;
-            return Ok((nearest, activations));
-        }
-        let mut undo = Undo::of(self, report);
-        match self.admit_all(episode, steps, &mut nearest, report, Some(&mut undo)) {
-            Ok(activations) => Ok((nearest, activations)),
-            Err(error) => {
-                undo.take_back(self, report);
-                self.unrecord();
-                Err(error)
-            }
-        }
     }
 
     /// The first two phases: predictions are tested and the steps pass through the gate. Returns how they answer to what is
@@ -340,7 +358,6 @@ impl Store {
         steps: &[f32],
         nearest: &mut Nearest,
         report: &mut ObserveReport,
-        mut undo: Option<&mut Undo>,
     ) -> Result<Vec<Activation>> {
         let dim = self.config.dim;
         let before = nearest.activations(&self.config);
@@ -354,16 +371,12 @@ impl Store {
             gate::surprises(self, episode, &drives, &before)
         };
         for (t, x) in steps.chunks_exact(dim).enumerate() {
-            interrupt::check()?;
             let drive = drives[t * channels..(t + 1) * channels]
                 .iter()
                 .copied()
                 .reduce(f32::max)
                 .map_or(0.0, f64::from);
             let closest = nearest.now(&self.memories, x, t, 1)?.first().copied();
-            if let (Some(undo), Some(slot)) = (&mut undo, self.merges_into(closest)) {
-                undo.note(self, slot);
-            }
             let admission = self.admit(episode, t, x, closest, surprises[t], drive);
             if let Some((_, slot)) = admission.memory {
                 nearest.touch(slot);
@@ -375,22 +388,15 @@ impl Store {
         }
 
         let nearest = &*nearest;
-        let mut activations = Vec::with_capacity(episode.len());
-        for first in (0..episode.len()).step_by(TOGETHER) {
-            let n = TOGETHER.min(episode.len() - first);
-            // Each is compared with what the others touched.
-            let threads = parallel::worth_waking(None, n * steps.len());
-            let some: Vec<Result<Activation>> = parallel::map(n, threads, |at| {
-                let t = first + at;
-                let x = &steps[t * dim..(t + 1) * dim];
-                let hits = nearest.now(&self.memories, x, t, self.config.k)?;
-                Ok(activate(&hits, &self.config))
-            })?;
-            for activation in some {
-                activations.push(activation?);
-            }
-        }
-        Ok(activations)
+        // Each is compared with what the others touched.
+        let threads = parallel::worth_waking(None, episode.len() * steps.len());
+        parallel::map(episode.len(), threads, |t| {
+            let x = &steps[t * dim..(t + 1) * dim];
+            let hits = nearest.now(&self.memories, x, t, self.config.k)?;
+            Ok(activate(&hits, &self.config))
+        })?
+        .into_iter()
+        .collect()
     }
 
     /// The last two phases: associations, and the replay of what was just lived. Returns the memories that are new, moved or

@@ -4,9 +4,7 @@
 //! of keys) sweeps are the quickest in that of age. A store that forgets gives the slots of what it forgot to what is new, and so
 //! comes out of that order; a snapshot that is read is in it, and so is a store after [`Store::tidied`]. No result depends on it.
 
-use crate::base::discard::Heavy;
-use crate::base::interrupt;
-use crate::base::interrupt::Interrupt;
+use crate::base::cancel;
 use crate::error::Result;
 use crate::memory::slot_map::SlotMap;
 use crate::store::Store;
@@ -17,20 +15,25 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
-    pub(crate) fn tidied(&self, interrupt: Interrupt<'_>) -> Result<Option<Self>> {
+    pub(crate) fn tidied(&self) -> Result<Option<Self>> {
         let order = self.memories.in_order();
         let torn = order.windows(2).filter(|pair| pair[1] != pair[0] + 1);
         if self.memories.partition().is_some() || torn.count() <= order.len() / 4 {
             return Ok(None);
         }
-        // Given up, it is freed where nobody waits for it.
-        let interrupt = &|| interrupt::enough() || interrupt();
-        let moves = SlotMap::of(order, self.memories.slots());
-        let memories = Heavy::new(self.memories.moved(&moves, interrupt)?);
-        let graph = Heavy::new(self.graph.moved(&moves, interrupt)?);
-        let values = self.values.moved(&moves, interrupt)?;
-        let tidy = Heavy::new(self.around(memories.keep(), graph.keep(), values, interrupt)?);
-        Ok(Some(self.remembered(tidy.keep(), interrupt)?))
+        let map = SlotMap::of(order, self.memories.slots());
+        let memories = self.memories.permuted(&map)?;
+        cancel::check()?;
+        let store = self.around(
+            memories,
+            self.graph.permuted(&map),
+            self.values.permuted(&map),
+        );
+        Ok(Some(Self {
+            proposals: self.proposals.clone(),
+            history: self.history.clone(),
+            ..store
+        }))
     }
 }
 
@@ -68,7 +71,7 @@ mod tests {
             source: None,
             propose: n % 7 == 3,
         };
-        store.observe(&observation, &|| false).unwrap();
+        store.observe(&observation).unwrap();
     }
 
     /// A store that lived through `episodes`, and of which most memories took the place of others.
@@ -93,8 +96,8 @@ mod tests {
 
     /// What is in order is the same store, and so is what becomes of both.
     fn same_in_order(mut store: Store, more: std::ops::Range<u64>) {
-        let (never, dim) = (|| false, store.config().dim);
-        let mut tidy = store.tidied(&never).unwrap().expect("it is torn");
+        let dim = store.config().dim;
+        let mut tidy = store.tidied().unwrap().expect("it is torn");
         let order = tidy.memories.in_order();
         assert!(
             order
@@ -102,7 +105,7 @@ mod tests {
                 .enumerate()
                 .all(|(rank, &slot)| slot as usize == rank)
         );
-        assert!(tidy.tidied(&never).unwrap().is_none());
+        assert!(tidy.tidied().unwrap().is_none());
         for n in more {
             assert_eq!(store.digest(), tidy.digest());
             let asked = episode(dim, n);
@@ -127,7 +130,7 @@ mod tests {
     fn so_is_one_with_codes_and_many_pages() {
         let store = churned(64, 1200, 320);
         assert_eq!(store.memories.codes().is_some(), uses_codes(64));
-        let mut tidy = store.tidied(&|| false).unwrap().expect("it is torn");
+        let mut tidy = store.tidied().unwrap().expect("it is torn");
         let room = tidy.memories.keys.capacity();
         live(&mut tidy, 600);
         assert_eq!(
@@ -142,7 +145,7 @@ mod tests {
     fn it_can_be_given_up() {
         let store = churned(4, 40, 80);
         assert!(matches!(
-            store.tidied(&|| true),
+            crate::Cancel::new(|| true).scope(|| store.tidied()),
             Err(crate::Error::Interrupted)
         ));
     }

@@ -13,7 +13,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::State`] if the store holds a memory already, [`Error::Invalid`] for bad or no steps,
-    /// [`Error::Interrupted`] within [`crate::interruptible`]: nothing is set then.
+    /// [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]): nothing is set then.
     pub fn calibrate(&mut self, episodes: &Episodes<'_>) -> Result<Calibration> {
         if !self.is_empty() {
             return Err(Error::State(

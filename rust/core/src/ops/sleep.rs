@@ -1,8 +1,7 @@
 //! Sleeping: replay over the whole graph, after the proposed episodes were written if asked to.
 
 use crate::archive::Operation;
-use crate::base::copied;
-use crate::base::interrupt::Interrupt;
+use crate::base::cancel::{self, Cancel};
 use crate::error::Result;
 use crate::ops::observe::ObserveReport;
 use crate::store::Store;
@@ -33,12 +32,8 @@ impl Store {
     /// # Errors
     /// [`crate::Error::Invalid`] for a bad request, [`crate::Error::Unknown`] for an unknown start memory,
     /// [`crate::Error::Interrupted`] if it was while proposals were written: all stays as it was then.
-    pub fn replay(
-        &mut self,
-        request: &ReplayRequest,
-        interrupt: Interrupt<'_>,
-    ) -> Result<ReplayReport> {
-        let mut dream = self.dream(request, interrupt)?;
+    pub fn replay(&mut self, request: &ReplayRequest) -> Result<ReplayReport> {
+        let mut dream = self.dream(request)?;
         self.wake(&mut dream)
     }
 
@@ -46,20 +41,18 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::replay`].
-    pub fn dream(&self, request: &ReplayRequest, interrupt: Interrupt<'_>) -> Result<Dream> {
+    pub fn dream(&self, request: &ReplayRequest) -> Result<Dream> {
         request.validate()?;
         request.need.check(self.model())?;
         let (report, change) = if request.consolidate && !self.proposals.is_empty() {
-            self.consolidate(request, interrupt)?
+            self.consolidate(request)?
         } else {
             let mut values = self.values.clone();
-            let report = replay::sleep(
-                &mut values,
-                self.model(),
-                request,
-                Switch::MEASURED,
-                interrupt,
-            )?;
+            let cancel = Cancel::current();
+            // Cancelled, it ends between two backups, and what it did by then stays.
+            let report = Cancel::never().scope(|| {
+                replay::sleep(&mut values, self.model(), request, Switch::MEASURED, cancel)
+            })?;
             (report, Change::Values(values))
         };
         // Nor would it end by itself without the budget that it had in seconds.
@@ -81,7 +74,7 @@ impl Store {
     /// # Errors
     /// [`crate::Error::Io`] if a journal cannot be written to: nothing is taken over then.
     pub fn wake(&mut self, dream: &mut Dream) -> Result<ReplayReport> {
-        self.record(|| dream.operation.clone())?;
+        Cancel::never().scope(|| self.record(|| dream.operation.clone()))?;
         match &mut dream.change {
             Change::None => {}
             Change::Values(values) => std::mem::swap(&mut self.values, values),
@@ -94,16 +87,12 @@ impl Store {
         Ok(dream.report.clone())
     }
 
-    fn consolidate(
-        &self,
-        request: &ReplayRequest,
-        interrupt: Interrupt<'_>,
-    ) -> Result<(ReplayReport, Change)> {
+    fn consolidate(&self, request: &ReplayRequest) -> Result<(ReplayReport, Change)> {
         let probe = self.drift_probe();
         let before = self.mean_values(&probe)?;
-        let mut after = self.copied_without_history(interrupt)?;
+        let mut after = self.without_history();
         for episode in &self.proposals {
-            copied::ask(interrupt)?;
+            cancel::check()?;
             after.observe_episode(episode, &mut ObserveReport::default())?;
         }
         let mut request = request.clone();
@@ -116,7 +105,7 @@ impl Store {
             after.model(),
             &request,
             Switch::MEASURED,
-            interrupt,
+            Cancel::current(),
         )?;
         after.values = values;
         let moved = after.mean_values(&probe)?;

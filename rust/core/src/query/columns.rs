@@ -1,28 +1,10 @@
 //! The columns of the memories as arrays, by rising id.
 
-use crate::base::interrupt;
 use crate::base::slot::Slot;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// Memories whose columns are copied between two looks at the interrupt.
-const ROUND: usize = 256;
-
-/// What `work` makes, which nothing but an interrupt can fail.
-fn uninterrupted<T>(work: impl FnOnce() -> Result<T>) -> T {
-    interrupt::never(work).expect("nobody may interrupt it")
-}
-
 impl Store {
-    /// Calls `each` with every memory, within [`crate::interruptible`].
-    fn visit(&self, mut each: impl FnMut(Slot)) -> Result<()> {
-        for round in self.memories.in_order().chunks(ROUND) {
-            interrupt::check()?;
-            round.iter().copied().for_each(&mut each);
-        }
-        Ok(())
-    }
-
     fn column<T>(&self, of: impl Fn(Slot) -> T) -> Vec<T> {
         self.memories
             .in_order()
@@ -40,17 +22,11 @@ impl Store {
     /// `(N, d)`.
     #[must_use]
     pub fn keys(&self) -> Vec<f32> {
-        uninterrupted(|| self.checked_keys())
-    }
-
-    /// [`Store::keys`], within [`crate::interruptible`].
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] if it gave up.
-    pub fn checked_keys(&self) -> Result<Vec<f32>> {
         let mut keys = Vec::with_capacity(self.len() * self.memories.dim());
-        self.visit(|slot| keys.extend_from_slice(self.memories.key(slot)))?;
-        Ok(keys)
+        for &slot in self.memories.in_order() {
+            keys.extend_from_slice(self.memories.key(slot));
+        }
+        keys
     }
 
     /// The keys of the memories `ids`, `(len, d)`.
@@ -59,10 +35,7 @@ impl Store {
     /// [`Error::Unknown`] if there is no such memory.
     pub fn keys_of(&self, ids: &[i64]) -> Result<Vec<f32>> {
         let mut keys = Vec::with_capacity(ids.len() * self.memories.dim());
-        for (at, &id) in ids.iter().enumerate() {
-            if at % ROUND == 0 {
-                interrupt::check()?;
-            }
+        for &id in ids {
             let slot = self.memories.slot(id);
             let slot = slot.ok_or_else(|| Error::unknown("memory", id.to_string()))?;
             keys.extend_from_slice(self.memories.key(slot));
@@ -120,20 +93,8 @@ impl Store {
     /// `(N,)`: the text of the step that made each memory, where there was one.
     #[must_use]
     pub fn texts(&self) -> Vec<Option<String>> {
-        uninterrupted(|| self.checked_texts())
-    }
-
-    /// [`Store::texts`], within [`crate::interruptible`].
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] if it gave up.
-    pub fn checked_texts(&self) -> Result<Vec<Option<String>>> {
-        let mut texts = Vec::with_capacity(self.len());
-        self.visit(|slot| {
-            let text = self.memories.texts[slot as usize].as_deref();
-            texts.push(text.map(str::to_owned));
-        })?;
-        Ok(texts)
+        let text = |slot| self.memories.texts[slot as usize].as_deref();
+        self.column(|slot| text(slot).map(str::to_owned))
     }
 
     /// `b`, `(Q,)`: what the ordinary memory is worth.
@@ -145,28 +106,20 @@ impl Store {
     /// The associations as `(source id, target id, P)`, by rising source, then target.
     #[must_use]
     pub fn edges(&self) -> (Vec<i64>, Vec<i64>, Vec<f64>) {
-        uninterrupted(|| self.checked_edges())
-    }
-
-    /// [`Store::edges`], within [`crate::interruptible`].
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] if it gave up.
-    pub fn checked_edges(&self) -> Result<(Vec<i64>, Vec<i64>, Vec<f64>)> {
         let n = self.graph.edges();
         let (mut sources, mut targets, mut weights) = (
             Vec::with_capacity(n),
             Vec::with_capacity(n),
             Vec::with_capacity(n),
         );
-        self.visit(|slot| {
+        for &slot in self.memories.in_order() {
             for (successor, p) in self.graph.successors(slot) {
                 sources.push(self.memories.id(slot));
                 targets.push(self.memories.id(successor));
                 weights.push(p);
             }
-        })?;
-        Ok((sources, targets, weights))
+        }
+        (sources, targets, weights)
     }
 
     /// How many associations there are, and the bytes they take, both ways.

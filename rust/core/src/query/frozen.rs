@@ -1,9 +1,6 @@
 //! Read-only views of one moment, and what ablations change in them.
 
 use crate::archive::JournalSlot;
-use crate::base::copied;
-use crate::base::interrupt;
-use crate::base::interrupt::Interrupt;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::memory::columns::Memories;
@@ -37,18 +34,13 @@ impl Store {
         Frozen(self.without_history())
     }
 
-    fn without_history(&self) -> Self {
-        let copy = self.copied_without_history(&|| false);
-        copy.expect("nobody gives it up")
-    }
-
     /// A read-only copy of this moment with some of its parts replaced: `values` `(N, Q)` by rising id, `baseline`
     /// `(Q,)`, every row of P by one and the same, or another fade.
     /// For ablations.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if an array does not fit or is not finite, [`Error::Interrupted`] within
-    /// [`crate::interruptible`].
+    /// [`Error::Invalid`] if an array does not fit or is not finite, [`Error::Interrupted`] if the call is
+    /// cancelled ([`crate::Cancel`]).
     pub fn ablated(
         &self,
         values: Option<&[f32]>,
@@ -72,7 +64,7 @@ impl Store {
                 return Err(Error::invalid(name, "not all numbers are finite"));
             }
         }
-        let mut store = self.copied_without_history(&interrupt::enough)?;
+        let mut store = self.without_history();
         if let Some(values) = values {
             store.values.replace(&store.memories, values);
         }
@@ -90,41 +82,15 @@ impl Store {
         Ok(Frozen(store))
     }
 
-    /// A copy, unless that is given up. The journal stays behind.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        self.remembered(self.copied_without_history(interrupt)?, interrupt)
+    /// A copy without the archive, what was proposed, and the journal.
+    pub(crate) fn without_history(&self) -> Self {
+        let (memories, graph) = (self.memories.clone(), self.graph.clone());
+        self.around(memories, graph, self.values.clone())
     }
 
-    /// A copy of this store, with the archive and what was proposed.
-    pub(crate) fn remembered(&self, copy: Self, interrupt: Interrupt<'_>) -> Result<Self> {
-        let history = self.history.as_ref();
-        let history = history.map(|entries| copied::owning(entries, interrupt));
-        Ok(Self {
-            proposals: copied::owning(&self.proposals, interrupt)?,
-            history: history.transpose()?,
-            ..copy
-        })
-    }
-
-    /// [`Store::copied`], without the archive and what was proposed.
-    pub(crate) fn copied_without_history(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        let memories = self.memories.copied(interrupt)?;
-        let graph = self.graph.copied(interrupt)?;
-        self.around(memories, graph, self.values.clone(), interrupt)
-    }
-
-    /// A store of these parts, all else as in this one, without the archive and what was proposed.
-    pub(crate) fn around(
-        &self,
-        memories: Memories,
-        graph: Graph,
-        values: Values,
-        interrupt: Interrupt<'_>,
-    ) -> Result<Self> {
-        Ok(Self {
+    /// A store of these parts, all else as in this one, without the archive, what was proposed, and the journal.
+    pub(crate) fn around(&self, memories: Memories, graph: Graph, values: Values) -> Self {
+        Self {
             config: self.config.clone(),
             given: self.given.clone(),
             embedder: self.embedder.clone(),
@@ -133,9 +99,9 @@ impl Store {
             graph,
             values,
             edges: self.edges.clone(),
-            sample: copied::plain(&self.sample, interrupt)?,
+            sample: self.sample.clone(),
             clock: self.clock,
-            episode_ids: copied::plain(&self.episode_ids, interrupt)?,
+            episode_ids: self.episode_ids.clone(),
             ordinals: self.ordinals.clone(),
             inserts: self.inserts,
             next_memory: self.next_memory,
@@ -143,6 +109,6 @@ impl Store {
             proposals: Vec::new(),
             history: None,
             journal: JournalSlot::default(),
-        })
+        }
     }
 }

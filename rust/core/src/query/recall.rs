@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::alloc::afford;
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::base::parallel;
 use crate::base::slot::Slot;
 use crate::error::{Error, Result};
@@ -90,7 +90,7 @@ fn clean_up(store: &Store, queries: &mut [f32], threads: Option<usize>) -> Resul
     let activations = store.activate_rows(queries, threads)?;
     let mut moved = false;
     for (query, activation) in queries.chunks_exact_mut(dim).zip(&activations) {
-        interrupt::check()?;
+        cancel::check()?;
         let mut sum = vec![0.0f32; dim];
         for answer in &activation.answers {
             let phi = answer.phi as f32;

@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::base::parallel;
 use crate::base::slot::Slot;
 use crate::error::{Error, Result};
@@ -49,7 +49,7 @@ pub(crate) fn associate(
         let mut spread = Spread::over(store);
         let mut found = Vec::with_capacity(groups[group].len());
         for activation in groups[group] {
-            if interrupt::enough() {
+            if cancel::check().is_err() {
                 enough.store(true, Ordering::Relaxed);
             }
             if enough.load(Ordering::Relaxed) {

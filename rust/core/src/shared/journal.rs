@@ -1,10 +1,8 @@
 //! The journal of a directory, as a shared store sees it.
 
-use std::sync::Arc;
-
-use crate::base::discard;
 use crate::error::{Error, Result};
-use crate::shared::Log;
+use crate::ops::observe::Access;
+use crate::shared::{Denied, Log, Writer};
 use crate::storage::journal::directory::Journal;
 use crate::storage::journal::segment::Commit;
 use crate::store::Store;
@@ -13,12 +11,8 @@ impl Log<Store> for Journal {
     type Ticket = Commit;
     type Error = Error;
 
-    fn copy(store: &Store, ask: &dyn Fn() -> bool) -> Result<Store> {
-        store.copied(ask)
-    }
-
-    fn let_go(store: Arc<Store>) {
-        discard::later(store);
+    fn copy(store: &Store, _: &dyn Fn() -> bool) -> Result<Store> {
+        Ok(store.clone())
     }
 
     fn during<T, E: From<Error>>(
@@ -57,11 +51,26 @@ impl Log<Store> for Journal {
         Self::compact(self, store)
     }
 
-    fn tidied(store: &Store, ask: &dyn Fn() -> bool) -> Result<Option<Store>> {
-        store.tidied(ask)
+    fn tidied(store: &Store, _: &dyn Fn() -> bool) -> Result<Option<Store>> {
+        store.tidied()
     }
 
     fn close(&mut self, store: &Store) -> Result<()> {
         Self::close(self, store)
+    }
+}
+
+impl<E: From<Denied> + From<Error>> Access for Writer<'_, Store, Journal, E> {
+    type Error = E;
+
+    fn read<T>(&mut self, work: impl FnOnce(&Store) -> Result<T>) -> std::result::Result<T, E> {
+        Self::read(self, |store| Ok(work(store)?))
+    }
+
+    fn write<T>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<T>,
+    ) -> std::result::Result<T, E> {
+        Self::write(self, |store| Ok(work(store)?))
     }
 }

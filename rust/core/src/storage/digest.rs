@@ -14,13 +14,13 @@ impl Store {
     /// SHA-256 of the logical state, in hex.
     ///
     /// # Panics
-    /// Within [`crate::interruptible`]: there, [`Store::checked_digest`] gives up when it is asked to.
+    ///
     #[must_use]
     pub fn digest(&self) -> String {
         self.checked_digest().expect("nobody may interrupt it")
     }
 
-    /// [`Store::digest`], within [`crate::interruptible`].
+    /// [`Store::digest`], if the call is cancelled ([`crate::Cancel`]).
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`] if it gave up.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::interrupt::Interrupt;
+use crate::base::cancel::Cancel;
 
 /// Where a sleep stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,44 +14,44 @@ pub enum Stopped {
     Budget,
     /// At the end of its time.
     Seconds,
-    /// At the caller's interrupt.
+    /// When the call was cancelled.
     Interrupt,
     /// Before it began: the consolidation would have drifted too far.
     Drift,
 }
 
 /// Backups left, time left, and whether somebody wants us to stop.
-pub(crate) struct Budget<'a> {
+pub(crate) struct Budget {
     limit: u64,
     pub(crate) made: u64,
     /// When no further slice begins.
     end: Option<Instant>,
-    interrupt: Interrupt<'a>,
+    cancel: Cancel,
     /// Why no more is granted, other than the limit.
     pub(crate) cut: Option<Stopped>,
 }
 
-impl<'a> Budget<'a> {
-    /// How many backups pass between two looks at the clock and the interrupt: well under a
+impl Budget {
+    /// How many backups pass between two looks at the clock and the token: well under a
     /// millisecond's worth.
     const SLICE: u64 = 256;
 
-    pub(crate) fn new(limit: Option<u64>, seconds: Option<f64>, interrupt: Interrupt<'a>) -> Self {
+    pub(crate) fn new(limit: Option<u64>, seconds: Option<f64>, cancel: Cancel) -> Self {
         let end = seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
         let mut budget = Self {
             limit: limit.unwrap_or(u64::MAX),
             made: 0,
             end,
-            interrupt,
+            cancel,
             cut: None,
         };
         budget.look();
         budget
     }
 
-    /// Looks at the clock and the interrupt.
+    /// Looks at the clock and at the token.
     fn look(&mut self) {
-        if (self.interrupt)() {
+        if self.cancel.is_cancelled() {
             self.cut = Some(Stopped::Interrupt);
         } else if self.end.is_some_and(|end| Instant::now() >= end) {
             self.cut = Some(Stopped::Seconds);

@@ -118,7 +118,7 @@ pub(crate) fn replay(
     needs: &Needs,
     threshold: f64,
     ahead: Ahead,
-    budget: &mut Budget<'_>,
+    budget: &mut Budget,
 ) -> Vec<i64> {
     let mut queue = Queue::new(needs, threshold, ahead.floor, model);
     for &slot in model.memories.in_order() {

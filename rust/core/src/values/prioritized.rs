@@ -163,7 +163,7 @@ pub(crate) fn replay(
     needs: &Needs,
     threshold: f64,
     switch: Switch,
-    budget: &mut Budget<'_>,
+    budget: &mut Budget,
 ) -> Pushed {
     let most = switch.least.max(model.graph.edges() / switch.share);
     let mut queue = Queue::new(needs, threshold, 0.0, model);

@@ -1,6 +1,6 @@
 //! Sleep: replay over the whole graph under a budget.
 
-use crate::base::interrupt::Interrupt;
+use crate::base::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::values::backup::Model;
 use crate::values::budget::{Budget, Stopped};
@@ -137,10 +137,10 @@ pub(crate) fn sleep(
     model: Model<'_>,
     request: &ReplayRequest,
     switch: Switch,
-    interrupt: Interrupt<'_>,
+    cancel: Cancel,
 ) -> Result<ReplayReport> {
     let tol = request.tol;
-    let mut budget = Budget::new(request.budget, request.seconds, interrupt);
+    let mut budget = Budget::new(request.budget, request.seconds, cancel);
     let mut pushed = 0;
     let mut trail = Vec::new();
     let threshold = tol * (1.0 - model.config.gamma);

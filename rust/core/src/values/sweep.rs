@@ -18,7 +18,7 @@ const MUCH: usize = 1 << 15;
 const CHUNK: usize = 8 * BLOCK;
 
 /// Passes over the dirty memories from the newest to the oldest.
-pub(crate) fn reverse(values: &mut Values, model: Model<'_>, tol: f64, budget: &mut Budget<'_>) {
+pub(crate) fn reverse(values: &mut Values, model: Model<'_>, tol: f64, budget: &mut Budget) {
     while values.residual_up_to(tol, model) > tol {
         for &slot in model.memories.in_order().iter().rev() {
             if !values.is_dirty(slot) {
@@ -38,7 +38,7 @@ pub(crate) fn full(
     model: Model<'_>,
     tol: f64,
     threads: Option<usize>,
-    budget: &mut Budget<'_>,
+    budget: &mut Budget,
 ) -> Result<f64> {
     if budget.spent() {
         return Ok(values.residual(model));
@@ -105,7 +105,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// One sweep, or as much of it as the budget grants.
-    fn once(&mut self, budget: &mut Budget<'_>) -> Result<()> {
+    fn once(&mut self, budget: &mut Budget) -> Result<()> {
         let rows = std::mem::take(&mut self.rows);
         for block in rows.chunks(BLOCK) {
             let granted = budget.take_many(block.len());

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::alloc::reserved;
-use crate::base::copied;
-use crate::base::interrupt::Interrupt;
 use crate::base::slot::Slot;
-use crate::error::Result;
 use crate::graph::Graph;
 use crate::memory::columns::{Memories, narrow, widen};
 use crate::memory::slot_map::SlotMap;
@@ -100,24 +97,18 @@ impl Values {
         self.write(slot, 0, drives);
     }
 
-    /// The values of the slots that move, unless that is given up. The medians are looked for anew.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn moved(&self, moves: &SlotMap<'_>, interrupt: Interrupt<'_>) -> Result<Self> {
+    /// The values of the slots that move. The medians are looked for anew.
+    pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Self {
         let mut moved = Self {
             channels: self.channels,
             baseline: self.baseline.clone(),
             ..Self::default()
         };
-        for (new, &old) in moves.order.iter().enumerate() {
-            if new % (PAGE * PAGE) == 0 {
-                copied::ask(interrupt)?;
-            }
+        for (new, &old) in map.order.iter().enumerate() {
             moved.restore(new as Slot, self.of(old), self.is_dirty(old));
             moved.owed[new] = self.owed[old as usize];
         }
-        Ok(moved)
+        moved
     }
 
     /// Slots from `slots` on were not there.

@@ -59,10 +59,6 @@ pub fn along(axes: &[usize], dim: usize) -> Batch {
     Batch::one(axes.iter().flat_map(|&i| axis(i, dim)).collect(), dim)
 }
 
-pub fn never() -> bool {
-    false
-}
-
 pub fn observe(store: &mut Store, batch: &Batch, drives: Option<Drives<'_>>) -> ObserveReport {
     let observation = Observation {
         episodes: batch.episodes(),
@@ -72,19 +68,16 @@ pub fn observe(store: &mut Store, batch: &Batch, drives: Option<Drives<'_>>) -> 
         source: None,
         propose: false,
     };
-    store.observe(&observation, &never).unwrap()
+    store.observe(&observation).unwrap()
 }
 
 pub fn sleep(store: &mut Store) {
     assert!(
         store
-            .replay(
-                &ReplayRequest {
-                    tol: 1e-6,
-                    ..ReplayRequest::default()
-                },
-                &never
-            )
+            .replay(&ReplayRequest {
+                tol: 1e-6,
+                ..ReplayRequest::default()
+            })
             .unwrap()
             .converged
     );

@@ -3,7 +3,6 @@
 //! Work is split by item and each item's result depends on that item alone, so the number of threads
 //! never changes a result.
 
-mod both;
 mod placement;
 mod pool;
 mod sync;
@@ -14,9 +13,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) use both::both;
-
-use crate::base::interrupt;
+use crate::base::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// Shares of the work that a thread takes, if all are as quick: the last of them may have to be waited for.
@@ -132,7 +129,7 @@ fn led<T>(threads: Option<usize>, most: usize, work: impl FnOnce() -> Result<T>)
 /// not begun.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a bad number of threads, [`Error::Interrupted`] if the caller had enough ([`crate::interruptible`]).
+/// [`Error::Invalid`] for a bad number of threads, [`Error::Interrupted`] if the call is cancelled.
 pub(crate) fn map<T: Send>(
     n: usize,
     threads: Option<usize>,
@@ -141,10 +138,11 @@ pub(crate) fn map<T: Send>(
     led(threads, n, || {
         let threads = threads.unwrap_or_else(num_threads).min(n);
         let team = TEAM.with_borrow(Clone::clone);
-        match team.filter(|_| threads > 1 && !WITHIN.get()) {
-            Some(led) => shared_out(n, threads, &led, f),
-            None => (0..n).map(|i| interrupt::check().map(|()| f(i))).collect(),
+        if let Some(led) = team.filter(|_| threads > 1 && !WITHIN.get()) {
+            return shared_out(n, threads, &led, f);
         }
+        let cancel = Cancel::current();
+        (0..n).map(|i| cancel.check().map(|()| f(i))).collect()
     })
 }
 
@@ -179,8 +177,9 @@ fn shared_out<T: Send>(
     led.team().with(threads - 1, &help, || {
         let _until_here = elsewhere;
         let mut mine = Vec::new();
+        let cancel = Cancel::current();
         let look = || {
-            enough.store(interrupt::enough(), Ordering::Relaxed);
+            enough.store(cancel.is_cancelled(), Ordering::Relaxed);
             go_on()
         };
         while let Some(share) = work(&look) {
@@ -196,6 +195,30 @@ fn shared_out<T: Send>(
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_unstable_by_key(|&(first, _)| first);
     Ok(done.into_iter().flat_map(|(_, share)| share).collect())
+}
+
+/// What two pieces of work come to, done at once where threads are wanted: `beside` on another one. It is cancelled when
+/// `here` fails.
+pub(crate) fn both<A: Send, B>(
+    beside: impl FnOnce() -> Result<A> + Send,
+    here: impl FnOnce() -> Result<B>,
+) -> (Result<A>, Result<B>) {
+    let Some(pool) = (num_threads() > 1).then(|| pool::pool(1)).flatten() else {
+        return (beside(), here());
+    };
+    let failed = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&failed);
+    let mut found = None;
+    let here = pool.threads.in_place_scope(|scope| {
+        scope.spawn(|_| {
+            let cancel = Cancel::new(move || asked.load(Ordering::Relaxed));
+            found = Some(cancel.scope(beside));
+        });
+        let here = here();
+        failed.store(here.is_err(), Ordering::Relaxed);
+        here
+    });
+    (found.expect("the scope waits for it"), here)
 }
 
 #[cfg(test)]
@@ -226,7 +249,7 @@ mod tests {
             asked.get() > 3
         };
         let (me, mine) = (std::thread::current().id(), AtomicUsize::new(0));
-        let outcome = crate::interruptible(ask, || {
+        let outcome = Cancel::new(ask).scope(|| {
             map(10_000, Some(2), |_| {
                 if std::thread::current().id() == me {
                     mine.fetch_add(1, Ordering::Relaxed);
@@ -238,5 +261,25 @@ mod tests {
         });
         assert!(matches!(outcome, Err(Error::Interrupted)));
         assert_eq!(mine.into_inner(), 3);
+    }
+
+    #[test]
+    fn two_pieces_of_work_are_done_at_once_and_a_failure_cancels_the_other() {
+        let (a, b) = both(|| Ok(1), || Ok(2));
+        assert_eq!((a.unwrap(), b.unwrap()), (1, 2));
+        let endless = || -> Result<()> {
+            while Cancel::current().check().is_ok() {
+                std::thread::yield_now();
+            }
+            Err(Error::Interrupted)
+        };
+        if num_threads() > 1 {
+            let (beside, here) = both(endless, || Err::<(), _>(Error::invalid("b", "bad")));
+            assert!(matches!(beside, Err(Error::Interrupted)));
+            assert!(matches!(here, Err(Error::Invalid { .. })));
+        }
+        let panic =
+            std::panic::catch_unwind(|| both(|| -> Result<()> { panic!("beside") }, || Ok(())));
+        assert!(panic.is_err());
     }
 }

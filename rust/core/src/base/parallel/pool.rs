@@ -12,8 +12,8 @@ use super::team::Team;
 use crate::base::fpenv;
 
 /// Threads that help.
-struct Pool {
-    threads: ThreadPool,
+pub(super) struct Pool {
+    pub(super) threads: ThreadPool,
     helpers: Arc<Helpers>,
     /// Calls for help that no thread has come to yet.
     open: AtomicUsize,
@@ -74,7 +74,7 @@ impl Drop for Led {
     }
 }
 
-fn pool(size: usize) -> Option<Arc<Pool>> {
+pub(super) fn pool(size: usize) -> Option<Arc<Pool>> {
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
     if pools.process != process {

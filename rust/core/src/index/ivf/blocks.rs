@@ -11,8 +11,6 @@
 //! least cosine only ever falls: the bound holds after every change. It is no part of what a store remembers: neither
 //! digest nor snapshot know of it.
 
-use crate::base::copied;
-use crate::base::interrupt::Interrupt;
 use crate::base::parallel;
 use crate::base::slot::Slot;
 use crate::error::Result;
@@ -72,25 +70,6 @@ impl Partition {
             stamp,
             prunes: false,
         }
-    }
-
-    /// A copy, unless that is given up.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn copied(&self, interrupt: Interrupt<'_>) -> Result<Self> {
-        let codes = self.codes.as_ref().map(|codes| codes.copied(interrupt));
-        Ok(Self {
-            centres: self.centres.copied(interrupt)?,
-            blocks: copied::owning(&self.blocks, interrupt)?,
-            codes: codes.transpose()?,
-            slots: copied::plain(&self.slots, interrupt)?,
-            owners: copied::plain(&self.owners, interrupt)?,
-            places: copied::plain(&self.places, interrupt)?,
-            seed: self.seed,
-            stamp: self.stamp,
-            prunes: self.prunes,
-        })
     }
 
     /// How many blocks there are.

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::base::parallel;
 use crate::base::slot::Slot;
 use crate::error::Result;
@@ -238,7 +238,7 @@ impl<'a> Visit<'a> {
         let found = parallel::map(workers, threads, |_| {
             let mut mine: Vec<Candidates> = before.iter().map(Candidates::above).collect();
             while let Some(&(block, rows)) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if interrupt::enough() {
+                if cancel::check().is_err() {
                     next.store(cells.len(), Ordering::Relaxed);
                     break;
                 }
@@ -256,7 +256,7 @@ impl<'a> Visit<'a> {
             }
             mine
         })?;
-        interrupt::check()?;
+        cancel::check()?;
         for mine in found {
             for (all, mine) in all.iter_mut().zip(&mine) {
                 all.join(mine);

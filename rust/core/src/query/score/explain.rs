@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::graph::predict::successors;
@@ -74,7 +74,7 @@ pub(crate) fn explain(
     let scorer = Scorer::new(store, batch, request, &activations, request.threads)?;
     let mut explanations = Vec::with_capacity(batch.len());
     for e in 0..batch.episodes() {
-        interrupt::check()?;
+        cancel::check()?;
         let trajectory = scorer.trajectory(batch, e, request.context[e], &activations);
         let mut paid: BTreeMap<(usize, Slot), f64> = BTreeMap::new();
         let mut channels = vec![vec![0.0; store.channels().len()]; trajectory.len()];

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::archive::Record;
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::storage::journal::frame::{Frames, Next};
@@ -201,7 +201,7 @@ impl Journal {
     /// Writes a new snapshot and begins a new journal, also when the old one cannot be written to any more.
     ///
     /// # Errors
-    /// [`Error::Io`] as the system gives it, [`Error::Interrupted`] within [`crate::interruptible`]; the old snapshot
+    /// [`Error::Io`] as the system gives it, [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]); the old snapshot
     /// and the old journal are as they were then. [`Error::Io`], too, if the disk failed to keep something before.
     pub fn compact(&mut self, store: &Store) -> Result<()> {
         self.check_process()?;
@@ -375,7 +375,7 @@ fn follow_frames(
     recovery: &mut Recovery,
 ) -> Result<()> {
     loop {
-        interrupt::check()?;
+        cancel::check()?;
         let at = frames.at;
         match frames.next()? {
             Next::Payload(payload) => {

@@ -8,11 +8,11 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{Operation, Record};
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// Numbers written between two looks at the interrupt.
+/// Numbers written between two looks at the token.
 const SLICE: usize = 1 << 18;
 
 #[derive(Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Record<'_> {
         payload.extend_from_slice(&(json.len() as u64).to_le_bytes());
         payload.extend_from_slice(&json);
         for part in arrays.iter().flat_map(|array| array.chunks(SLICE)) {
-            interrupt::check()?;
+            cancel::check()?;
             payload.extend(part.iter().flat_map(|x| x.to_le_bytes()));
         }
         Ok(payload)

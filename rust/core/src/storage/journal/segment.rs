@@ -18,8 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::archive::{Journal, Record};
+use crate::base::cancel;
 use crate::base::group_commit::Disk;
-use crate::base::interrupt;
 use crate::error::{Error, Result};
 use crate::storage::journal::frame::{HEADER, header};
 use crate::storage::snapshot::write::sync_directory;
@@ -28,7 +28,7 @@ use crate::storage::snapshot::write::sync_directory;
 pub(crate) const PREAMBLE: usize = 64;
 const MAGIC: &[u8; 8] = b"swjournl";
 const VERSION: u32 = 1;
-/// Bytes written between two looks at the interrupt.
+/// Bytes written between two looks at the token.
 const PART: usize = 4 << 20;
 
 /// The first bytes of the journal of a number that goes on from a snapshot of that checksum.
@@ -172,7 +172,7 @@ impl Segment {
     fn write(&mut self, payload: &[u8]) -> Result<()> {
         let mut sum = crc32fast::Hasher::new();
         for part in payload.chunks(PART) {
-            interrupt::check()?;
+            cancel::check()?;
             sum.update(part);
         }
         let head = header(self.number, payload.len(), sum.finalize());
@@ -183,7 +183,7 @@ impl Segment {
         }
         self.file.write_all(&head)?;
         for part in payload.chunks(PART) {
-            interrupt::check()?;
+            cancel::check()?;
             self.file.write_all(part)?;
         }
         Ok(())

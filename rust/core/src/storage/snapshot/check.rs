@@ -1,7 +1,7 @@
 //! Operations from a file, checked before they are done: a file is untrusted input.
 
 use crate::archive::Operation;
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::error::{Error, Result};
 use crate::memory::episodes::{Episode, normalise};
 use crate::store::Store;
@@ -48,7 +48,7 @@ impl Operation {
                     return bad("inserted rows do not fit the store");
                 }
                 for some in keys.chunks(dim * 1024) {
-                    interrupt::check()?;
+                    cancel::check()?;
                     if !have_directions(some, dim) {
                         return bad("a key has no direction");
                     }

@@ -5,10 +5,7 @@ use std::ops::Range;
 
 use safetensors::tensor::{Dtype, Metadata};
 
-use crate::base::copied;
-use crate::base::discard::Heavy;
-use crate::base::interrupt;
-use crate::base::interrupt::Interrupt;
+use crate::base::cancel;
 use crate::base::parallel;
 use crate::error::{Error, Result};
 use crate::storage::snapshot::checksum::Checksum;
@@ -87,12 +84,12 @@ impl<'a> File<'a> {
     }
 
     /// What is true of the bytes, to be compared with what the file says.
-    fn found(&self, enough: Interrupt<'_>) -> Result<(String, String)> {
+    fn found(&self) -> Result<(String, String)> {
         let mut sum = Checksum::new(&self.state);
         for (name, tensor) in &self.tensors {
             sum.tensor(name, tensor.dtype, &tensor.shape, tensor.range.len());
             self.source.pour(tensor.range.clone(), 1, &mut |piece| {
-                copied::ask(enough)?;
+                cancel::check()?;
                 sum.bytes(piece);
                 Ok(())
             })?;
@@ -100,14 +97,14 @@ impl<'a> File<'a> {
         Ok(sum.finish())
     }
 
-    fn is_sound(&self, enough: Interrupt<'_>) -> Result<bool> {
+    fn is_sound(&self) -> Result<bool> {
         // A fuzzer would never guess a checksum, and find nothing behind it.
-        Ok(cfg!(fuzzing) || self.found(enough)? == self.said)
+        Ok(cfg!(fuzzing) || self.found()? == self.said)
     }
 
     /// The names of the damaged parts, `state` and sections; none if the file is sound.
     pub(crate) fn damaged(&self) -> Result<Vec<String>> {
-        let found = self.found(&interrupt::enough)?;
+        let found = self.found()?;
         if cfg!(fuzzing) || found == self.said {
             return Ok(Vec::new());
         }
@@ -167,18 +164,16 @@ fn header(source: &Source<'_>) -> Result<(Metadata, usize)> {
 /// Reads a snapshot, with what a directory needs to know of it.
 pub(crate) fn read(source: Source<'_>) -> Result<Loaded> {
     let file = File::open(source)?;
-    let sound = |enough: Interrupt<'_>| file.is_sound(enough);
-    let store = || -> Result<(Heavy<Store>, Option<u64>)> {
-        let mut state = Heavy::new(file.state()?);
+    let sound = || file.is_sound();
+    let store = || -> Result<(Store, Option<u64>)> {
+        let mut state = file.state()?;
         let journal = state.journal;
-        let archive = Heavy::new(file.archive()?);
-        state.unpool(&archive)?;
-        drop(archive);
-        Ok((Heavy::new(file.store(state.keep())?), journal))
+        state.unpool(&file.archive()?)?;
+        Ok((file.store(state)?, journal))
     };
     // A file is not believed before its checksum is known, but it may be read meanwhile: whoever reads it checks it all.
     let (sound, read) = if file.source.length() < MUCH {
-        (sound(&interrupt::enough), store())
+        (sound(), store())
     } else {
         parallel::both(sound, store)
     };
@@ -187,7 +182,7 @@ pub(crate) fn read(source: Source<'_>) -> Result<Loaded> {
     }
     let (store, journal) = read?;
     Ok(Loaded {
-        store: store.keep(),
+        store,
         checksum: file.said.0,
         journal,
     })

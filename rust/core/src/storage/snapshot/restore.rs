@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::base::discard::Heavy;
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::error::{Error, Result};
 use crate::graph::edge_statistics::EdgeStatistics;
@@ -21,8 +20,6 @@ use crate::store::Store;
 
 /// What no counter reaches by counting, so that none overflows.
 const COUNTER: i64 = 1 << 53;
-/// Numbers read between two looks at the interrupt.
-const SLICE: usize = 1 << 18;
 
 /// Reads sections by name, checking type and shape.
 pub(crate) struct Reader<'a> {
@@ -35,14 +32,14 @@ macro_rules! reads {
         fn $name(&self, name: &str, shape: &[usize]) -> Result<Vec<$type>> {
             const SIZE: usize = size_of::<$type>();
             let range = self.range(name, Element::$element, shape)?;
-            let mut numbers = Heavy::new(Vec::with_capacity(range.len() / SIZE));
+            let mut numbers = Vec::with_capacity(range.len() / SIZE);
             self.source.pour(range, SIZE, &mut |piece| {
-                interrupt::check()?;
+                cancel::check()?;
                 let (chunks, _) = piece.as_chunks::<SIZE>();
                 numbers.extend(chunks.iter().map(|x| <$type>::from_le_bytes(*x)));
                 Ok(())
             })?;
-            Ok(numbers.keep())
+            Ok(numbers)
         }
     };
 }
@@ -130,7 +127,7 @@ impl<'a> Reader<'a> {
         }
         let d = state.config.dim;
         let n = self.rows("ids")?;
-        let mut store = Heavy::new(Store::new(state.given.clone())?);
+        let mut store = Store::new(state.given.clone())?;
         store.config = state.config;
         store.embedder = state.embedder;
         store.clock = state.clock;
@@ -162,7 +159,7 @@ impl<'a> Reader<'a> {
                 "has a wrong number of bins",
             ));
         }
-        Ok(store.keep())
+        Ok(store)
     }
 
     fn restore_episode_ids(&self, store: &mut Store) -> Result<()> {
@@ -201,13 +198,13 @@ impl<'a> Reader<'a> {
         }
         let terminal = self.flags("terminal", n)?;
         let dirty = self.flags("dirty", n)?;
-        let texts = Heavy::new(self.texts(n)?);
-        let mut provenance = Heavy::new(self.provenance(n, store)?);
+        let texts = self.texts(n)?;
+        let mut provenance = self.provenance(n, store)?;
         store.memories.encode_later();
         store.memories.reserve(n);
         let (mut rank, mut key) = (0, vec![0.0; d]);
         self.source.pour(keys, size_of::<f32>() * d, &mut |piece| {
-            interrupt::check()?;
+            cancel::check()?;
             for row in piece.as_chunks().0.chunks_exact(d) {
                 for (x, bytes) in key.iter_mut().zip(row) {
                     *x = f32::from_le_bytes(*bytes);
@@ -384,12 +381,8 @@ fn restore_channels(store: &mut Store, channels: &[Channel], terminal: &[bool]) 
 }
 
 fn finite(name: &'static str, numbers: Vec<f32>) -> Result<Vec<f32>> {
-    let numbers = Heavy::new(numbers);
-    for part in numbers.chunks(SLICE) {
-        interrupt::check()?;
-        if !part.iter().all(|x| x.is_finite()) {
-            return Err(Error::format(name, "not all numbers are finite"));
-        }
+    if !numbers.iter().all(|x| x.is_finite()) {
+        return Err(Error::format(name, "not all numbers are finite"));
     }
-    Ok(numbers.keep())
+    Ok(numbers)
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::store::Store;
@@ -65,7 +65,7 @@ pub(crate) enum Role {
     Names,
 }
 
-/// Bytes between two looks at the interrupt: well under a millisecond's worth.
+/// Bytes between two looks at the token.
 const PIECE: usize = 1 << 16;
 
 pub(crate) fn in_pieces<const N: usize>(
@@ -76,7 +76,7 @@ pub(crate) fn in_pieces<const N: usize>(
     for value in values {
         piece.extend_from_slice(&value);
         if piece.len() >= PIECE {
-            interrupt::check()?;
+            cancel::check()?;
             sink(&piece)?;
             piece.clear();
         }

@@ -7,7 +7,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::base::interrupt;
+use crate::base::cancel;
 use crate::error::{Error, Result};
 use crate::storage::snapshot::sections::Sink;
 
@@ -47,7 +47,7 @@ impl Source<'_> {
             .try_reserve_exact(range.len())
             .map_err(|error| Error::Io(std::io::Error::other(error)))?;
         self.pour(range, 1, &mut |piece| {
-            interrupt::check()?;
+            cancel::check()?;
             bytes.extend_from_slice(piece);
             Ok(())
         })?;

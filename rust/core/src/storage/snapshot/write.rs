@@ -14,9 +14,6 @@ use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Entry;
-use crate::base::copied;
-use crate::base::discard::Heavy;
-use crate::base::interrupt;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::channels::Channel;
@@ -219,15 +216,15 @@ impl Store {
     /// The store as the bytes of a safetensors file; the same store has the same bytes.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] within [`crate::interruptible`].
+    /// [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let snapshot = Snapshot::of(self, None)?;
-        let mut bytes = Heavy::new(Vec::new());
+        let mut bytes = Vec::new();
         bytes
             .try_reserve_exact(snapshot.size())
             .map_err(|error| Error::Io(std::io::Error::other(error)))?;
-        snapshot.write(&mut *bytes)?;
-        Ok(bytes.keep())
+        snapshot.write(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// The store that [`Store::to_bytes`] wrote.
@@ -241,8 +238,8 @@ impl Store {
     /// Writes a snapshot beside `path` and renames it into place, so that a crash leaves the old one.
     ///
     /// # Errors
-    /// [`Error::Io`] as the operating system gives it, [`Error::Interrupted`] within
-    /// [`crate::interruptible`].
+    /// [`Error::Io`] as the operating system gives it, [`Error::Interrupted`] if the call is
+    /// cancelled ([`crate::Cancel`]).
     pub fn save(&self, path: &Path) -> Result<()> {
         Snapshot::of(self, None)?.save(path)?;
         sync_directory(path)
@@ -281,7 +278,7 @@ impl State {
             let Some((head, tail)) = pool.split_at_checked(length) else {
                 return Err(Error::format("archive", "shorter than its parts"));
             };
-            copied::append(array, head, &interrupt::enough)?;
+            array.extend_from_slice(head);
             pool = tail;
         }
         if pool.is_empty() {
