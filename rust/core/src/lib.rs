@@ -65,7 +65,7 @@ mod store;
 mod values;
 
 pub use base::cancel::Cancel;
-pub use base::parallel::{num_threads, set_num_threads};
+pub use base::threads::{num_threads, set_num_threads};
 pub use config::{Config, Equation};
 pub use error::{Error, Result};
 /// What benchmarks reach of the passes of a search; no part of the interface.

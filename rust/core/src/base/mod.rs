@@ -5,7 +5,7 @@ pub(crate) mod cancel;
 pub mod fpenv;
 pub(crate) mod group_commit;
 pub(crate) mod huge;
-pub(crate) mod parallel;
 pub(crate) mod rng;
 pub(crate) mod slot;
 pub(crate) mod sync;
+pub(crate) mod threads;

@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::index::activation::Activation;
@@ -111,7 +111,7 @@ pub(crate) fn predict<T: Send>(
     threads: Option<usize>,
     f: impl Fn(usize, Option<&[f32]>) -> T + Sync + Send,
 ) -> Result<Vec<T>> {
-    let parts = parallel::map(before.len().div_ceil(STEPS), threads, |part| {
+    let parts = threads::map(before.len().div_ceil(STEPS), threads, |part| {
         let first = part * STEPS;
         let before = &before[first..before.len().min(first + STEPS)];
         let mut mu = vec![0.0; memories.dim()];

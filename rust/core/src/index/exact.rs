@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
 use crate::index::ivf::visit::Visit;
@@ -30,7 +30,7 @@ const FEW: usize = 512;
 const SOME: usize = 16;
 /// Candidates between the one compared and the one fetched from memory meanwhile.
 const AHEAD: usize = 8;
-/// How many codes are multiplied in the time of one ordinary multiplication, as [`parallel::worth_waking`] counts them.
+/// How many codes are multiplied in the time of one ordinary multiplication, as [`threads::worth_waking`] counts them.
 const QUICK: usize = 128;
 /// How many bytes of codes come from memory in the time of one ordinary multiplication.
 const READ: usize = 12;
@@ -57,7 +57,7 @@ pub(crate) fn search(
     Ladder::of(memories, queries, k, threads).climb()
 }
 
-/// About what a search costs, as [`parallel::worth_waking`] counts it: what is multiplied, or read where queries are few.
+/// About what a search costs, as [`threads::worth_waking`] counts it: what is multiplied, or read where queries are few.
 fn cost(queries: &[f32], memories: &Memories) -> usize {
     let n = memories.len();
     (queries.len() * n / QUICK).max(memories.dim() * n / READ)
@@ -69,8 +69,6 @@ pub(crate) struct Ladder<'a> {
     pub(crate) rows: Vec<&'a [f32]>,
     pub(crate) k: usize,
     pub(crate) threads: Option<usize>,
-    /// As [`parallel::worth_waking`] counts it.
-    cost: usize,
     pub(crate) kernel: Option<&'static Kernel>,
     wide: Option<&'static Wide>,
 }
@@ -113,23 +111,17 @@ impl<'a> Ladder<'a> {
         k: usize,
         threads: Option<usize>,
     ) -> Self {
-        let cost = cost(queries, memories);
         Self {
             memories,
             rows: queries.chunks_exact(memories.dim()).collect(),
             k,
-            threads: parallel::worth_waking(threads, cost),
-            cost,
+            threads: threads::worth_waking(threads, cost(queries, memories)),
             kernel: Kernel::chosen(),
             wide: Wide::chosen(),
         }
     }
 
     fn climb(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
-        parallel::together(self.threads, self.cost, || self.climbed())
-    }
-
-    fn climbed(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
         let mut report = SearchReport::of(self.kernel.map(|kernel| kernel.name));
         let n = self.rows.len();
         let mut hits = Vec::with_capacity(n);
@@ -148,7 +140,7 @@ impl<'a> Ladder<'a> {
             {
                 let visit = Visit::of(self, partition, first..first + count);
                 let (candidates, probed) = visit.certified()?;
-                let left = parallel::map(candidates.len(), self.threads, |at| {
+                let left = threads::map(candidates.len(), self.threads, |at| {
                     self.left(&candidates[at])
                 })?;
                 round.take("blocks", left, self.too_many());
@@ -184,7 +176,7 @@ impl<'a> Ladder<'a> {
                 }
                 None => self.compare_all(first + at),
             };
-            let compared = parallel::map(count, self.threads, compare)?;
+            let compared = threads::map(count, self.threads, compare)?;
             for (top, compared) in compared {
                 hits.push(top);
                 report.compared += compared;
@@ -201,7 +193,7 @@ impl<'a> Ladder<'a> {
         rows: &[usize],
     ) -> Result<Vec<Option<Bounded>>> {
         let encoded = |at| kernel.query(self.rows[rows[at]]);
-        let queries: Vec<Query> = parallel::map(rows.len(), self.threads, encoded)?;
+        let queries: Vec<Query> = threads::map(rows.len(), self.threads, encoded)?;
         let parts = Kernel::parts(codes);
         let grid = self.grid(rows.len(), CHUNK, parts.len());
         let pieces = (0..grid.pieces()).map(|at| kernel.tiles(&queries[grid.rows(at)]));

@@ -13,8 +13,8 @@
 
 use crate::base::alloc::reserved;
 use crate::base::huge::Huge;
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::Result;
 
 /// Keys a panel holds.
@@ -68,7 +68,7 @@ impl Codes {
         all.reserve(keys.len() / dim);
         for round in keys.chunks(ROUND * PART * dim) {
             let parts: Vec<&[f32]> = round.chunks(PART * dim).collect();
-            for part in parallel::map(parts.len(), None, |at| {
+            for part in threads::map(parts.len(), None, |at| {
                 let mut part = Self::new(dim);
                 for (slot, key) in parts[at].chunks_exact(dim).enumerate() {
                     part.set(slot as Slot, key);

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::base::cancel;
-use crate::base::parallel;
+use crate::base::threads;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
 
@@ -49,11 +49,11 @@ impl Grid {
         let most = (self.memories / 8).max(4 * self.k);
         let most = most.max(ENTRIES / self.queries.min(self.piece));
         let cells = pieces * self.parts;
-        let workers = threads.unwrap_or_else(parallel::num_threads).min(cells);
+        let workers = threads.unwrap_or_else(threads::num_threads).min(cells);
         let next = AtomicUsize::new(0);
         // A thread alone has nobody to tell.
         let floors = (workers > 1).then(|| Floors::of(self.queries));
-        let found = parallel::map(workers, threads, |_| {
+        let found = threads::map(workers, threads, |_| {
             let mut mine: Vec<Vec<Candidates>> = vec![Vec::new(); pieces];
             loop {
                 let cell = next.fetch_add(1, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl Grid {
         })?;
         cancel::check()?;
         let pieces: Vec<Range<usize>> = (0..pieces).map(|at| self.rows(at)).collect();
-        parallel::map(self.queries, threads, |query| {
+        threads::map(self.queries, threads, |query| {
             let at = pieces.partition_point(|rows| rows.end <= query);
             let mut parts = found
                 .iter()

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use crate::archive::Operation;
 use crate::base::cancel::{self, Cancel};
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::{Error, Result};
 use crate::graph::hebbian;
 use crate::graph::predict::predict;
@@ -389,8 +389,8 @@ impl Store {
 
         let nearest = &*nearest;
         // Each is compared with what the others touched.
-        let threads = parallel::worth_waking(None, episode.len() * steps.len());
-        parallel::map(episode.len(), threads, |t| {
+        let threads = threads::worth_waking(None, episode.len() * steps.len());
+        threads::map(episode.len(), threads, |t| {
             let x = &steps[t * dim..(t + 1) * dim];
             let hits = nearest.now(&self.memories, x, t, self.config.k)?;
             Ok(activate(&hits, &self.config))

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::base::alloc::afford;
 use crate::base::cancel;
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::{Error, Result};
 use crate::index::activation::Activation;
 use crate::memory::episodes::normalise;
@@ -78,7 +78,7 @@ pub(crate) fn recall(
         }
     }
     let activations = store.activate_rows(&queries, request.threads)?;
-    parallel::map(activations.len(), request.threads, |at| {
+    threads::map(activations.len(), request.threads, |at| {
         paths(store, &activations[at], &weights, request)
     })
 }

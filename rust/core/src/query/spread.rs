@@ -10,8 +10,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::cancel;
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::{Error, Result};
 use crate::index::activation::Activation;
 use crate::store::Store;
@@ -45,7 +45,7 @@ pub(crate) fn associate(
     // A group takes long where much is associated, so that whoever works on one looks up between its queries: the
     // thread that may be told to stop tells the others.
     let enough = AtomicBool::new(false);
-    let found = parallel::map(groups.len(), threads, |group| {
+    let found = threads::map(groups.len(), threads, |group| {
         let mut spread = Spread::over(store);
         let mut found = Vec::with_capacity(groups[group].len());
         for activation in groups[group] {

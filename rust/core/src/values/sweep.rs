@@ -1,7 +1,7 @@
 //! Sweeps: replay in an order that is fixed beforehand.
 
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::Result;
 use crate::values::backup::{Model, distance};
 use crate::values::budget::Budget;
@@ -182,7 +182,7 @@ impl<'a> Sweep<'a> {
             _ if much() => self.threads,
             _ => Some(1),
         };
-        parallel::map(rows.len().div_ceil(PART), threads, |part| {
+        threads::map(rows.len().div_ceil(PART), threads, |part| {
             work(self, &rows[part * PART..rows.len().min((part + 1) * PART)])
         })
     }

@@ -11,8 +11,8 @@
 //! least cosine only ever falls: the bound holds after every change. It is no part of what a store remembers: neither
 //! digest nor snapshot know of it.
 
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::Result;
 use crate::index::quantize::{Codes, PANEL};
 use crate::index::uses_codes;
@@ -175,7 +175,7 @@ impl Partition {
     /// for an empty block.
     pub(crate) fn bounds(&self, rows: &[&[f32]], threads: Option<usize>) -> Result<Vec<Vec<f32>>> {
         let slack = rounding(self.centres.dim());
-        parallel::map(rows.len(), threads, |at| {
+        threads::map(rows.len(), threads, |at| {
             self.blocks
                 .iter()
                 .enumerate()

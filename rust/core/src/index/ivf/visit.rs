@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::cancel;
-use crate::base::parallel;
 use crate::base::slot::Slot;
+use crate::base::threads;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
 use crate::index::exact::{Ladder, nearest};
@@ -183,7 +183,7 @@ impl<'a> Visit<'a> {
                 candidates.left()
             })
             .collect();
-        parallel::map(left.len(), ladder.threads, |at| match &left[at] {
+        threads::map(left.len(), ladder.threads, |at| match &left[at] {
             Some(bounded) => {
                 let next = left.get(at + 1).and_then(Option::as_deref);
                 ladder.compare(self.rows.start + at, bounded, next.unwrap_or_default())
@@ -231,11 +231,11 @@ impl<'a> Visit<'a> {
             .collect();
         let threads = self.ladder.threads;
         let workers = threads
-            .unwrap_or_else(parallel::num_threads)
+            .unwrap_or_else(threads::num_threads)
             .min(cells.len());
         let next = AtomicUsize::new(0);
         let before: &[Candidates] = all;
-        let found = parallel::map(workers, threads, |_| {
+        let found = threads::map(workers, threads, |_| {
             let mut mine: Vec<Candidates> = before.iter().map(Candidates::above).collect();
             while let Some(&(block, rows)) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if cancel::check().is_err() {

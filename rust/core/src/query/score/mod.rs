@@ -11,7 +11,7 @@ pub(crate) mod potential;
 pub(crate) mod progress;
 pub(crate) mod worth;
 
-use crate::base::parallel;
+use crate::base::threads;
 use crate::error::{Error, Result};
 use crate::index::activation::Activation;
 use crate::memory::episodes::Batch;
@@ -188,9 +188,9 @@ pub(crate) fn score(store: &Store, batch: &Batch, request: &ScoreRequest<'_>) ->
     let activations = store.activate_batch(batch, request.threads)?;
     // Most of the work on a step is its edge support: k rows of associations, each a key long.
     let work = batch.len() * store.config().dim * store.config().k * 8;
-    let threads = parallel::worth_waking(request.threads, work);
+    let threads = threads::worth_waking(request.threads, work);
     let scorer = Scorer::new(store, batch, request, &activations, threads)?;
-    let episodes = parallel::map(batch.episodes(), threads, |e| {
+    let episodes = threads::map(batch.episodes(), threads, |e| {
         let trajectory = scorer.trajectory(batch, e, request.context[e], &activations);
         let pay = scorer.pay(&trajectory, |_| ());
         (pay, trajectory.gates)

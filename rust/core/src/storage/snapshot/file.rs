@@ -6,7 +6,7 @@ use std::ops::Range;
 use safetensors::tensor::{Dtype, Metadata};
 
 use crate::base::cancel;
-use crate::base::parallel;
+use crate::base::threads;
 use crate::error::{Error, Result};
 use crate::storage::snapshot::checksum::Checksum;
 use crate::storage::snapshot::restore::Reader;
@@ -175,7 +175,7 @@ pub(crate) fn read(source: Source<'_>) -> Result<Loaded> {
     let (sound, read) = if file.source.length() < MUCH {
         (sound(), store())
     } else {
-        parallel::both(sound, store)
+        threads::both(sound, store)
     };
     if !sound? {
         return Err(Error::format("checksum", "the file is damaged"));
