@@ -84,8 +84,8 @@ MUTATIONS = [
     m(
         "scalar drives are sums, not means",
         "memory/columns.rs",
-        "(self.drive_sums[at] / f64::from(n)) as f32",
-        "(self.drive_sums[at] * f64::from(n.min(1))) as f32",
+        "(self.columns.drive_sums[at] / f64::from(n)) as f32",
+        "(self.columns.drive_sums[at] * f64::from(n.min(1))) as f32",
     ),
     # Writing (§3)
     m(
@@ -110,11 +110,16 @@ MUTATIONS = [
         "k + (x - s * k) / (m - 1.0))",
     ),
     m("Oja's rule without the projection", "memory/columns.rs", "k + (x - s * k) / m)", "k + (x - k) / m)"),
-    m("terminals' keys move", "ops/gate.rs", "if !self.memories.terminal[at] {", "if self.memories.merged[at] > 0 {"),
+    m(
+        "terminals' keys move",
+        "memory/columns.rs",
+        "if !self.columns.terminal[at] {",
+        "if self.columns.merged[at] > 0 {",
+    ),
     m("retention halves too slowly", "ops/observe.rs", "kept *= 0.5;", "kept *= 0.75;"),
     m("retention forgets the value", "ops/observe.rs", "kept + f64::from(value)", "kept + 0.0 * f64::from(value)"),
     m("ties of retention go to the lower id", "ops/observe.rs", ".then(b.1.cmp(&a.1))", ".then(a.1.cmp(&b.1))"),
-    m("merging does not renew the age", "ops/gate.rs", "self.memories.written[at] = self.clock;", ""),
+    m("merging does not renew the age", "memory/columns.rs", "self.columns.written[at] = clock;", ""),
     m("an evicted memory leaves its mass behind", "graph/hebbian.rs", "graph.mass[slot as usize] = 0.0;", ""),
     # Association (§4)
     m(

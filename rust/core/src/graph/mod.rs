@@ -18,7 +18,8 @@ use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::linalg;
-use crate::memory::columns::{Memories, rows};
+use crate::memory::column::rows;
+use crate::memory::columns::Memories;
 use crate::memory::slot_map::SlotMap;
 use adjacency::Rows;
 

@@ -187,7 +187,7 @@ impl Targets {
                     0..0
                 };
                 let rows = &self.all[self.within(at, block)];
-                linalg::add_rows(&memories.keys, rows, &self.all[soon], sum);
+                linalg::add_rows(&memories.columns().keys, rows, &self.all[soon], sum);
             }
         }
         sums

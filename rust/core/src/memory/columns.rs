@@ -15,6 +15,7 @@ use crate::index::quantize::Codes;
 use crate::index::uses_codes;
 use crate::linalg;
 use crate::memory::channels::{Channels, Kind};
+use crate::memory::column::{Column, Held};
 use crate::memory::episodes::normalise;
 use crate::memory::slot_map::SlotMap;
 
@@ -25,6 +26,12 @@ pub(crate) struct Provenance {
     pub(crate) origin: i64,
     /// Position of the step in the episode, or row of the insert.
     pub(crate) step: u32,
+}
+
+impl Held for Vec<Provenance> {
+    fn held(&self) -> usize {
+        reserved(self)
+    }
 }
 
 /// What a new memory brings along.
@@ -41,29 +48,76 @@ pub(crate) struct Birth<'a> {
 /// was cloned, rebuilt or put back meanwhile. No result depends on it.
 static NEXT_STAMP: AtomicU64 = AtomicU64::new(0);
 
-/// Struct of arrays over slots.
-#[derive(Clone, Debug)]
-pub(crate) struct Memories {
-    dim: usize,
+/// Declares the columns: name and type, width, what a free slot holds. All that is done to every column follows. Whoever
+/// takes [`Columns`] apart names each, so that snapshots, and with them the digest, cannot forget one.
+macro_rules! columns {
+    ($($(#[$doc:meta])* $name:ident: $column:ty, $width:ident, $free:expr;)*) => {
+        /// Struct of arrays over slots.
+        #[derive(Clone, Debug, Default)]
+        pub(crate) struct Columns {
+            $($(#[$doc])* pub(crate) $name: $column,)*
+        }
+
+        impl Columns {
+            fn push(&mut self, widths: Widths) {
+                $(Column::push(&mut self.$name, widths.$width, $free);)*
+            }
+
+            fn reset(&mut self, slot: Slot, widths: Widths) {
+                $(self.$name.reset(slot, widths.$width, $free);)*
+            }
+
+            fn cut(&mut self, slots: usize, widths: Widths) {
+                $(self.$name.cut(slots, widths.$width);)*
+            }
+
+            fn permuted(&self, order: &[Slot], widths: Widths, spare: usize) -> Self {
+                Self { $($name: self.$name.permuted(order, widths.$width, spare),)* }
+            }
+
+            fn nbytes(&self) -> usize {
+                0 $(+ self.$name.nbytes())*
+            }
+        }
+    };
+}
+
+columns! {
     /// −1 where the slot is free.
-    pub(crate) ids: Vec<i64>,
-    pub(crate) keys: Huge<f32>,
+    ids: Vec<i64>, one, -1;
+    /// Unit vectors.
+    keys: Huge<f32>, dim, 0.0;
     /// Another number whenever the key becomes another; never stored.
-    pub(crate) stamps: Vec<u64>,
-    pub(crate) terminal: Vec<bool>,
+    stamps: Vec<u64>, one, 0;
+    terminal: Vec<bool>, one, false;
     /// `m_i`: steps merged.
-    pub(crate) merged: Vec<u64>,
+    merged: Vec<u64>, one, 0;
     /// The clock (observed episodes) when last created or merged.
-    pub(crate) written: Vec<u64>,
-    pub(crate) texts: Vec<Option<Box<str>>>,
-    pub(crate) provenance: Vec<Vec<Provenance>>,
+    written: Vec<u64>, one, 0;
+    /// The text of the step that made it.
+    texts: Vec<Option<Box<str>>>, one, None;
+    provenance: Vec<Vec<Provenance>>, one, Vec::new();
     /// Sum and count of the observed scalar drives, `(slot, Qs)`.
-    pub(crate) drive_sums: Vec<f64>,
-    pub(crate) drive_counts: Vec<u32>,
+    drive_sums: Vec<f64>, scalars, 0.0;
+    drive_counts: Vec<u32>, scalars, 0;
     /// `r_iq`, `(slot, Q)`: derived from key, sums and counts; a cache, never stored.
-    drives: Vec<f32>,
+    drives: Vec<f32>, channels, 0.0;
+}
+
+/// Elements of a row, by kind of column.
+#[derive(Clone, Copy, Debug)]
+struct Widths {
+    one: usize,
+    dim: usize,
     channels: usize,
     scalars: usize,
+}
+
+/// The columns, and what finds a memory in them.
+#[derive(Clone, Debug)]
+pub(crate) struct Memories {
+    widths: Widths,
+    columns: Columns,
     order: Vec<Slot>,
     /// The terminals by rising id: few, and asked for often.
     terminals: Vec<Slot>,
@@ -78,20 +132,13 @@ pub(crate) struct Memories {
 impl Memories {
     pub(crate) fn new(dim: usize) -> Self {
         Self {
-            dim,
-            ids: Vec::new(),
-            keys: Huge::default(),
-            stamps: Vec::new(),
-            terminal: Vec::new(),
-            merged: Vec::new(),
-            written: Vec::new(),
-            texts: Vec::new(),
-            provenance: Vec::new(),
-            drive_sums: Vec::new(),
-            drive_counts: Vec::new(),
-            drives: Vec::new(),
-            channels: 0,
-            scalars: 0,
+            widths: Widths {
+                one: 1,
+                dim,
+                channels: 0,
+                scalars: 0,
+            },
+            columns: Columns::default(),
             order: Vec::new(),
             terminals: Vec::new(),
             by_id: HashMap::new(),
@@ -110,26 +157,15 @@ impl Memories {
     pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Result<Self> {
         let (order, n) = (map.order, map.order.len());
         let spare = self.slots() - n + n / 8;
-        let mut moved = Self::new(self.dim);
+        let mut moved = Self {
+            widths: self.widths,
+            columns: self.columns.permuted(order, self.widths, spare),
+            ..Self::new(self.dim())
+        };
         moved.encode_later();
-        moved.keys.reserve((n + spare) * self.dim);
-        for &slot in order {
-            moved.keys.append(self.key(slot));
-        }
-        moved.ids = rows(&self.ids, 1, order);
-        moved.stamps = rows(&self.stamps, 1, order);
-        moved.terminal = rows(&self.terminal, 1, order);
-        moved.merged = rows(&self.merged, 1, order);
-        moved.written = rows(&self.written, 1, order);
-        moved.texts = rows(&self.texts, 1, order);
-        moved.provenance = rows(&self.provenance, 1, order);
-        moved.drive_sums = rows(&self.drive_sums, self.scalars, order);
-        moved.drive_counts = rows(&self.drive_counts, self.scalars, order);
-        moved.drives = rows(&self.drives, self.channels, order);
-        (moved.channels, moved.scalars) = (self.channels, self.scalars);
         moved.order = (0..n as Slot).collect();
         moved.terminals = self.terminals.iter().map(|&slot| map.to(slot)).collect();
-        moved.by_id = moved.ids.iter().copied().zip(0..).collect();
+        moved.by_id = moved.columns.ids.iter().copied().zip(0..).collect();
         moved.by_id.reserve(spare);
         moved.encode_all()?;
         moved.reserve_for(spare);
@@ -138,7 +174,7 @@ impl Memories {
 
     /// Makes room for the keys of `more` memories, if there is too little.
     pub(crate) fn reserve_for(&mut self, more: usize) {
-        self.keys.reserve_for(more * self.dim);
+        self.columns.keys.reserve_for(more * self.widths.dim);
         if let Some(codes) = &mut self.codes {
             codes.reserve_for(more);
         }
@@ -146,7 +182,7 @@ impl Memories {
 
     /// Makes room for the keys of `more` memories.
     pub(crate) fn reserve(&mut self, more: usize) {
-        self.keys.reserve(more * self.dim);
+        self.columns.keys.reserve(more * self.widths.dim);
         self.by_id.reserve(more);
         if let Some(codes) = &mut self.codes {
             codes.reserve(more);
@@ -173,7 +209,10 @@ impl Memories {
 
     /// The latest stamp of a live memory's key.
     pub(crate) fn last_stamp(&self) -> Option<u64> {
-        let stamps = self.order.iter().map(|&slot| self.stamps[slot as usize]);
+        let stamps = self
+            .order
+            .iter()
+            .map(|&slot| self.columns.stamps[slot as usize]);
         stamps.max()
     }
 
@@ -186,8 +225,12 @@ impl Memories {
         self.partition = Some(Box::new(partition));
     }
 
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
     pub(crate) fn dim(&self) -> usize {
-        self.dim
+        self.widths.dim
     }
 
     pub(crate) fn codes(&self) -> Option<&Codes> {
@@ -200,19 +243,7 @@ impl Memories {
 
     /// Bytes held.
     pub(crate) fn nbytes(&self) -> usize {
-        let texts: usize = self.texts.iter().flatten().map(|text| text.len()).sum();
-        reserved(&self.ids)
-            + self.keys.capacity() * size_of::<f32>()
-            + reserved(&self.terminal)
-            + reserved(&self.merged)
-            + reserved(&self.written)
-            + reserved(&self.texts)
-            + texts
-            + reserved(&self.provenance)
-            + self.provenance.iter().map(reserved).sum::<usize>()
-            + reserved(&self.drive_sums)
-            + reserved(&self.drive_counts)
-            + reserved(&self.drives)
+        self.columns.nbytes()
             + reserved(&self.order)
             + reserved(&self.terminals)
             + self.by_id.capacity() * (size_of::<(i64, Slot)>() + 1)
@@ -221,7 +252,7 @@ impl Memories {
 
     /// Slots in use or free.
     pub(crate) fn slots(&self) -> usize {
-        self.ids.len()
+        self.columns.ids.len()
     }
 
     /// The live slots by rising id.
@@ -239,17 +270,17 @@ impl Memories {
     }
 
     pub(crate) fn id(&self, slot: Slot) -> i64 {
-        self.ids[slot as usize]
+        self.columns.ids[slot as usize]
     }
 
     pub(crate) fn key(&self, slot: Slot) -> &[f32] {
-        let at = slot as usize * self.dim;
-        &self.keys[at..at + self.dim]
+        let at = slot as usize * self.widths.dim;
+        &self.columns.keys[at..at + self.widths.dim]
     }
 
     pub(crate) fn drives(&self, slot: Slot) -> &[f32] {
-        let at = slot as usize * self.channels;
-        &self.drives[at..at + self.channels]
+        let at = slot as usize * self.widths.channels;
+        &self.columns.drives[at..at + self.widths.channels]
     }
 
     /// The live memories that are not terminals, by rising id.
@@ -257,7 +288,7 @@ impl Memories {
         self.order
             .iter()
             .copied()
-            .filter(|&slot| !self.terminal[slot as usize])
+            .filter(|&slot| !self.columns.terminal[slot as usize])
     }
 
     /// How many memories are not terminals.
@@ -280,35 +311,24 @@ impl Memories {
     pub(crate) fn add(&mut self, id: i64, birth: &Birth<'_>, channels: &Channels) -> Slot {
         debug_assert!(self.order.last().is_none_or(|&last| self.id(last) < id));
         let slot = self.free.pop_first().unwrap_or_else(|| {
-            self.ids.push(-1);
-            self.keys.extend(self.dim, 0.0);
-            self.stamps.push(0);
-            self.terminal.push(false);
-            self.merged.push(0);
-            self.written.push(0);
-            self.texts.push(None);
-            self.provenance.push(Vec::new());
-            self.drive_sums
-                .resize(self.drive_sums.len() + self.scalars, 0.0);
-            self.drive_counts
-                .resize(self.drive_counts.len() + self.scalars, 0);
-            self.drives.resize(self.drives.len() + self.channels, 0.0);
-            (self.ids.len() - 1) as Slot
+            self.columns.push(self.widths);
+            (self.columns.ids.len() - 1) as Slot
         });
         let at = slot as usize;
-        self.ids[at] = id;
-        self.keys[at * self.dim..(at + 1) * self.dim].copy_from_slice(birth.key);
-        self.terminal[at] = birth.terminal;
+        self.columns.ids[at] = id;
+        self.columns.keys[at * self.widths.dim..(at + 1) * self.widths.dim]
+            .copy_from_slice(birth.key);
+        self.columns.terminal[at] = birth.terminal;
         if birth.terminal {
             self.terminals.push(slot);
         }
-        self.merged[at] = birth.merged;
-        self.written[at] = birth.clock;
-        self.texts[at] = birth.text.map(Into::into);
-        self.provenance[at] = birth.provenance.into_iter().collect();
+        self.columns.merged[at] = birth.merged;
+        self.columns.written[at] = birth.clock;
+        self.columns.texts[at] = birth.text.map(Into::into);
+        self.columns.provenance[at] = birth.provenance.into_iter().collect();
         self.order.push(slot);
         self.by_id.insert(id, slot);
-        self.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
+        self.columns.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
         self.encode(slot);
         self.refresh_drives(slot, channels);
         slot
@@ -324,7 +344,7 @@ impl Memories {
             self.by_id.retain(|_, slot| (*slot as usize) < from);
         } else {
             for &slot in &gone {
-                self.by_id.remove(&self.ids[slot as usize]);
+                self.by_id.remove(&self.columns.ids[slot as usize]);
             }
         }
         for slot in gone {
@@ -335,17 +355,7 @@ impl Memories {
                 partition.clear(slot);
             }
         }
-        self.ids.truncate(from);
-        self.keys.truncate(from * self.dim);
-        self.stamps.truncate(from);
-        self.terminal.truncate(from);
-        self.merged.truncate(from);
-        self.written.truncate(from);
-        self.texts.truncate(from);
-        self.provenance.truncate(from);
-        self.drive_sums.truncate(from * self.scalars);
-        self.drive_counts.truncate(from * self.scalars);
-        self.drives.truncate(from * self.channels);
+        self.columns.cut(from, self.widths);
     }
 
     /// Adds no codes until [`Memories::encode_all`], which makes them for many memories sooner than one by one.
@@ -359,8 +369,8 @@ impl Memories {
     /// [`crate::Error::Interrupted`].
     pub(crate) fn encode_all(&mut self) -> Result<()> {
         debug_assert!(self.free.is_empty());
-        if uses_codes(self.dim) {
-            self.codes = Some(Codes::of_rows(&self.keys, self.dim)?);
+        if uses_codes(self.widths.dim) {
+            self.codes = Some(Codes::of_rows(&self.columns.keys, self.widths.dim)?);
         }
         Ok(())
     }
@@ -368,20 +378,14 @@ impl Memories {
     /// Frees the slot. The graph and the values must have forgotten it.
     pub(crate) fn remove(&mut self, slot: Slot) {
         let at = slot as usize;
-        self.by_id.remove(&self.ids[at]);
+        self.by_id.remove(&self.columns.ids[at]);
         let rank = self
             .order
-            .binary_search_by_key(&self.ids[at], |&s| self.ids[s as usize])
+            .binary_search_by_key(&self.columns.ids[at], |&s| self.columns.ids[s as usize])
             .expect("a live slot is in the order");
         self.order.remove(rank);
-        self.ids[at] = -1;
-        self.terminal[at] = false;
+        self.columns.reset(slot, self.widths);
         self.terminals.retain(|&terminal| terminal != slot);
-        self.texts[at] = None;
-        self.provenance[at] = Vec::new();
-        self.keys[at * self.dim..(at + 1) * self.dim].fill(0.0);
-        self.drive_sums[at * self.scalars..(at + 1) * self.scalars].fill(0.0);
-        self.drive_counts[at * self.scalars..(at + 1) * self.scalars].fill(0);
         self.free.insert(slot);
         if let Some(codes) = &mut self.codes {
             codes.clear(slot);
@@ -391,11 +395,22 @@ impl Memories {
         }
     }
 
-    /// Oja's rule: `k ← normalise(k + (x − ⟨x,k⟩k)/m)`, with `m` already counting `x` (Oja 1982).
-    pub(crate) fn drift(&mut self, slot: Slot, x: &[f32]) {
+    /// Merges a step into a memory: it counts, and the key drifts towards it unless the memory is a terminal.
+    pub(crate) fn merge(&mut self, slot: Slot, x: &[f32], provenance: Provenance, clock: u64) {
         let at = slot as usize;
-        let m = self.merged[at] as f32;
-        let key = &mut self.keys[at * self.dim..(at + 1) * self.dim];
+        self.columns.merged[at] += 1;
+        self.columns.written[at] = clock;
+        self.columns.provenance[at].push(provenance);
+        if !self.columns.terminal[at] {
+            self.drift(slot, x);
+        }
+    }
+
+    /// Oja's rule: `k ← normalise(k + (x − ⟨x,k⟩k)/m)`, with `m` already counting `x` (Oja 1982).
+    fn drift(&mut self, slot: Slot, x: &[f32]) {
+        let at = slot as usize;
+        let m = self.columns.merged[at] as f32;
+        let key = &mut self.columns.keys[at * self.widths.dim..(at + 1) * self.widths.dim];
         let s = linalg::dot(x, key);
         let moved: Vec<f32> = key
             .iter()
@@ -404,14 +419,14 @@ impl Memories {
             .collect();
         // x and k are unit vectors and m ≥ 2, so the sum is only ever zero by accident: stay then.
         let _ = normalise(&moved, key);
-        self.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
+        self.columns.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
         self.encode(slot);
     }
 
     /// Brings the code of a memory up to date with its key.
     fn encode(&mut self, slot: Slot) {
         let at = slot as usize;
-        let key = &self.keys[at * self.dim..(at + 1) * self.dim];
+        let key = &self.columns.keys[at * self.widths.dim..(at + 1) * self.widths.dim];
         if let Some(codes) = &mut self.codes {
             codes.set(slot, key);
         }
@@ -420,10 +435,21 @@ impl Memories {
         }
     }
 
+    /// Takes over where a memory of a snapshot came from.
+    pub(crate) fn set_provenance(&mut self, slot: Slot, provenance: Vec<Provenance>) {
+        self.columns.provenance[slot as usize] = provenance;
+    }
+
+    /// Takes over the observed drives of a snapshot, `(slot, Qs)`; no slot may be free.
+    pub(crate) fn set_observed(&mut self, sums: Vec<f64>, counts: Vec<u32>) {
+        debug_assert_eq!(sums.len(), self.slots() * self.widths.scalars);
+        (self.columns.drive_sums, self.columns.drive_counts) = (sums, counts);
+    }
+
     pub(crate) fn observe_drive(&mut self, slot: Slot, scalar: usize, drive: f32) {
-        let at = slot as usize * self.scalars + scalar;
-        self.drive_sums[at] += f64::from(drive);
-        self.drive_counts[at] += 1;
+        let at = slot as usize * self.widths.scalars + scalar;
+        self.columns.drive_sums[at] += f64::from(drive);
+        self.columns.drive_counts[at] += 1;
     }
 
     /// Derives the drives of a memory anew, after its key or its observations changed.
@@ -442,32 +468,32 @@ impl Memories {
             }
             Kind::Scalar => {
                 let scalar = channels.scalar_column(q).expect("the channel is scalar");
-                let at = slot as usize * self.scalars + scalar;
-                match self.drive_counts[at] {
+                let at = slot as usize * self.widths.scalars + scalar;
+                match self.columns.drive_counts[at] {
                     0 => 0.0,
-                    n => (self.drive_sums[at] / f64::from(n)) as f32,
+                    n => (self.columns.drive_sums[at] / f64::from(n)) as f32,
                 }
             }
         };
-        self.drives[slot as usize * self.channels + q] = drive;
+        self.columns.drives[slot as usize * self.widths.channels + q] = drive;
     }
 
     /// Makes room for the last of `channels`, just added, and derives its drives.
     pub(crate) fn add_column(&mut self, channels: &Channels) {
         let q = channels.len() - 1;
-        widen(&mut self.drives, self.channels, 0.0);
-        self.channels += 1;
+        widen(&mut self.columns.drives, self.widths.channels, 0.0);
+        self.widths.channels += 1;
         if channels.as_slice()[q].is_scalar() {
-            widen(&mut self.drive_sums, self.scalars, 0.0);
-            widen(&mut self.drive_counts, self.scalars, 0);
-            if self.scalars == 0 {
-                self.drive_sums.resize(self.slots(), 0.0);
-                self.drive_counts.resize(self.slots(), 0);
+            widen(&mut self.columns.drive_sums, self.widths.scalars, 0.0);
+            widen(&mut self.columns.drive_counts, self.widths.scalars, 0);
+            if self.widths.scalars == 0 {
+                self.columns.drive_sums.resize(self.slots(), 0.0);
+                self.columns.drive_counts.resize(self.slots(), 0);
             }
-            self.scalars += 1;
+            self.widths.scalars += 1;
         }
         if q == 0 {
-            self.drives.resize(self.slots(), 0.0);
+            self.columns.drives.resize(self.slots(), 0.0);
         }
         for at in 0..self.order.len() {
             self.refresh_drive(self.order[at], q, channels);
@@ -476,20 +502,14 @@ impl Memories {
 
     /// Forgets column `q` of the drives and, if it was scalar, that column of the observations.
     pub(crate) fn remove_column(&mut self, q: usize, scalar: Option<usize>) {
-        narrow(&mut self.drives, self.channels, q);
-        self.channels -= 1;
+        narrow(&mut self.columns.drives, self.widths.channels, q);
+        self.widths.channels -= 1;
         if let Some(scalar) = scalar {
-            narrow(&mut self.drive_sums, self.scalars, scalar);
-            narrow(&mut self.drive_counts, self.scalars, scalar);
-            self.scalars -= 1;
+            narrow(&mut self.columns.drive_sums, self.widths.scalars, scalar);
+            narrow(&mut self.columns.drive_counts, self.widths.scalars, scalar);
+            self.widths.scalars -= 1;
         }
     }
-}
-
-/// Rows of `width` elements each, in another order.
-pub(crate) fn rows<T: Clone>(from: &[T], width: usize, order: &[Slot]) -> Vec<T> {
-    let row = |&slot: &Slot| &from[slot as usize * width..(slot as usize + 1) * width];
-    order.iter().flat_map(row).cloned().collect()
 }
 
 /// Appends a column to a row-major matrix of `columns` ≥ 1 columns.

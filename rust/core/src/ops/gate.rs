@@ -117,7 +117,7 @@ impl Store {
         };
         match nearest {
             Some(hit) if novelty < config.novelty => {
-                self.merge(hit.slot, x, provenance);
+                self.memories.merge(hit.slot, x, provenance, self.clock);
                 self.note_drives(hit.slot, episode, t);
                 Admission {
                     memory: Some((hit.id, hit.slot)),
@@ -144,16 +144,6 @@ impl Store {
                 memory: None,
                 outcome: Outcome::Dropped,
             },
-        }
-    }
-
-    fn merge(&mut self, slot: Slot, x: &[f32], provenance: Provenance) {
-        let at = slot as usize;
-        self.memories.merged[at] += 1;
-        self.memories.written[at] = self.clock;
-        self.memories.provenance[at].push(provenance);
-        if !self.memories.terminal[at] {
-            self.memories.drift(slot, x);
         }
     }
 

@@ -214,13 +214,13 @@ impl Store {
             .memories
             .slot(id)
             .ok_or_else(|| Error::unknown("memory", id))?;
-        if self.memories.terminal[slot as usize] {
+        if self.memories.columns().terminal[slot as usize] {
             return Err(Error::invalid(
                 "memory",
                 format!("{id} is a terminal: remove its channel instead"),
             ));
         }
-        let provenance = self.memories.provenance[slot as usize].clone();
+        let provenance = self.memories.columns().provenance[slot as usize].clone();
         let dim = self.config.dim;
         let ids = self.episode_ids.clone();
         let steps_of = |origin: i64| -> Vec<u32> {

@@ -483,8 +483,8 @@ impl Store {
 
     fn retention(&self, slot: Slot) -> f64 {
         let at = slot as usize;
-        let halvings = (self.clock - self.memories.written[at]) / self.config.half_life;
-        let mut kept = self.memories.merged[at] as f64;
+        let halvings = (self.clock - self.memories.columns().written[at]) / self.config.half_life;
+        let mut kept = self.memories.columns().merged[at] as f64;
         for _ in 0..halvings.min(1100) {
             kept *= 0.5;
         }

@@ -131,10 +131,10 @@ mod tests {
         let store = churned(64, 1200, 320);
         assert_eq!(store.memories.codes().is_some(), uses_codes(64));
         let mut tidy = store.tidied().unwrap().expect("it is torn");
-        let room = tidy.memories.keys.capacity();
+        let room = tidy.memories.columns().keys.capacity();
         live(&mut tidy, 600);
         assert_eq!(
-            tidy.memories.keys.capacity(),
+            tidy.memories.columns().keys.capacity(),
             room,
             "nothing is copied again"
         );

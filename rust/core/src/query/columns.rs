@@ -47,7 +47,7 @@ impl Store {
     /// copied the keys sees which to copy again.
     #[must_use]
     pub fn key_stamps(&self) -> Vec<u64> {
-        self.column(|slot| self.memories.stamps[slot as usize])
+        self.column(|slot| self.memories.columns().stamps[slot as usize])
     }
 
     /// `v`, `(N, Q)`.
@@ -75,7 +75,7 @@ impl Store {
     /// `m_i`, `(N,)`.
     #[must_use]
     pub fn counts(&self) -> Vec<u64> {
-        self.column(|slot| self.memories.merged[slot as usize])
+        self.column(|slot| self.memories.columns().merged[slot as usize])
     }
 
     /// `n_i`, `(N,)`.
@@ -87,13 +87,13 @@ impl Store {
     /// `(N,)`.
     #[must_use]
     pub fn is_terminal(&self) -> Vec<bool> {
-        self.column(|slot| self.memories.terminal[slot as usize])
+        self.column(|slot| self.memories.columns().terminal[slot as usize])
     }
 
     /// `(N,)`: the text of the step that made each memory, where there was one.
     #[must_use]
     pub fn texts(&self) -> Vec<Option<String>> {
-        let text = |slot| self.memories.texts[slot as usize].as_deref();
+        let text = |slot| self.memories.columns().texts[slot as usize].as_deref();
         self.column(|slot| text(slot).map(str::to_owned))
     }
 
@@ -132,6 +132,6 @@ impl Store {
     #[must_use]
     pub fn text(&self, id: i64) -> Option<&str> {
         let slot = self.memories.slot(id)?;
-        self.memories.texts[slot as usize].as_deref()
+        self.memories.columns().texts[slot as usize].as_deref()
     }
 }

@@ -36,9 +36,10 @@ struct Window {
 
 fn ordinary(memories: &Memories) -> Vec<u64> {
     let ids = memories
+        .columns()
         .ids
         .chunks(PAGE)
-        .zip(memories.terminal.chunks(PAGE));
+        .zip(memories.columns().terminal.chunks(PAGE));
     let word = |(ids, terminal): (&[i64], &[bool])| {
         let bits = ids.iter().zip(terminal).enumerate();
         bits.fold(0, |word, (bit, (&id, &terminal))| {

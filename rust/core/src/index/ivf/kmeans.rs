@@ -69,8 +69,14 @@ mod tests {
         let rows: Vec<f32> = (0..n).flat_map(|at| row(4, dim, at << 8)).collect();
         let one = centres(&rows, dim, 40, 7, Some(1)).unwrap();
         assert_eq!(one.len(), 40);
-        assert_eq!(one.keys, centres(&rows, dim, 40, 7, Some(3)).unwrap().keys);
-        assert_ne!(one.keys, centres(&rows, dim, 40, 8, Some(1)).unwrap().keys);
+        assert_eq!(
+            one.columns().keys,
+            centres(&rows, dim, 40, 7, Some(3)).unwrap().columns().keys
+        );
+        assert_ne!(
+            one.columns().keys,
+            centres(&rows, dim, 40, 8, Some(1)).unwrap().columns().keys
+        );
     }
 
     /// Two tight bunches, and more centres than rows that differ.

@@ -112,7 +112,10 @@ pub(crate) fn scan(
     while from < slots.end {
         let to = (from + block).min(slots.end);
         for slot in from..to {
-            rows.set(slot - from, &memories.keys[slot * dim..(slot + 1) * dim]);
+            rows.set(
+                slot - from,
+                &memories.columns().keys[slot * dim..(slot + 1) * dim],
+            );
         }
         for (panel, candidates) in panels.iter_mut().zip(candidates.chunks_mut(LANES)) {
             panel.bounds.refresh(candidates);

@@ -120,7 +120,7 @@ impl<const LANES: usize> Bounds<LANES> {
             slack[lane] = hidden * self.per_hidden[lane] + self.slack[lane];
             passed += u32::from(about[lane] + slack[lane] >= self.threshold[lane]);
         }
-        if passed > 0 && memories.ids[slot] >= 0 {
+        if passed > 0 && memories.columns().ids[slot] >= 0 {
             for (lane, candidates) in candidates.iter_mut().enumerate() {
                 if about[lane] + slack[lane] >= self.threshold[lane] {
                     candidates.offer(slot as Slot, about[lane], slack[lane]);

@@ -74,7 +74,7 @@ fn tile<const K: usize>(
     candidates: &mut [Candidates],
 ) {
     let dim = memories.dim();
-    let keys = &memories.keys[first * dim..(first + K) * dim];
+    let keys = &memories.columns().keys[first * dim..(first + K) * dim];
     assert!(panel.elements.len() == dim * LANES);
     let mut sums: [[__m256; 2]; K] = [[_mm256_setzero_ps(); 2]; K];
     for i in 0..dim {

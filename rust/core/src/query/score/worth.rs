@@ -35,7 +35,7 @@ impl<'a> Worth<'a> {
     }
 
     pub(crate) fn is_terminal(&self, slot: Slot) -> bool {
-        self.store.memories().terminal[slot as usize]
+        self.store.memories().columns().terminal[slot as usize]
     }
 
     /// `w_q·[v_iq − b_q]⁺`: what channel `q` adds to the advantage of a memory.

@@ -221,7 +221,9 @@ impl<'a> Reader<'a> {
                     provenance: None,
                 };
                 let slot = store.memories.add(ids[rank], &birth, &store.channels);
-                store.memories.provenance[slot as usize] = std::mem::take(&mut provenance[rank]);
+                store
+                    .memories
+                    .set_provenance(slot, std::mem::take(&mut provenance[rank]));
                 store.graph.ensure(slot);
                 store.values.start(slot, &[]);
                 rank += 1;
@@ -236,8 +238,7 @@ impl<'a> Reader<'a> {
         if sums.iter().any(|x| !x.is_finite()) {
             return Err(Error::format("drive_sums", "not all numbers are finite"));
         }
-        store.memories.drive_sums = sums;
-        store.memories.drive_counts = counts;
+        store.memories.set_observed(sums, counts);
         for rank in 0..n {
             let slot = rank as Slot;
             store.memories.refresh_drives(slot, &store.channels);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::error::Result;
+use crate::memory::columns::Columns;
 use crate::store::Store;
 
 /// Element types of a section, as safetensors names them.
@@ -143,6 +144,20 @@ fn columns<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
     let memories = &store.memories;
     let order = memories.in_order();
     let at = |slot: Slot| slot as usize;
+    // All of them by name: one that is added is written, or left out on purpose.
+    let Columns {
+        keys: _, // by `key`
+        merged,
+        written,
+        terminal,
+        drive_sums,
+        drive_counts,
+        ids: _, // names, which are no part of the state
+        texts: _,
+        provenance: _, // both in `origins`
+        stamps: _,
+        drives: _, // caches
+    } = memories.columns();
     let (n, d) = (order.len(), store.config.dim);
     let (q, scalars) = (store.channels.len(), store.channels.scalars());
     let by_rank = || order.iter().copied();
@@ -160,24 +175,14 @@ fn columns<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
             by_rank().flat_map(|s| store.values.of(s)).copied()
         ),
         section!("baseline", F32, [q], store.values.baseline.iter().copied()),
-        section!(
-            "merged",
-            U64,
-            [n],
-            by_rank().map(|s| memories.merged[at(s)])
-        ),
+        section!("merged", U64, [n], by_rank().map(|s| merged[at(s)])),
         section!("mass", F64, [n], by_rank().map(|s| store.graph.mass(s))),
-        section!(
-            "written",
-            U64,
-            [n],
-            by_rank().map(|s| memories.written[at(s)])
-        ),
+        section!("written", U64, [n], by_rank().map(|s| written[at(s)])),
         section!(
             "terminal",
             U8,
             [n],
-            by_rank().map(|s| u8::from(memories.terminal[at(s)]))
+            by_rank().map(|s| u8::from(terminal[at(s)]))
         ),
         section!(
             "dirty",
@@ -189,13 +194,13 @@ fn columns<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
             "drive_sums",
             F64,
             [n, scalars],
-            by_rank().flat_map(|s| memories.drive_sums[at(s) * scalars..][..scalars].to_vec())
+            by_rank().flat_map(|s| drive_sums[at(s) * scalars..][..scalars].to_vec())
         ),
         section!(
             "drive_counts",
             U32,
             [n, scalars],
-            by_rank().flat_map(|s| memories.drive_counts[at(s) * scalars..][..scalars].to_vec())
+            by_rank().flat_map(|s| drive_counts[at(s) * scalars..][..scalars].to_vec())
         ),
     ]);
 }
@@ -229,9 +234,9 @@ fn origins<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
     let memories = &store.memories;
     let order = memories.in_order();
     let n = order.len();
-    let of = |slot: Slot| memories.provenance[slot as usize].as_slice();
+    let of = |slot: Slot| memories.columns().provenance[slot as usize].as_slice();
     let steps: usize = order.iter().map(|&s| of(s).len()).sum();
-    let text = |slot: Slot| memories.texts[slot as usize].as_deref();
+    let text = |slot: Slot| memories.columns().texts[slot as usize].as_deref();
     let letters: usize = order.iter().filter_map(|&s| text(s)).map(str::len).sum();
     state.extend([
         section!(

@@ -1,0 +1,105 @@
+//! What a column of the memories can do: rows of a fixed width by slot.
+
+use crate::base::alloc::reserved;
+use crate::base::huge::Huge;
+use crate::base::slot::Slot;
+
+/// A column: `width` elements for each slot, one after the other.
+pub(crate) trait Column {
+    type Element;
+
+    /// Appends a row of `fill`.
+    fn push(&mut self, width: usize, fill: Self::Element);
+
+    /// Makes every element of a slot `fill`.
+    fn reset(&mut self, slot: Slot, width: usize, fill: Self::Element);
+
+    /// Keeps the rows of the first `slots`.
+    fn cut(&mut self, slots: usize, width: usize);
+
+    /// The rows of the slots in `order`, with room for `spare` more where a column is dear to grow.
+    fn permuted(&self, order: &[Slot], width: usize, spare: usize) -> Self;
+
+    /// Bytes held.
+    fn nbytes(&self) -> usize;
+}
+
+/// What an element holds beside itself.
+pub(crate) trait Held {
+    /// Bytes.
+    fn held(&self) -> usize {
+        0
+    }
+}
+
+impl Held for bool {}
+impl Held for i64 {}
+impl Held for u32 {}
+impl Held for u64 {}
+impl Held for f32 {}
+impl Held for f64 {}
+
+impl Held for Option<Box<str>> {
+    fn held(&self) -> usize {
+        self.as_ref().map_or(0, |text| text.len())
+    }
+}
+
+impl<T: Clone + Held> Column for Vec<T> {
+    type Element = T;
+
+    fn push(&mut self, width: usize, fill: T) {
+        self.resize(self.len() + width, fill);
+    }
+
+    fn reset(&mut self, slot: Slot, width: usize, fill: T) {
+        self[slot as usize * width..(slot as usize + 1) * width].fill(fill);
+    }
+
+    fn cut(&mut self, slots: usize, width: usize) {
+        self.truncate(slots * width);
+    }
+
+    fn permuted(&self, order: &[Slot], width: usize, _: usize) -> Self {
+        rows(self, width, order)
+    }
+
+    fn nbytes(&self) -> usize {
+        reserved(self) + self.iter().map(Held::held).sum::<usize>()
+    }
+}
+
+impl Column for Huge<f32> {
+    type Element = f32;
+
+    fn push(&mut self, width: usize, fill: f32) {
+        self.extend(width, fill);
+    }
+
+    fn reset(&mut self, slot: Slot, width: usize, fill: f32) {
+        self[slot as usize * width..(slot as usize + 1) * width].fill(fill);
+    }
+
+    fn cut(&mut self, slots: usize, width: usize) {
+        self.truncate(slots * width);
+    }
+
+    fn permuted(&self, order: &[Slot], width: usize, spare: usize) -> Self {
+        let mut permuted = Self::default();
+        permuted.reserve((order.len() + spare) * width);
+        for &slot in order {
+            permuted.append(&self[slot as usize * width..(slot as usize + 1) * width]);
+        }
+        permuted
+    }
+
+    fn nbytes(&self) -> usize {
+        self.capacity() * size_of::<f32>()
+    }
+}
+
+/// Rows of `width` elements each, in another order.
+pub(crate) fn rows<T: Clone>(from: &[T], width: usize, order: &[Slot]) -> Vec<T> {
+    let row = |&slot: &Slot| &from[slot as usize * width..(slot as usize + 1) * width];
+    order.iter().flat_map(row).cloned().collect()
+}
