@@ -5,6 +5,9 @@
 
 use std::ops::{Deref, DerefMut};
 
+#[cfg(target_os = "linux")]
+use rustix::mm::{Advice, madvise};
+
 /// Bytes of a huge page.
 const PAGE: usize = 1 << 21;
 /// Bytes of a cache line.
@@ -106,52 +109,40 @@ pub(crate) fn zeros(n: usize) -> (Vec<f32>, usize) {
 fn renew(zeros: &mut [f32]) {
     advise(zeros);
     #[cfg(target_os = "linux")]
-    if size_of_val(zeros) >= 2 * PAGE {
-        const MADV_DONTNEED: linux::Advice = 4;
-        // SAFETY: `zeros` is borrowed for this call, comes from the allocator and holds nothing but zeros. Memory of
-        // allocators is private and anonymous: what was given up is zero when it is touched next (madvise(2)). A system
-        // that refuses leaves it as it is.
-        unsafe { linux::madvise_within(zeros, MADV_DONTNEED) };
+    // SAFETY: `zeros` is borrowed for this call, comes from the allocator and holds nothing but zeros. Memory of
+    // allocators is private and anonymous: what was given up is zero when it is touched next (madvise(2)). A system
+    // that refuses leaves it as it is.
+    unsafe {
+        madvise_within(zeros, Advice::LinuxDontNeed);
     }
 }
 
-#[cfg(target_os = "linux")]
-mod linux {
-    use std::ffi::{c_int, c_void};
-
-    pub(super) type Advice = c_int;
-
-    unsafe extern "C" {
-        fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
-    }
-
-    /// Advises about the pages that lie in `memory` as a whole. The advice need not be taken.
-    ///
-    /// # Safety
-    /// After the advice, `memory` must still hold what its type says.
-    pub(super) unsafe fn madvise_within<T>(memory: &mut [T], advice: Advice) {
-        const SMALL: usize = 4096;
-        let begin = memory.as_mut_ptr().cast::<u8>();
-        let skip = begin.align_offset(SMALL);
-        let length = size_of_val(memory).saturating_sub(skip) / SMALL * SMALL;
-        if length > 0 {
-            // SAFETY: whole pages inside memory that is borrowed for this call; what becomes of it the caller answers for.
-            let _ = unsafe { madvise(begin.wrapping_add(skip).cast(), length, advice) };
-        }
-    }
-}
-
-#[cfg(target_os = "linux")]
 fn advise<T>(memory: &mut [T]) {
-    const MADV_HUGEPAGE: linux::Advice = 14;
-    if size_of_val(memory) >= 2 * PAGE {
-        // SAFETY: this advice changes how memory is backed, never what it holds.
-        unsafe { linux::madvise_within(memory, MADV_HUGEPAGE) };
+    #[cfg(target_os = "linux")]
+    // SAFETY: this advice changes how memory is backed, never what it holds.
+    unsafe {
+        madvise_within(memory, Advice::LinuxHugepage);
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = memory;
 }
 
-#[cfg(not(target_os = "linux"))]
-fn advise<T>(_: &mut [T]) {}
+/// Advises about the pages that lie in `memory` as a whole, if they fill huge ones. The advice need not be taken.
+///
+/// # Safety
+/// After the advice, `memory` must still hold what its type says.
+#[cfg(target_os = "linux")]
+unsafe fn madvise_within<T>(memory: &mut [T], advice: Advice) {
+    const SMALL: usize = 4096;
+    if size_of_val(memory) < 2 * PAGE {
+        return;
+    }
+    let begin = memory.as_mut_ptr().cast::<u8>();
+    let skip = begin.align_offset(SMALL);
+    let length = (size_of_val(memory) - skip) / SMALL * SMALL;
+    // SAFETY: whole pages inside memory that is borrowed for this call; what becomes of it the caller answers for.
+    let _ = unsafe { madvise(begin.wrapping_add(skip).cast(), length, advice) };
+}
 
 #[cfg(test)]
 mod tests {

@@ -103,6 +103,7 @@ impl Episodes<'_> {
 }
 
 /// A checked batch with normalised steps.
+#[derive(Debug)]
 pub(crate) struct Batch {
     dim: usize,
     steps: Vec<f32>,

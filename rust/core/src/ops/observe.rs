@@ -63,6 +63,9 @@ pub struct ObserveReport {
 struct Pending {
     episodes: VecDeque<Episode>,
     propose: bool,
+    /// The steps of all of them, normalised, and how many of these have been searched for.
+    batch: Batch,
+    searched: usize,
     /// What was searched for the next episodes.
     window: Window,
 }
@@ -129,6 +132,18 @@ pub fn observe<A: Access>(
     }
 }
 
+/// How many steps are searched for together: those of the first episode, and of as many more as fit a window.
+fn in_one_window(lengths: impl Iterator<Item = usize>) -> usize {
+    let mut steps = 0;
+    for length in lengths {
+        if steps > 0 && steps + length > WINDOW {
+            break;
+        }
+        steps += length;
+    }
+    steps
+}
+
 impl Store {
     /// [`observe`] of a store that nobody shares.
     ///
@@ -147,6 +162,8 @@ impl Store {
         Ok(Pending {
             episodes: self.read_episodes(observation, &batch)?.into(),
             propose: observation.propose,
+            batch,
+            searched: 0,
             window: Window::default(),
         })
     }
@@ -162,27 +179,30 @@ impl Store {
         if pending.propose || pending.window.left() > 0 {
             return Ok(());
         }
-        pending.window = self.window(&pending.episodes)?;
+        let lengths = pending.episodes.iter().map(Episode::len);
+        let rows = pending.searched..pending.searched + in_one_window(lengths);
+        let steps = rows.clone().flat_map(|t| pending.batch.step(t)).copied();
+        pending.window = Window::of(&self.memories, steps.collect(), self.config.k)?;
+        pending.searched = rows.end;
         Ok(())
     }
 
-    /// A window that holds the first of some checked episodes, and as many more as belong in one.
+    /// A window that holds the first of some recorded episodes, and as many more as belong in one.
     pub(crate) fn window<'a>(
         &self,
-        episodes: impl IntoIterator<Item = &'a Episode>,
+        episodes: impl IntoIterator<Item = &'a Episode, IntoIter: Clone>,
     ) -> Result<Window> {
+        let episodes = episodes.into_iter();
+        let mut left = in_one_window(episodes.clone().map(Episode::len));
         let mut steps = Vec::new();
         for episode in episodes {
-            if !steps.is_empty() && steps.len() + episode.steps.len() > WINDOW * self.config.dim {
-                break;
+            match left.checked_sub(episode.len()) {
+                Some(less) => left = less,
+                None => break,
             }
-            steps.extend(self.units(episode)?);
+            steps.extend(normalised_rows("steps", &episode.steps, self.config.dim)?);
         }
         Window::of(&self.memories, steps, self.config.k)
-    }
-
-    fn units(&self, episode: &Episode) -> Result<Vec<f32>> {
-        normalised_rows("steps", &episode.steps, self.config.dim)
     }
 
     /// Writes (or proposes) the next episode of a checked batch; `false` if there was none left.
