@@ -95,7 +95,12 @@ MUTATIONS = [
         "|hit| kappa(hit.similarity, &self.config).powi(2)",
     ),
     m("worth forgets the drive", "ops/gate.rs", "+ config.w_drive * drive", "+ config.w_drive * 0.0 * drive"),
-    m("what is not worth θ is kept", "ops/gate.rs", "&& worth >= config.worth =>", "&& worth >= 0.0 * config.worth =>"),
+    m(
+        "what is not worth θ is kept",
+        "ops/gate.rs",
+        "&& worth >= config.min_worth =>",
+        "&& worth >= 0.0 * config.min_worth =>",
+    ),
     m("surprise is signed", "ops/gate.rs", "sum + (target - phi[t][q]).abs()", "sum + (target - phi[t][q])"),
     m(
         "surprise looks ahead without γ",

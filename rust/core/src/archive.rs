@@ -130,8 +130,8 @@ impl Operation {
             .into(),
             need: need.into(),
             starts,
-            floor: request.ahead.floor,
-            extend: request.ahead.extend,
+            floor: request.lookahead.floor,
+            extend: request.lookahead.extend,
             consolidate: request.consolidate,
             max_drift: request.max_drift,
         }

@@ -37,9 +37,11 @@ pub struct Config {
     /// How many successors a row keeps (`max_out`).
     pub max_out: usize,
     /// Novelty from which a step is a memory of its own (ν).
-    pub novelty: f64,
+    #[serde(rename = "novelty")]
+    pub min_novelty: f64,
     /// Worth from which a novel step is admitted (θ).
-    pub worth: f64,
+    #[serde(rename = "worth")]
+    pub min_worth: f64,
     /// Weight of novelty in the worth (`w_n`).
     pub w_novelty: f64,
     /// Weight of surprise in the worth (`w_s`).
@@ -84,8 +86,8 @@ impl Config {
             trace: 0.0,
             trace_size: 64,
             max_out: 32,
-            novelty: 0.9,
-            worth: 0.0,
+            min_novelty: 0.9,
+            min_worth: 0.0,
             w_novelty: 1.0,
             w_surprise: 0.0,
             w_drive: 0.0,
@@ -138,9 +140,9 @@ impl Config {
         in_range("trace", self.trace, 0.0, 1.0)?;
         at_least_one("trace_size", self.trace_size, 1 << 20)?;
         at_least_one("max_out", self.max_out, 1 << 20)?;
-        in_range("novelty", self.novelty, 0.0, 1.0)?;
+        in_range("novelty", self.min_novelty, 0.0, 1.0)?;
         for (name, x) in [
-            ("worth", self.worth),
+            ("worth", self.min_worth),
             ("w_novelty", self.w_novelty),
             ("w_surprise", self.w_surprise),
             ("w_drive", self.w_drive),

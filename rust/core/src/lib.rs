@@ -78,7 +78,7 @@ pub use ops::calibrate::Calibration;
 pub use ops::gate::Outcome;
 pub use ops::history::Veto;
 pub use ops::observe::{Access, Drives, Observation, ObserveReport, observe};
-pub use ops::sleep::Dream;
+pub use ops::sleep::ReplayPlan;
 pub use query::frozen::Frozen;
 pub use query::recall::{Path, RecallRequest};
 pub use query::score::{
@@ -91,4 +91,4 @@ pub use storage::journal::directory::{Durability, Journal, Recovery};
 pub use storage::journal::segment::Commit;
 pub use storage::repair::{Repair, repair};
 pub use store::Store;
-pub use values::{Ahead, Need, Order, ReplayReport, ReplayRequest, Stopped};
+pub use values::{Lookahead, Need, Order, ReplayReport, ReplayRequest, Stopped};

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::graph::edge_statistics::EdgeStatistics;
 use crate::graph::{Graph, hebbian};
 use crate::memory::channels::{Channel, Channels};
-use crate::memory::columns::{Birth, Memories};
+use crate::memory::columns::{Memories, NewMemory};
 use crate::memory::episodes::Episode;
 use crate::values::backup::Model;
 use crate::values::table::Values;
@@ -34,7 +34,7 @@ pub struct Store {
     pub(crate) memories: Memories,
     pub(crate) graph: Graph,
     pub(crate) values: Values,
-    pub(crate) edges: EdgeStatistics,
+    pub(crate) edge_statistics: EdgeStatistics,
     /// `(n, d)`: the calibration sample.
     pub(crate) sample: Vec<f32>,
     /// Observed episodes.
@@ -66,7 +66,7 @@ impl Store {
             memories: Memories::new(config.dim),
             graph: Graph::default(),
             values: Values::default(),
-            edges: EdgeStatistics::default(),
+            edge_statistics: EdgeStatistics::default(),
             sample: Vec::new(),
             clock: 0,
             episode_ids: Vec::new(),
@@ -164,10 +164,10 @@ impl Store {
     }
 
     /// Gives a memory its id, its slot and its room everywhere.
-    pub(crate) fn create(&mut self, birth: &Birth<'_>) -> (i64, Slot) {
+    pub(crate) fn create(&mut self, new: &NewMemory<'_>) -> (i64, Slot) {
         let id = self.next_memory;
         self.next_memory += 1;
-        let slot = self.memories.add(id, birth, &self.channels);
+        let slot = self.memories.add(id, new, &self.channels);
         self.graph.ensure(slot);
         self.values.start(slot, self.memories.drives(slot));
         (id, slot)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use sharpwave_core::{
-    Ahead, Config, Drives, Durability, Error, Journal, Need, Observation, Order, ReplayRequest,
+    Config, Drives, Durability, Error, Journal, Lookahead, Need, Observation, Order, ReplayRequest,
     Store, repair,
 };
 use world::{Batch, axis, cases, config, episode};
@@ -136,7 +136,7 @@ fn act(store: &mut Store, verb: &Verb, at: usize) -> Result<(), Error> {
                     1 => Need::Frequency,
                     _ => Need::From(ids.iter().copied().step_by(3).collect()),
                 },
-                ahead: Ahead {
+                lookahead: Lookahead {
                     floor: f64::from(kind / 9 % 2) * 1e-10,
                     extend: kind / 18 == 1,
                 },

@@ -447,7 +447,7 @@ fn p11_deleting_memories_degrades_scores_gradually() {
     };
     let build = |keep: usize| {
         let mut store = Store::new(Config {
-            novelty: 0.3,
+            min_novelty: 0.3,
             ..Config::new(dim)
         })
         .unwrap();

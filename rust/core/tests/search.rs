@@ -178,7 +178,7 @@ fn bounds_leave_out_blocks_of_tight_clusters() {
     };
     let tight: Vec<f32> = (0..n).flat_map(|i| cluster(i, 0)).collect();
     let config = Config {
-        novelty: 0.02,
+        min_novelty: 0.02,
         keep_episodes: false,
         capacity: Some(n + 10),
         ..Config::new(dim)
@@ -373,7 +373,7 @@ proptest! {
         blocks in prop::option::of(1usize..40),
     ) {
         let dim = 12;
-        let config = Config { novelty: 0.5, capacity: Some(700), ..Config::new(dim) };
+        let config = Config { min_novelty: 0.5, capacity: Some(700), ..Config::new(dim) };
         let mut store = Store::new(config).unwrap();
         store.insert(&rows(kind, 650, dim, seed), None, None).unwrap();
         if blocks.is_some() {
@@ -399,7 +399,7 @@ proptest! {
     #[test]
     fn writing_sees_every_change(seed in 0usize..1000, k in 1usize..5) {
         let dim = 6;
-        let config = Config { novelty: 0.3, k, ..Config::new(dim) };
+        let config = Config { min_novelty: 0.3, k, ..Config::new(dim) };
         let mut store = Store::new(config).unwrap();
         for e in 0..3 {
             observe(&mut store, &Batch::one(rows(1, 40, dim, seed + e), dim), None);

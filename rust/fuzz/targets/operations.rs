@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sharpwave_core::{
-    Ahead, Config, Drives, Durability, Episodes, Error, Journal, Need, Observation, Order, ReplayRequest,
+    Lookahead, Config, Drives, Durability, Episodes, Error, Journal, Need, Observation, Order, ReplayRequest,
     Store,
 };
 
@@ -99,7 +99,7 @@ fn act(store: &mut Store, verb: &Verb) -> Result<(), Error> {
                     1 => Need::Frequency,
                     _ => Need::From(starts.clone()),
                 },
-                ahead: Ahead {
+                lookahead: Lookahead {
                     floor: [0.0, 1e-10, 0.3][usize::from(kind / 9 % 3)],
                     extend: kind / 27 % 2 == 1,
                 },

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use sharpwave_core as core;
 use sharpwave_core::{
-    Ahead, Drives, Durability, Episodes, Journal, Need, Observation, ObserveReport, Order, Outcome,
-    ReplayRequest, Stopped, Veto,
+    Drives, Durability, Episodes, Journal, Lookahead, Need, Observation, ObserveReport, Order,
+    Outcome, ReplayRequest, Stopped, Veto,
 };
 
 use crate::convert::{borrowed, borrowed_if, config, config_json, vector};
@@ -267,15 +267,15 @@ impl Store {
             tol,
             order: self::order(order)?,
             need: self::need(&need)?,
-            ahead: Ahead { floor, extend },
+            lookahead: Lookahead { floor, extend },
             consolidate,
             max_drift,
             threads: num_threads,
         };
         let begin = Instant::now();
         let did = writing(slf, |writer| {
-            let mut dream = writer.read(|store| Ok(store.dream(&request)?))?;
-            writer.write(|store| Ok(store.wake(&mut dream)?))
+            let mut plan = writer.read(|store| Ok(store.plan_replay(&request)?))?;
+            writer.write(|store| Ok(store.commit_replay(&mut plan)?))
         })?;
         let report = PyDict::new(slf.py());
         report.set_item("backups", did.backups)?;

@@ -213,7 +213,7 @@ mod tests {
         let dim = 16;
         let mut store = Store::new(Config {
             keep_episodes: false,
-            novelty: 0.05,
+            min_novelty: 0.05,
             tau: -0.5,
             max_out: 12,
             capacity: Some(3000),

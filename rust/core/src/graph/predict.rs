@@ -27,14 +27,17 @@ pub(crate) fn successors(
     graph: &Graph,
     memories: &Memories,
 ) -> Vec<(Slot, f64)> {
-    let mut ahead = Ahead::default();
-    ahead.gather(activation, graph, memories);
-    ahead.by_id().map(|(_, slot, sum)| (slot, sum)).collect()
+    let mut successors = Successors::default();
+    successors.gather(activation, graph, memories);
+    successors
+        .by_id()
+        .map(|(_, slot, sum)| (slot, sum))
+        .collect()
 }
 
 /// Sums by slot, each in the order of its contributions.
 #[derive(Default)]
-struct Ahead {
+struct Successors {
     found: Vec<(Slot, f64)>,
     /// Of each found its id and, below 32 bits, its place: in order once they are sorted.
     order: Vec<u128>,
@@ -42,7 +45,7 @@ struct Ahead {
     table: Vec<u32>,
 }
 
-impl Ahead {
+impl Successors {
     /// Forgets what was found, and adds up what an activation leads to.
     fn gather(&mut self, activation: &Activation, graph: &Graph, memories: &Memories) {
         self.found.clear();
@@ -147,16 +150,16 @@ impl Targets {
             all: Vec::with_capacity(most),
             ends: Vec::with_capacity(before.len() * bounds.len()),
         };
-        let mut ahead = Ahead::default();
+        let mut successors = Successors::default();
         for (at, activation) in before.iter().enumerate() {
             if let Some(next) = before.get(at + 1) {
                 for answer in &next.answers {
                     graph.prefetch(answer.slot);
                 }
             }
-            ahead.gather(activation, graph, memories);
+            successors.gather(activation, graph, memories);
             let mut block = 0;
-            for (id, slot, sum) in ahead.by_id() {
+            for (id, slot, sum) in successors.by_id() {
                 while id >= bounds[block] {
                     targets.ends.push(targets.all.len());
                     block += 1;
@@ -217,7 +220,7 @@ mod tests {
     /// A store whose slots are not in the order of its ids: it merges, evicts and uses slots again.
     fn lived(dim: usize, steps: &[f32]) -> Store {
         let mut store = Store::new(Config {
-            novelty: 0.05,
+            min_novelty: 0.05,
             tau: -0.2,
             capacity: Some(150),
             half_life: 1,

@@ -25,17 +25,17 @@ use crate::memory::columns::Memories;
 type Bounded = Vec<(f32, Slot)>;
 
 /// Memories below which a first pass does not pay.
-const FEW: usize = 512;
+const MIN_PASS_MEMORIES: usize = 512;
 /// Queries that a pass over the keys themselves is worth starting for.
-const SOME: usize = 16;
+const MIN_FLOAT_QUERIES: usize = 16;
 /// Candidates between the one compared and the one fetched from memory meanwhile.
-const AHEAD: usize = 8;
+const PREFETCH_CANDIDATES: usize = 8;
 /// How many codes are multiplied in the time of one ordinary multiplication, as [`threads::worth_waking`] counts them.
-const QUICK: usize = 128;
+const CODES_PER_MULTIPLICATION: usize = 128;
 /// How many bytes of codes come from memory in the time of one ordinary multiplication.
-const READ: usize = 12;
+const BYTES_PER_MULTIPLICATION: usize = 12;
 /// Queries between two looks at the token.
-const ROUND: usize = 8 * CHUNK;
+const QUERIES_PER_ROUND: usize = 8 * CHUNK;
 
 /// The `k` memories of largest inner product with each row of `queries`, best first, ties by lower id.
 pub(crate) fn nearest(
@@ -60,7 +60,8 @@ pub(crate) fn search(
 /// About what a search costs, as [`threads::worth_waking`] counts it: what is multiplied, or read where queries are few.
 fn cost(queries: &[f32], memories: &Memories) -> usize {
     let n = memories.len();
-    (queries.len() * n / QUICK).max(memories.dim() * n / READ)
+    (queries.len() * n / CODES_PER_MULTIPLICATION)
+        .max(memories.dim() * n / BYTES_PER_MULTIPLICATION)
 }
 
 /// One search.
@@ -125,7 +126,7 @@ impl<'a> Ladder<'a> {
         let mut report = SearchReport::of(self.kernel.map(|kernel| kernel.name));
         let n = self.rows.len();
         let mut hits = Vec::with_capacity(n);
-        let few = self.memories.len() < FEW || self.k > self.memories.len() / 8;
+        let few = self.memories.len() < MIN_PASS_MEMORIES || self.k > self.memories.len() / 8;
         // The first queries of a large batch tell whether codes are of use to the rest.
         let mut codes_help = true;
         let blocks = self.memories.partition().filter(|blocks| blocks.prunes);
@@ -133,7 +134,7 @@ impl<'a> Ladder<'a> {
         while hits.len() < n {
             let first = hits.len();
             let pilot = first == 0 && n > CHUNK;
-            let count = (n - first).min(if pilot { CHUNK } else { ROUND });
+            let count = (n - first).min(if pilot { CHUNK } else { QUERIES_PER_ROUND });
             let mut round = Round::of(first..first + count);
             if let Some(partition) = blocks
                 && blocks_help
@@ -159,7 +160,7 @@ impl<'a> Ladder<'a> {
             }
             if let Some(wide) = self.wide
                 && !few
-                && round.unsure.len() >= SOME
+                && round.unsure.len() >= MIN_FLOAT_QUERIES
             {
                 let left = self.by_keys(wide, &round.unsure)?;
                 round.take(wide.name, left, self.too_many());
@@ -240,7 +241,7 @@ impl<'a> Ladder<'a> {
     /// as long as the bf16 pass over all of them, whose rounding of the keys is shared by its queries.
     fn worth_comparing(&self, queries: usize) -> usize {
         let n = self.memories.len();
-        if self.wide.is_some() && queries >= SOME {
+        if self.wide.is_some() && queries >= MIN_FLOAT_QUERIES {
             n / 64 + n / queries.min(float::CHUNK)
         } else {
             self.too_many()
@@ -260,14 +261,14 @@ impl<'a> Ladder<'a> {
         next: &[(f32, Slot)],
     ) -> (Vec<Hit>, usize) {
         let mut top = TopK::new(self.k);
-        let last = self.k.saturating_sub(AHEAD);
+        let last = self.k.saturating_sub(PREFETCH_CANDIDATES);
         for (at, &(upper, slot)) in bounded.iter().enumerate() {
             if top.worst().is_some_and(|worst| upper < worst) {
                 return (top.into_sorted(), at);
             }
-            let soon = bounded.get(at + AHEAD);
+            let soon = bounded.get(at + PREFETCH_CANDIDATES);
             // At least k are compared.
-            let then = at.checked_sub(last).filter(|&at| at < AHEAD);
+            let then = at.checked_sub(last).filter(|&at| at < PREFETCH_CANDIDATES);
             let then = then.and_then(|at| next.get(at));
             for &(_, later) in soon.into_iter().chain(then) {
                 linalg::prefetch(self.memories.key(later));

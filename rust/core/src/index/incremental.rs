@@ -204,7 +204,7 @@ mod tests {
             for novelty in [0.02, 0.4, 0.9] {
                 let dim = [3, 8, 24][case as usize % 3];
                 let config = Config {
-                    novelty,
+                    min_novelty: novelty,
                     capacity,
                     tau: -0.3,
                     half_life: 2,

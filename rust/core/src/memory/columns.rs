@@ -35,7 +35,7 @@ impl Held for Vec<Provenance> {
 }
 
 /// What a new memory brings along.
-pub(crate) struct Birth<'a> {
+pub(crate) struct NewMemory<'a> {
     pub(crate) key: &'a [f32],
     pub(crate) terminal: bool,
     pub(crate) merged: u64,
@@ -194,7 +194,7 @@ impl Memories {
         let mut memories = Self::new(dim);
         memories.reserve(rows.len() / dim);
         for (id, key) in rows.chunks_exact(dim).enumerate() {
-            let birth = Birth {
+            let new = NewMemory {
                 key,
                 terminal: false,
                 merged: 1,
@@ -202,7 +202,7 @@ impl Memories {
                 text: None,
                 provenance: None,
             };
-            memories.add(id as i64, &birth, &Channels::default());
+            memories.add(id as i64, &new, &Channels::default());
         }
         memories
     }
@@ -308,7 +308,7 @@ impl Memories {
     }
 
     /// Adds a memory of the given id, which must exceed every id before it.
-    pub(crate) fn add(&mut self, id: i64, birth: &Birth<'_>, channels: &Channels) -> Slot {
+    pub(crate) fn add(&mut self, id: i64, new: &NewMemory<'_>, channels: &Channels) -> Slot {
         debug_assert!(self.order.last().is_none_or(|&last| self.id(last) < id));
         let slot = self.free.pop_first().unwrap_or_else(|| {
             self.columns.push(self.widths);
@@ -317,15 +317,15 @@ impl Memories {
         let at = slot as usize;
         self.columns.ids[at] = id;
         self.columns.keys[at * self.widths.dim..(at + 1) * self.widths.dim]
-            .copy_from_slice(birth.key);
-        self.columns.terminal[at] = birth.terminal;
-        if birth.terminal {
+            .copy_from_slice(new.key);
+        self.columns.terminal[at] = new.terminal;
+        if new.terminal {
             self.terminals.push(slot);
         }
-        self.columns.merged[at] = birth.merged;
-        self.columns.written[at] = birth.clock;
-        self.columns.texts[at] = birth.text.map(Into::into);
-        self.columns.provenance[at] = birth.provenance.into_iter().collect();
+        self.columns.merged[at] = new.merged;
+        self.columns.written[at] = new.clock;
+        self.columns.texts[at] = new.text.map(Into::into);
+        self.columns.provenance[at] = new.provenance.into_iter().collect();
         self.order.push(slot);
         self.by_id.insert(id, slot);
         self.columns.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use crate::index::Hit;
 use crate::index::activation::{Activation, kappa};
 use crate::linalg;
 use crate::memory::channels::Kind;
-use crate::memory::columns::{Birth, Provenance};
+use crate::memory::columns::{NewMemory, Provenance};
 use crate::memory::episodes::Episode;
 use crate::store::Store;
 
@@ -116,7 +116,7 @@ impl Store {
             step: episode.positions[t],
         };
         match nearest {
-            Some(hit) if novelty < config.novelty => {
+            Some(hit) if novelty < config.min_novelty => {
                 self.memories.merge(hit.slot, x, provenance, self.clock);
                 self.note_drives(hit.slot, episode, t);
                 Admission {
@@ -124,8 +124,8 @@ impl Store {
                     outcome: Outcome::Merged,
                 }
             }
-            _ if novelty >= config.novelty && worth >= config.worth => {
-                let birth = Birth {
+            _ if novelty >= config.min_novelty && worth >= config.min_worth => {
+                let new = NewMemory {
                     key: x,
                     terminal: false,
                     merged: 1,
@@ -133,7 +133,7 @@ impl Store {
                     text: episode.texts.get(t).map(String::as_str),
                     provenance: Some(provenance),
                 };
-                let (id, slot) = self.create(&birth);
+                let (id, slot) = self.create(&new);
                 self.note_drives(slot, episode, t);
                 Admission {
                     memory: Some((id, slot)),

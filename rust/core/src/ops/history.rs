@@ -13,7 +13,7 @@ use crate::memory::columns::Provenance;
 use crate::memory::episodes::Episodes;
 use crate::ops::observe::ObserveReport;
 use crate::store::Store;
-use crate::values::{Ahead, Need, Order, ReplayRequest, Stopped};
+use crate::values::{Lookahead, Need, Order, ReplayRequest, Stopped};
 
 impl Operation {
     pub(crate) fn apply(self, store: &mut Store) -> Result<()> {
@@ -74,7 +74,7 @@ impl Operation {
                         "from" => store.surviving_starts(starts),
                         _ => Need::Frequency,
                     },
-                    ahead: Ahead { floor, extend },
+                    lookahead: Lookahead { floor, extend },
                     consolidate,
                     max_drift,
                     threads: None,

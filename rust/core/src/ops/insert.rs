@@ -5,7 +5,7 @@ use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::config::Equation;
 use crate::error::{Error, Result};
-use crate::memory::columns::{Birth, Provenance};
+use crate::memory::columns::{NewMemory, Provenance};
 use crate::memory::episodes::normalised_rows;
 use crate::store::Store;
 
@@ -88,7 +88,7 @@ impl Store {
         *begun = true;
         for (at, key) in units.chunks_exact(self.config.dim).enumerate() {
             cancel::check()?;
-            let (_, slot) = self.create(&Birth {
+            let (_, slot) = self.create(&NewMemory {
                 key,
                 terminal: false,
                 merged: 1,

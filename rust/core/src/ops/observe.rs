@@ -471,7 +471,7 @@ impl Store {
         for (&t, mu) in led_to.iter().zip(predicted) {
             if let Some(mu) = mu {
                 let came = &steps[t * dim..(t + 1) * dim];
-                self.edges.count(&mu, came, &self.memories);
+                self.edge_statistics.count(&mu, came, &self.memories);
             }
         }
         Ok(())

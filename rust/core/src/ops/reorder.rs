@@ -2,7 +2,7 @@
 //!
 //! What follows each other was lived at about the same time: of the orders that were tried (by age, by bandwidth, by clusters
 //! of keys) sweeps are the quickest in that of age. A store that forgets gives the slots of what it forgot to what is new, and so
-//! comes out of that order; a snapshot that is read is in it, and so is a store after [`Store::tidied`]. No result depends on it.
+//! comes out of that order; a snapshot that is read is in it, and so is a store after [`Store::reordered`]. No result depends on it.
 
 use crate::base::cancel;
 use crate::error::Result;
@@ -15,7 +15,7 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::Error::Interrupted`].
-    pub(crate) fn tidied(&self) -> Result<Option<Self>> {
+    pub(crate) fn reordered(&self) -> Result<Option<Self>> {
         let order = self.memories.in_order();
         let torn = order.windows(2).filter(|pair| pair[1] != pair[0] + 1);
         if self.memories.partition().is_some() || torn.count() <= order.len() / 4 {
@@ -79,7 +79,7 @@ mod tests {
         let mut store = Store::new(Config {
             capacity: Some(capacity),
             half_life: 3,
-            novelty: 0.01,
+            min_novelty: 0.01,
             ..Config::new(dim)
         })
         .unwrap();
@@ -97,7 +97,7 @@ mod tests {
     /// What is in order is the same store, and so is what becomes of both.
     fn same_in_order(mut store: Store, more: std::ops::Range<u64>) {
         let dim = store.config().dim;
-        let mut tidy = store.tidied().unwrap().expect("it is torn");
+        let mut tidy = store.reordered().unwrap().expect("it is torn");
         let order = tidy.memories.in_order();
         assert!(
             order
@@ -105,7 +105,7 @@ mod tests {
                 .enumerate()
                 .all(|(rank, &slot)| slot as usize == rank)
         );
-        assert!(tidy.tidied().unwrap().is_none());
+        assert!(tidy.reordered().unwrap().is_none());
         for n in more {
             assert_eq!(store.digest(), tidy.digest());
             let asked = episode(dim, n);
@@ -130,7 +130,7 @@ mod tests {
     fn so_is_one_with_codes_and_many_pages() {
         let store = churned(64, 1200, 320);
         assert_eq!(store.memories.codes().is_some(), uses_codes(64));
-        let mut tidy = store.tidied().unwrap().expect("it is torn");
+        let mut tidy = store.reordered().unwrap().expect("it is torn");
         let room = tidy.memories.columns().keys.capacity();
         live(&mut tidy, 600);
         assert_eq!(
@@ -145,7 +145,7 @@ mod tests {
     fn it_can_be_given_up() {
         let store = churned(4, 40, 80);
         assert!(matches!(
-            crate::Cancel::new(|| true).scope(|| store.tidied()),
+            crate::Cancel::new(|| true).scope(|| store.reordered()),
             Err(crate::Error::Interrupted)
         ));
     }

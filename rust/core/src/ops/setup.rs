@@ -3,7 +3,7 @@
 use crate::archive::Operation;
 use crate::error::{Error, Result};
 use crate::memory::channels::{Channel, Kind};
-use crate::memory::columns::Birth;
+use crate::memory::columns::NewMemory;
 use crate::memory::episodes::{Episodes, normalised_rows};
 use crate::ops::calibrate::{self, Calibration};
 use crate::store::Store;
@@ -66,7 +66,7 @@ impl Store {
             low,
             high,
         })?;
-        let (id, _) = self.create(&Birth {
+        let (id, _) = self.create(&NewMemory {
             key: &unit,
             terminal: true,
             merged: 0,

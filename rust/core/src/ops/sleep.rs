@@ -10,8 +10,8 @@ use crate::values::replay;
 use crate::values::table::Values;
 use crate::values::{Need, ReplayReport, ReplayRequest, Stopped};
 
-/// What a sleep came to, for [`Store::wake`] to take over.
-pub struct Dream {
+/// What a sleep came to, for [`Store::commit_replay`] to take over.
+pub struct ReplayPlan {
     report: ReplayReport,
     change: Change,
     operation: Operation,
@@ -33,15 +33,15 @@ impl Store {
     /// [`crate::Error::Invalid`] for a bad request, [`crate::Error::Unknown`] for an unknown start memory,
     /// [`crate::Error::Interrupted`] if it was while proposals were written: all stays as it was then.
     pub fn replay(&mut self, request: &ReplayRequest) -> Result<ReplayReport> {
-        let mut dream = self.dream(request)?;
-        self.wake(&mut dream)
+        let mut plan = self.plan_replay(request)?;
+        self.commit_replay(&mut plan)
     }
 
     /// The long part of [`Store::replay`], beside readers.
     ///
     /// # Errors
     /// As [`Store::replay`].
-    pub fn dream(&self, request: &ReplayRequest) -> Result<Dream> {
+    pub fn plan_replay(&self, request: &ReplayRequest) -> Result<ReplayPlan> {
         request.validate()?;
         request.need.check(self.model())?;
         let (report, change) = if request.consolidate && !self.proposals.is_empty() {
@@ -56,26 +56,26 @@ impl Store {
             (report, Change::Values(values))
         };
         // Nor would it end by itself without the budget that it had in seconds.
-        let endless = request.ahead.floor > 0.0 && request.budget.is_none();
+        let endless = request.lookahead.floor > 0.0 && request.budget.is_none();
         let made = (report.cut_short() || endless).then_some(report.backups);
-        Ok(Dream {
+        Ok(ReplayPlan {
             operation: Operation::replay(request, made),
             report,
             change,
         })
     }
 
-    /// The short part of [`Store::replay`]: takes a dream over.
+    /// The short part of [`Store::replay`]: takes a plan over.
     ///
-    /// Nothing else may have written to the store since [`Store::dream`].
-    /// What the store was before is left in the dream: letting go of much memory takes its time, which
+    /// Nothing else may have written to the store since [`Store::plan_replay`].
+    /// What the store was before is left in the plan: letting go of much memory takes its time, which
     /// readers need not wait for.
     ///
     /// # Errors
     /// [`crate::Error::Io`] if a journal cannot be written to: nothing is taken over then.
-    pub fn wake(&mut self, dream: &mut Dream) -> Result<ReplayReport> {
-        Cancel::never().scope(|| self.record(|| dream.operation.clone()))?;
-        match &mut dream.change {
+    pub fn commit_replay(&mut self, plan: &mut ReplayPlan) -> Result<ReplayReport> {
+        Cancel::never().scope(|| self.record(|| plan.operation.clone()))?;
+        match &mut plan.change {
             Change::None => {}
             Change::Values(values) => std::mem::swap(&mut self.values, values),
             Change::Whole(store) => {
@@ -84,7 +84,7 @@ impl Store {
                 std::mem::swap(self, store);
             }
         }
-        Ok(dream.report.clone())
+        Ok(plan.report.clone())
     }
 
     fn consolidate(&self, request: &ReplayRequest) -> Result<(ReplayReport, Change)> {

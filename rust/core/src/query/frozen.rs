@@ -98,7 +98,7 @@ impl Store {
             memories,
             graph,
             values,
-            edges: self.edges.clone(),
+            edge_statistics: self.edge_statistics.clone(),
             sample: self.sample.clone(),
             clock: self.clock,
             episode_ids: self.episode_ids.clone(),

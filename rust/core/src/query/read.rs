@@ -28,7 +28,7 @@ impl Store {
     }
 
     pub(crate) fn edge_range(&self) -> EdgeRange {
-        self.edges.range(&self.config)
+        self.edge_statistics.range(&self.config)
     }
 
     /// `(e_lo, e_hi)` in force.

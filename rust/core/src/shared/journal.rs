@@ -52,7 +52,7 @@ impl Log<Store> for Journal {
     }
 
     fn tidied(store: &Store, _: &dyn Fn() -> bool) -> Result<Option<Store>> {
-        store.tidied()
+        store.reordered()
     }
 
     fn close(&mut self, store: &Store) -> Result<()> {

@@ -18,14 +18,14 @@ const TRAIL: usize = 1 << 20;
 
 /// What is added to prioritised replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Ahead {
+pub struct Lookahead {
     /// What every gain counts at least, so that replay goes on by need when nothing is owed; 0 for none.
     pub floor: f64,
     /// Whether the last backup may be continued by the most likely successor of its last place.
     pub extend: bool,
 }
 
-impl Ahead {
+impl Lookahead {
     /// Whether anything is.
     pub(crate) fn any(self) -> bool {
         self.floor > 0.0 || self.extend
@@ -117,12 +117,12 @@ pub(crate) fn replay(
     model: Model<'_>,
     needs: &Needs,
     threshold: f64,
-    ahead: Ahead,
+    lookahead: Lookahead,
     budget: &mut Budget,
 ) -> Vec<i64> {
-    let mut queue = Queue::new(needs, threshold, ahead.floor, model);
+    let mut queue = Queue::new(needs, threshold, lookahead.floor, model);
     for &slot in model.memories.in_order() {
-        if ahead.floor > 0.0 || values.is_dirty(slot) {
+        if lookahead.floor > 0.0 || values.is_dirty(slot) {
             queue.update(slot, values, model);
         }
     }
@@ -132,7 +132,7 @@ pub(crate) fn replay(
         if !budget.take() {
             break;
         }
-        let next = ahead.extend.then(|| last.next(model)).flatten();
+        let next = lookahead.extend.then(|| last.next(model)).flatten();
         if let Some(next) = next
             && last.worth(next, values, &queue, model) > first
         {

@@ -13,6 +13,6 @@ pub(crate) mod sweep;
 pub(crate) mod table;
 
 pub use budget::Stopped;
-pub use lookahead::Ahead;
+pub use lookahead::Lookahead;
 pub use need::Need;
 pub use replay::{Order, ReplayReport, ReplayRequest};

@@ -4,7 +4,7 @@ use crate::base::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::values::backup::Model;
 use crate::values::budget::{Budget, Stopped};
-use crate::values::lookahead::{self, Ahead};
+use crate::values::lookahead::{self, Lookahead};
 use crate::values::need::Need;
 use crate::values::prioritized::{Pushed, Switch};
 use crate::values::table::Values;
@@ -36,7 +36,7 @@ pub struct ReplayRequest {
     /// What weighs the gain in the prioritised order.
     pub need: Need,
     /// What is added to the prioritised order.
-    pub ahead: Ahead,
+    pub lookahead: Lookahead,
     /// Write the proposed episodes first.
     pub consolidate: bool,
     /// Refuse a consolidation that would move the values of the calibration sample by more.
@@ -53,7 +53,7 @@ impl Default for ReplayRequest {
             tol: 1e-4,
             order: Order::Prioritized,
             need: Need::Frequency,
-            ahead: Ahead::default(),
+            lookahead: Lookahead::default(),
             consolidate: false,
             max_drift: None,
             threads: None,
@@ -84,11 +84,11 @@ impl ReplayRequest {
     }
 
     fn validate_ahead(&self) -> Result<()> {
-        let Ahead { floor, extend } = self.ahead;
+        let Lookahead { floor, extend } = self.lookahead;
         if !(floor.is_finite() && floor >= 0.0) {
             return Err(Error::invalid("floor", format!("{floor} is not ≥ 0")));
         }
-        if self.order != Order::Prioritized && self.ahead.any() {
+        if self.order != Order::Prioritized && self.lookahead.any() {
             let which = if extend { "extend" } else { "floor" };
             return Err(Error::invalid(which, "is of the prioritized order"));
         }
@@ -119,7 +119,7 @@ pub struct ReplayReport {
     pub refused: bool,
     /// How far the consolidation moves (or would have moved) the values of the calibration sample.
     pub drift: Option<f64>,
-    /// Where the request looks [ahead](ReplayRequest::ahead): of each backup its place, or its last one;
+    /// Where the request looks [ahead](ReplayRequest::lookahead): of each backup its place, or its last one;
     /// of the first 2²⁰.
     pub trail: Vec<i64>,
 }
@@ -145,9 +145,16 @@ pub(crate) fn sleep(
     let mut trail = Vec::new();
     let threshold = tol * (1.0 - model.config.gamma);
     let residual = match request.order {
-        Order::Prioritized if request.ahead.any() => {
+        Order::Prioritized if request.lookahead.any() => {
             let needs = request.need.of_slots(model)?;
-            trail = lookahead::replay(values, model, &needs, threshold, request.ahead, &mut budget);
+            trail = lookahead::replay(
+                values,
+                model,
+                &needs,
+                threshold,
+                request.lookahead,
+                &mut budget,
+            );
             pushed = budget.made;
             values.residual(model)
         }
@@ -180,7 +187,9 @@ pub(crate) fn sleep(
         converged,
         stopped: match budget.cut {
             // With a floor it is not the tolerance that ends a sleep.
-            _ if converged && !(request.ahead.floor > 0.0 && budget.spent()) => Stopped::Converged,
+            _ if converged && !(request.lookahead.floor > 0.0 && budget.spent()) => {
+                Stopped::Converged
+            }
             Some(cut) => cut,
             None => Stopped::Budget,
         },

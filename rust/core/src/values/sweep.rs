@@ -13,7 +13,7 @@ const BLOCK: usize = 1024;
 /// Rows that a thread takes at a time.
 const PART: usize = 128;
 /// Associations times channels of a block from which a second thread is worth waking.
-const MUCH: usize = 1 << 15;
+const MIN_SHARED_PRODUCTS: usize = 1 << 15;
 /// Rows whose gains are looked at before it is asked whether one was found.
 const CHUNK: usize = 8 * BLOCK;
 
@@ -175,7 +175,8 @@ impl<'a> Sweep<'a> {
         work: impl Fn(&Self, &[Slot]) -> T + Sync + Send,
     ) -> Result<Vec<T>> {
         let edges = |&slot: &Slot| self.model.graph.row(slot).len();
-        let much = || rows.iter().map(edges).sum::<usize>() * self.values.stride >= MUCH;
+        let much =
+            || rows.iter().map(edges).sum::<usize>() * self.values.stride >= MIN_SHARED_PRODUCTS;
         let threads = match self.threads {
             // A bad number of threads is an error however little there is to do.
             Some(few @ (0 | 1)) => Some(few),

@@ -134,7 +134,7 @@ pub fn config(dim: usize) -> impl Strategy<Value = Config> {
                 k,
                 trace,
                 max_out,
-                novelty,
+                min_novelty: novelty,
                 equation,
                 capacity,
                 ..Config::new(dim)

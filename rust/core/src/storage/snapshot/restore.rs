@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::graph::edge_statistics::EdgeStatistics;
 use crate::graph::{Edge, Graph};
 use crate::memory::channels::{Channel, Kind};
-use crate::memory::columns::{Birth, Provenance};
+use crate::memory::columns::{NewMemory, Provenance};
 use crate::ops::history::shared;
 use crate::storage::snapshot::check::check_episodes;
 use crate::storage::snapshot::file::Tensor;
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         self.restore_memories(&mut store, n, &state.channels)?;
         check_episodes(&store, &state.proposals)?;
         store.proposals = state.proposals;
-        store.edges = EdgeStatistics {
+        store.edge_statistics = EdgeStatistics {
             followed: self.u64s("edges_followed", &[self.rows("edges_followed")?])?,
             unrelated: self.u64s("edges_unrelated", &[self.rows("edges_unrelated")?])?,
         };
@@ -150,10 +150,11 @@ impl<'a> Reader<'a> {
                 .try_fold(0u64, |sum, &n| sum.checked_add(n))
                 .is_some_and(|sum| sum <= COUNTER as u64)
         };
-        if !(counted(&store.edges.followed) && counted(&store.edges.unrelated)) {
+        if !(counted(&store.edge_statistics.followed) && counted(&store.edge_statistics.unrelated))
+        {
             return Err(Error::format("edges_followed", "a count is out of range"));
         }
-        if !store.edges.is_sound() {
+        if !store.edge_statistics.is_sound() {
             return Err(Error::format(
                 "edges_followed",
                 "has a wrong number of bins",
@@ -212,7 +213,7 @@ impl<'a> Reader<'a> {
                 if !key.iter().all(|x| x.is_finite()) {
                     return Err(Error::format("keys", "not all numbers are finite"));
                 }
-                let birth = Birth {
+                let new = NewMemory {
                     key: &key,
                     terminal: terminal[rank],
                     merged: merged[rank],
@@ -220,7 +221,7 @@ impl<'a> Reader<'a> {
                     text: texts[rank].as_deref(),
                     provenance: None,
                 };
-                let slot = store.memories.add(ids[rank], &birth, &store.channels);
+                let slot = store.memories.add(ids[rank], &new, &store.channels);
                 store
                     .memories
                     .set_provenance(slot, std::mem::take(&mut provenance[rank]));

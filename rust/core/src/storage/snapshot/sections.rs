@@ -278,7 +278,10 @@ fn origins<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
 /// What was measured: the calibration sample and how predictions fared.
 fn statistics<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
     let (sample, d) = (&store.sample, store.config.dim);
-    let (followed, unrelated) = (&store.edges.followed, &store.edges.unrelated);
+    let (followed, unrelated) = (
+        &store.edge_statistics.followed,
+        &store.edge_statistics.unrelated,
+    );
     state.extend([
         section!("sample", F32, [sample.len() / d, d], sample.iter().copied()),
         section!(
