@@ -213,6 +213,7 @@ impl Store {
     /// [`Error::Io`] if the journal of its directory cannot be written to, [`Error::Interrupted`] if the call is
     /// cancelled ([`crate::Cancel`]): nothing is written then.
     fn observe_next(&mut self, pending: &mut Pending, report: &mut ObserveReport) -> Result<bool> {
+        cancel::check()?;
         self.look_ahead(pending)?;
         let Some(episode) = pending.episodes.pop_front() else {
             return Ok(false);
