@@ -84,14 +84,15 @@ class Import(NamedTuple):
 
 
 def rust_imports(source: Path) -> Iterator[Import]:
-    """Every `crate::` path outside tests and comments, resolved to the file that it names."""
+    """Every `crate::` or `super::` path outside tests and comments, resolved to the file that it names."""
     modules = {module_of(path.relative_to(source)): path for path in sorted(source.rglob("*.rs"))}
     for module, path in modules.items():
         for number, text in enumerate(path.read_text("utf-8").split("\n#[cfg(test)]\n")[0].splitlines(), 1):
             code = text.split("//")[0]
-            for match in re.finditer(r"\bcrate::((?:\w+::)*)(\{[^}]*\}|\w+)", code):
-                prefix = match[1].strip(":").split("::") if match[1] else []
-                for name in re.findall(r"\w+", match[2]):
+            for match in re.finditer(r"\b(crate|super)::((?:\w+::)*)(\{[^}]*\}|\w+)", code):
+                prefix = module.split(".")[:-1] if match[1] == "super" else []
+                prefix += match[2].strip(":").split("::") if match[2] else []
+                for name in re.findall(r"\w+", match[3]):
                     target = longest([*prefix, name], modules)
                     if target and target != module:
                         yield Import(path, number, module, target, text.strip())

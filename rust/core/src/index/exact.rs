@@ -70,6 +70,8 @@ pub(crate) struct Ladder<'a> {
     pub(crate) rows: Vec<&'a [f32]>,
     pub(crate) k: usize,
     pub(crate) threads: Option<usize>,
+    /// As [`threads::worth_waking`] counts it.
+    cost: usize,
     pub(crate) kernel: Option<&'static Kernel>,
     wide: Option<&'static Wide>,
 }
@@ -112,17 +114,23 @@ impl<'a> Ladder<'a> {
         k: usize,
         threads: Option<usize>,
     ) -> Self {
+        let cost = cost(queries, memories);
         Self {
             memories,
             rows: queries.chunks_exact(memories.dim()).collect(),
             k,
-            threads: threads::worth_waking(threads, cost(queries, memories)),
+            threads: threads::worth_waking(threads, cost),
+            cost,
             kernel: Kernel::chosen(),
             wide: Wide::chosen(),
         }
     }
 
     fn climb(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
+        threads::together(self.threads, self.cost, || self.climbed())
+    }
+
+    fn climbed(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
         let mut report = SearchReport::of(self.kernel.map(|kernel| kernel.name));
         let n = self.rows.len();
         let mut hits = Vec::with_capacity(n);

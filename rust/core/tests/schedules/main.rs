@@ -1,5 +1,6 @@
 //! The locks of a shared store under a scheduler that tries interleavings (shuttle): the files of `src/shared`, compiled
-//! with its locks instead of the system's, around a toy store and a toy disk.
+//! with its locks instead of the system's, around a toy store and a toy disk; and threads that help with a call
+//! (`src/base/threads/team.rs`).
 //!
 //! `SHARPWAVE_SCHEDULES` says how many schedules each test tries with each of three schedulers. One that fails is
 //! printed, and can be run again with `shuttle::replay`.
@@ -8,10 +9,13 @@
 mod group_commit;
 #[path = "../../src/shared/held.rs"]
 mod held;
+mod helpers;
 #[path = "../../src/shared/rwlock.rs"]
 #[allow(dead_code)] // what a fork needs is not tried here
 mod rwlock;
 mod sync;
+#[path = "../../src/base/threads/team.rs"]
+mod team;
 mod toy;
 
 use std::io;

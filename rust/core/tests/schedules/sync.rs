@@ -1,4 +1,4 @@
-//! `src/base/sync.rs` with the locks of the scheduler, in which nobody gives up waiting.
+//! `src/base/sync.rs` and `src/base/threads/sync.rs` with the locks of the scheduler, in which nobody gives up waiting.
 
 #![allow(clippy::unnecessary_wraps)] // those of the system can be given up
 
@@ -159,10 +159,12 @@ pub(crate) fn moment() {
     shuttle::thread::yield_now();
 }
 
-pub(crate) fn unlock_fair<T>(guard: RwLockWriteGuard<'_, T>) {
-    drop(guard);
-}
+pub(crate) fn linger(_: impl Fn() -> bool) {}
 
 pub(crate) fn wait<'a, T>(turn: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     turn.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn unlock_fair<T>(guard: RwLockWriteGuard<'_, T>) {
+    drop(guard);
 }
