@@ -82,7 +82,7 @@ pub use ops::sleep::ReplayPlan;
 pub use query::frozen::Frozen;
 pub use query::recall::{Path, RecallRequest};
 pub use query::score::{
-    Association, Explanation, Habituation, Payer, ScoreRequest, Scores, functionals,
+    Association, Explanation, Habituation, Payment, ScoreRequest, Scores, functionals,
 };
 pub use shared::{Denied, Log, Shared, Writer};
 #[cfg(fuzzing)]

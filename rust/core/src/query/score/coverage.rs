@@ -12,12 +12,12 @@
 use std::collections::BTreeMap;
 
 use crate::query::score::Trajectory;
-use crate::query::score::payment::{Functional, Payment};
+use crate::query::score::share::{Functional, Share};
 
 pub(crate) struct Coverage;
 
 impl Functional for Coverage {
-    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Payment)) {
+    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Share)) {
         let worth = trajectory.worth;
         let scored = trajectory.scored();
         // max_{u<t} φ_i(x_u), prompt included, by slot.
@@ -41,7 +41,7 @@ impl Functional for Coverage {
                             * worth.freshness(slot)
                             * trajectory.fade(t, q)
                     };
-                    payments(Payment {
+                    payments(Share {
                         step: t,
                         channel: q,
                         memory: Some(slot),

@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// What one memory had to do with a step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Payer {
+pub struct Payment {
     /// The memory's id.
     pub id: i64,
     /// φ.
@@ -55,7 +55,7 @@ pub struct Explanation {
     /// H.
     pub redundancy: f64,
     /// The memories that answered, by falling pay, then φ.
-    pub memories: Vec<Payer>,
+    pub memories: Vec<Payment>,
     /// Pay by channel, in the order of the channels.
     pub channels: Vec<f64>,
     /// The strongest predictions of this step, at most eight.
@@ -90,7 +90,7 @@ pub(crate) fn explain(
             let mut memories = Vec::new();
             for answer in &trajectory.activations[t].answers {
                 let level = shown.entry(answer.slot).or_default();
-                memories.push(Payer {
+                memories.push(Payment {
                     id: answer.id,
                     phi: answer.phi,
                     gain: (answer.phi - *level).max(0.0),

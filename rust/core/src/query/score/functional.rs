@@ -6,9 +6,9 @@
 use crate::error::{Error, Result};
 use crate::query::score::Trajectory;
 use crate::query::score::coverage::Coverage;
-use crate::query::score::payment::{Functional, Payment};
 use crate::query::score::potential::Potential;
 use crate::query::score::progress::Progress;
+use crate::query::score::share::{Functional, Share};
 
 /// Every functional by name.
 static ALL: [(&str, &dyn Functional); 4] = [
@@ -40,14 +40,14 @@ pub(crate) fn by_name(name: &str) -> Result<&'static dyn Functional> {
 struct Mean;
 
 impl Functional for Mean {
-    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Payment)) {
+    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Share)) {
         let steps = trajectory.scored();
         let n = steps.len() as f64;
         for t in steps {
             for answer in &trajectory.activations[t].answers {
                 for q in 0..trajectory.worth.channels() {
                     let value = trajectory.worth.value(answer.slot, q);
-                    payments(Payment {
+                    payments(Share {
                         step: t,
                         channel: q,
                         memory: Some(answer.slot),

@@ -6,9 +6,9 @@ pub(crate) mod fade;
 pub(crate) mod functional;
 pub(crate) mod gates;
 pub(crate) mod habituation;
-pub(crate) mod payment;
 pub(crate) mod potential;
 pub(crate) mod progress;
+pub(crate) mod share;
 pub(crate) mod worth;
 
 use crate::base::threads;
@@ -17,12 +17,12 @@ use crate::index::activation::Activation;
 use crate::memory::episodes::Batch;
 use crate::store::Store;
 
-pub use explain::{Association, Explanation, Payer};
+pub use explain::{Association, Explanation, Payment};
 pub use functional::functionals;
 pub use habituation::Habituation;
 
 use gates::Gate;
-use payment::{Functional, Payment};
+use share::{Functional, Share};
 use worth::Worth;
 
 /// How to score.
@@ -155,7 +155,7 @@ impl<'a> Scorer<'a> {
     pub(crate) fn pay(
         &self,
         trajectory: &Trajectory<'_>,
-        mut witness: impl FnMut(&Payment),
+        mut witness: impl FnMut(&Share),
     ) -> Vec<f64> {
         let mut pay = vec![0.0; trajectory.len()];
         self.functional.pay(trajectory, &mut |payment| {

@@ -9,12 +9,12 @@
 //! the second. So `Σ γ'^t r_t` is −Φ of the state in which the policy began: a constant of the prompt.
 
 use crate::query::score::Trajectory;
-use crate::query::score::payment::{Functional, Payment};
+use crate::query::score::share::{Functional, Share};
 
 pub(crate) struct Potential;
 
 impl Functional for Potential {
-    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Payment)) {
+    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Share)) {
         let worth = trajectory.worth;
         let last = trajectory.len().saturating_sub(1);
         for t in trajectory.scored() {
@@ -31,7 +31,7 @@ impl Functional for Potential {
                         .fold(0.0, |sum, a| sum + a.phi * worth.value(a.slot, q))
                 };
                 let ahead = if t == last { 0.0 } else { phi(to) };
-                payments(Payment {
+                payments(Share {
                     step: t,
                     channel: q,
                     memory: None,

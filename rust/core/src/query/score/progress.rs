@@ -5,12 +5,12 @@
 //! ```
 
 use crate::query::score::Trajectory;
-use crate::query::score::payment::{Functional, Payment};
+use crate::query::score::share::{Functional, Share};
 
 pub(crate) struct Progress;
 
 impl Functional for Progress {
-    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Payment)) {
+    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Share)) {
         let worth = trajectory.worth;
         let scored = trajectory.scored();
         let mut best = vec![0.0f64; worth.channels()];
@@ -23,7 +23,7 @@ impl Functional for Progress {
                 let rise = (phi - *best).max(0.0);
                 *best = best.max(phi);
                 if scored.contains(&t) {
-                    payments(Payment {
+                    payments(Share {
                         step: t,
                         channel: q,
                         memory: None,

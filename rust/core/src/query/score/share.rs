@@ -5,7 +5,7 @@ use crate::query::score::Trajectory;
 
 /// A part of a step's pay.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Payment {
+pub(crate) struct Share {
     pub(crate) step: usize,
     pub(crate) channel: usize,
     /// The memory that paid, where one did.
@@ -16,5 +16,5 @@ pub(crate) struct Payment {
 /// Turns a trajectory into pay.
 pub(crate) trait Functional: Sync {
     /// Reports every payment once, in a fixed order. A step's pay is the sum of its payments.
-    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Payment));
+    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Share));
 }
