@@ -22,6 +22,8 @@ from sharpwave.serve.ledger import FILE, Conflict, Ledger, Unsettled
 from sharpwave.serve.verbs import VERBS
 
 KILLS = int(os.environ.get("SHARPWAVE_CRASHES", "26")) // 8
+STRIDE = "1" if KILLS > 3 else "4"
+"""Between the steps of a recovery at which the disk is full."""
 
 
 def steps(seed: int, n: int = 6) -> np.ndarray:
@@ -340,3 +342,75 @@ def test_many_that_ask_meanwhile_are_refused_and_answered_later(tmp_path: Path) 
             thread.join()
         assert len(told) == 5
         assert len(service.store) == 610
+
+
+# A disk that is full while a killed server is opened again
+
+
+RECOVERS = """
+import ctypes, shutil
+from test_serve_ledger import *
+
+state, work = Path(sys.argv[1]), Path(sys.argv[2])
+disk = ctypes.CDLL(None)
+disk.full_after.argtypes = [ctypes.c_char_p, ctypes.c_long]
+disk.full_refused.restype = ctypes.c_long
+
+def child(work_of):
+    process = os.fork()
+    if process == 0:
+        try:
+            os._exit(work_of())
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+def opens(n):
+    disk.full_after(os.fsencode(work), n)
+    try:
+        Service.open(work)
+    except OSError as error:
+        assert len(str(error).splitlines()) == 1, error
+    return 1 if disk.full_refused() else 0  # and dies, whatever it was doing
+
+def whole():
+    with Service.open(work) as service:
+        assert service.store.digest() == sys.argv[3]
+    return 0
+
+n = 0
+while True:
+    shutil.copytree(state, work)
+    code = child(lambda: opens(n))
+    assert code in (0, 1), n
+    assert child(whole) == 0, n
+    shutil.rmtree(work)
+    if code == 0:
+        break
+    n += int(sys.argv[4])
+print(n)
+"""
+
+
+def test_a_full_disk_at_any_step_of_the_recovery_loses_nothing(tmp_path: Path) -> None:
+    library = tmp_path / "full.so"
+    source = Path(__file__).parent / "full.c"
+    subprocess.run(
+        [*os.environ.get("CC", "cc").split(), "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True
+    )
+    before = sw.ValueStore(CONFIG)
+    for number in range(20):
+        before.insert(insert(number)["keys"], texts=insert(number)["texts"])
+    other = sw.ValueStore(CONFIG)
+    other.insert(steps(5))
+    other.save(tmp_path / "other")
+    assert dies(DIES, str(tmp_path / "undone"), "dies") == 9
+    assert dies(BECOMES, str(tmp_path / "became"), "after", str(tmp_path / "other")) == 9
+    for name, store in (("undone", before), ("became", other)):
+        command = [sys.executable, "-c", RECOVERS, str(tmp_path / name), str(tmp_path / "work"), store.digest(), STRIDE]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "LD_PRELOAD": str(library)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) > 3

@@ -323,6 +323,10 @@ def serve(
     concurrent: Annotated[int, typer.Option(help="requests at once; what is more is told to come again")] = 512,
     megabytes: Annotated[int, typer.Option(help="of one request's body")] = 64,
     seconds: Annotated[float, typer.Option(help="for one request")] = 60.0,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="a further name under which it may be asked, as by a proxy; may be repeated"),
+    ] = None,
     grace: Annotated[float, typer.Option(help="seconds for what is being answered when the end comes")] = 30.0,
 ) -> None:
     """Serve a store over HTTP, so that many processes share it.
@@ -356,7 +360,7 @@ def serve(
     def ready(url: str) -> None:
         print(f"{shown(str(store))}: {len(service.store)} memories at {url}", flush=True)
 
-    run(service, host, port, token=token, limits=limits, grace=grace, ready=ready)
+    run(service, host, port, token=token, limits=limits, allowed_hosts=allowed_host or (), grace=grace, ready=ready)
     print("closed: everything that was acknowledged is in the store", flush=True)
 
 
