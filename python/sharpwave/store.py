@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sharpwave.coerce import Array
+    from sharpwave.embed import Embedder
 
 Order = Literal["prioritized", "reverse", "full"]
 Durability = Literal["process", "power"]
@@ -219,9 +220,19 @@ class ValueStore(View[_core.Store]):
             None if episode is None else coerce.whole("episode", episode),
         )
 
-    def bind_embedder(self, fingerprint: str) -> None:
-        """Record the embedder that fills this store; another fingerprint later is an EmbedderError."""
-        self._core.bind_embedder(coerce.string("fingerprint", fingerprint))
+    def bind_embedder(self, fingerprint: str | Embedder) -> None:
+        """Record the embedder that fills this store; another one later is an EmbedderError that names the difference.
+
+        Args:
+            fingerprint: what `sharpwave.embed.fingerprint` says of it, or the embedder itself. Given itself, it is also
+                asked for a few of the store's texts where the recorded name does not hold every setting, as those of
+                older versions and of bare functions do not: what makes other vectors is refused in the first case,
+                and a RuntimeWarning in the second.
+        """
+        from sharpwave.embed.names import bound_name
+
+        known = fingerprint if callable(fingerprint) else coerce.string("fingerprint", fingerprint)
+        self._core.bind_embedder(bound_name(self, known))
 
     # Files
 

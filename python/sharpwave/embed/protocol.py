@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,6 +65,12 @@ def check_texts(texts: Sequence[str]) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f"texts[{n}] must be a str, got {type(text).__name__}")
     return out
+
+
+def fixed_path(model: str | os.PathLike[str]) -> str:
+    """A model's directory by its whole path, so that it stays the same one after a chdir; a name as it is."""
+    path = os.fspath(model)
+    return os.path.abspath(path) if os.path.isdir(path) else path  # noqa: PTH100, PTH112
 
 
 def check_dtype(dtype: str | None) -> None:

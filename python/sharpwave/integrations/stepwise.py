@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 
 from sharpwave import coerce
 from sharpwave._files import write_whole
-from sharpwave.embed import fingerprint
 from sharpwave.habituation import Habituation
 from sharpwave.integrations.observations import ObservationEmbedder, embed
 from sharpwave.integrations.running import Episode, Paid, laid_out
@@ -141,7 +140,7 @@ class StepReward:
         self._lock = threading.RLock()
         self._once = Once("ValueMemory")
         self._running: list[Episode] = []
-        store.bind_embedder(fingerprint(embedder))
+        store.bind_embedder(embedder)
         if self.channel is not None:
             if self.channel not in store.channels:
                 store.add_channel(self.channel, *self.reward_range)
@@ -371,7 +370,7 @@ class StepReward:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"nothing was saved in {folder}: {name} is missing")
         loaded = ValueStore.load(folder / SNAPSHOT)
-        loaded.bind_embedder(fingerprint(self.embedder))
+        loaded.bind_embedder(self.embedder)
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))["state"]
         with self._lock:
             self.load_state_dict(state)

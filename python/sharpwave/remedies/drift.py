@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave._core import EmbedderError
 from sharpwave._files import write_whole
 from sharpwave.divergence import Reference, mahalanobis
-from sharpwave.embed import Embedder, as_embedder, fingerprint
+from sharpwave.embed import Embedder, as_embedder
+from sharpwave.embed.names import bound_name
 from sharpwave.episodes import Chunker, Sentences, Text, chunk_batch, completion_text
 from sharpwave.remedies.parts import Start, Watched
 from sharpwave.reward import InstrumentalReward, ranks
@@ -101,9 +101,8 @@ class Drift:
         self.name = name
         self.__name__ = name
         prompts, completions = list(base[0]), list(base[1])
-        named = None if self.view is None else self.view.embedder
-        if named is not None and named != fingerprint(self.embedder):
-            raise EmbedderError(f"the store was filled with the embedder {named!r}, not {fingerprint(self.embedder)!r}")
+        if self.view is not None:
+            bound_name(self.view, self.embedder)
         self._dim = self._measure_dim(prompts, completions)
         rows = self._embed(prompts, completions).vectors()
         rows = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)

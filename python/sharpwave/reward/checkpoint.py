@@ -40,14 +40,12 @@ def restore(reward: InstrumentalReward, directory: str | os.PathLike[str]) -> No
         sharpwave.FormatError: the snapshot is damaged.
         sharpwave.EmbedderError: it was saved with another embedder; the reward is then as it was before.
     """
-    from sharpwave.embed import fingerprint
-
     folder = Path(directory)
     for name in (SNAPSHOT, STATE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no reward was saved in {folder}: {name} is missing")
     loaded = ValueStore.load(folder / SNAPSHOT)
-    loaded.bind_embedder(fingerprint(reward.embedder))
+    loaded.bind_embedder(reward.embedder)
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     reward.load_state_dict(state["state"])
     reward.store.become(loaded)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import coerce, divergence
-from sharpwave.embed import Embedder, as_embedder, fingerprint
+from sharpwave.embed import Embedder, as_embedder
 from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
 from sharpwave.habituation import Habituation, shared
 from sharpwave.reports import Explanation, ReplayReport, Scores
@@ -158,7 +158,7 @@ class InstrumentalReward(Later):
 
     @store.setter
     def store(self, store: ValueStore) -> None:
-        store.bind_embedder(fingerprint(self.embedder))
+        store.bind_embedder(self.embedder)
         self._store = store
         self._changed()
 
