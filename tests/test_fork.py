@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sharpwave as sw
 from sharpwave import embed
 
 FORKS = 40
@@ -100,3 +102,50 @@ def test_data_loaders_workers_use_the_cache(tmp_path: Path) -> None:
         loader = torch_data.DataLoader(Rows(), batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=60)
         rows = np.concatenate([batch.numpy() for batch in loader])
     np.testing.assert_array_equal(rows, letters([f"text {n}" for n in range(24)]))
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_fork_while_a_thread_holds_each_lock() -> None:
+    """What a thread of the parent holds is free in the child, and the reward's own thread is there again."""
+    from sharpwave.integrations import pointwise
+
+    store = sw.ValueStore(sw.Config(dim=2))
+    store.observe(letters(["a", "11"]), np.array([0, 2]))
+    reward = sw.InstrumentalReward(store, letters, normalise="none")
+    assert reward.submit(["a"], ["b c."]).result().rewards is not None
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with reward._lock, pointwise._making:
+            held.set()
+            done.wait(60)
+
+    def child() -> None:
+        assert reward._lock.acquire(blocking=False)
+        reward._lock.release()
+        assert pointwise._making.acquire(blocking=False)
+        reward.submit(["a"], ["b c."]).result(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    code = in_a_child(child)
+    done.set()
+    thread.join()
+    assert code == 0
+
+
+def test_every_owner_of_a_lock_is_renewed_in_children() -> None:
+    """A class that makes a lock, and is not told of forks, hangs in a child; those of a server are named here."""
+    server = {"serve/service.py", "serve/ledger.py", "serve/batching.py"}
+    package = Path(sw.__file__).parent
+    makes = re.compile(r"threading\.(R?Lock|Condition)\(")
+    missing = [
+        name
+        for path in sorted(package.rglob("*.py"))
+        if makes.search(source := path.read_text("utf-8"))
+        and "renewed_in_children" not in source
+        and "register_at_fork" not in source
+        and (name := str(path.relative_to(package))) not in server
+    ]
+    assert missing == ["_progress.py"]  # it ends with the command that shows it

@@ -39,7 +39,7 @@ def chunker_from(text: str) -> episodes.Chunker:
 
 def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
     """The embedder at ``path``, else the one noted beside the store, else MiniLM's package."""
-    from sharpwave.demo.models import minilm_path, offline
+    from sharpwave.embed.packages import minilm_path, offline
 
     offline()
     if path is not None:

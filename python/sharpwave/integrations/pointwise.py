@@ -165,6 +165,15 @@ _made: dict[tuple[int, str], Together] = {}
 _making = threading.Lock()
 
 
+def _make_anew() -> None:
+    """In a child, where the thread that held the lock is not."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_make_anew)
+
+
 def shared(config: str | os.PathLike[str] | None = None, **options: Any) -> Together:
     """The reward that a YAML or JSON file describes, made once a process.
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from sharpwave import coerce
 from sharpwave._files import write_whole
+from sharpwave._fork import renewed_in_children
 from sharpwave.habituation import Habituation
 from sharpwave.integrations.observations import ObservationEmbedder, embed
 from sharpwave.integrations.running import Episode, Paid, laid_out
@@ -137,7 +138,8 @@ class StepReward:
         self.source = coerce.string("source", source)
         self.last_sleep: ReplayReport | None = None
         self.episodes = 0
-        self._lock = threading.RLock()
+        self._after_fork()
+        renewed_in_children(self)
         self._once = Once("ValueMemory")
         self._running: list[Episode] = []
         store.bind_embedder(embedder)
@@ -383,6 +385,10 @@ class StepReward:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._after_fork()
+        renewed_in_children(self)
+
+    def _after_fork(self) -> None:
         self._lock = threading.RLock()
 
 

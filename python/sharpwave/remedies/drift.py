@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave._files import write_whole
+from sharpwave._fork import renewed_in_children
 from sharpwave.divergence import Reference, mahalanobis
 from sharpwave.embed import Embedder, as_embedder
 from sharpwave.embed.names import bound_name
@@ -119,7 +120,8 @@ class Drift:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._after_fork()
+        renewed_in_children(self)
         self._model: Callable[[], Any] = lambda: None
 
     # What a trainer calls
@@ -278,6 +280,9 @@ class Drift:
         if not path.is_file():
             raise FileNotFoundError(f"no drift was saved in {directory}: {STATE} is missing")
         self.load_state_dict(json.loads(path.read_text("utf-8")))
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_model")}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import coerce, divergence
+from sharpwave._fork import renewed_in_children
 from sharpwave.embed import Embedder, as_embedder
 from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
 from sharpwave.habituation import Habituation, shared
@@ -139,8 +140,8 @@ class InstrumentalReward(Later):
         self._open()
 
     def _start(self) -> None:
-        self._lock = threading.RLock()
-        self._pool = None
+        self._after_fork()
+        renewed_in_children(self)
         self._once = Once(self.name)
         self._model: Callable[[], Any] | None = None
         self._last: tuple[Any, set[str], RewardOutput] | None = None
@@ -489,6 +490,10 @@ class InstrumentalReward(Later):
         from sharpwave.reward.config import build
 
         return build(cls, config, overrides)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._pool = None
 
     def __getstate__(self) -> dict[str, Any]:
         run = ("_lock", "_once", "_model", "_last", "_pool")
