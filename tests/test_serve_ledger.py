@@ -223,6 +223,8 @@ def test_each_write_is_done_once_whatever_comes_between(tmp_path: Path, verb: st
 
         first = ask(service)
         service.call("observe", {"steps": steps(20), "texts": list("uvwxyz")}, "another client's")
+        if verb == "partition":
+            service.call("partition", {"blocks": 3, "seed": 2}, "another client's, too")
         after = service.store.digest()
         for name, value in ask(service).items():
             np.testing.assert_array_equal(value, first[name])
