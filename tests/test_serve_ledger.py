@@ -17,9 +17,10 @@ import crash
 import numpy as np
 import pytest
 import sharpwave as sw
-from sharpwave.serve import Service
+from sharpwave.serve import Client, Limits, Service, serve, wire
 from sharpwave.serve.ledger import FILE, Conflict, Ledger, Unsettled
 from sharpwave.serve.verbs import VERBS
+from test_serve_durability import asked
 
 KILLS = int(os.environ.get("SHARPWAVE_CRASHES", "26")) // 8
 STRIDE = "1" if KILLS > 3 else "4"
@@ -77,6 +78,63 @@ def test_a_full_ledger_takes_no_write_until_it_is_settled(tmp_path: Path) -> Non
         assert len(found["memory_ids"]) == 600
         assert service.store.digest() == digest
         service.call("insert", insert(3), "c")
+
+
+def test_a_client_waits_for_a_ledger_that_is_full(tmp_path: Path) -> None:
+    """507 with Retry-After, and the same key again: so long as the client has patience."""
+    with Service.open(tmp_path / "store", CONFIG) as service:
+        service.call("insert", insert(1), "a")
+        body = wire.pack(large(2))
+        headers = {"Content-Type": wire.BINARY, "Accept": wire.BINARY, "Idempotency-Key": "b"}
+
+        async def ask(client: Any) -> None:
+            with full(service.ledger):
+                for _ in range(2):
+                    told = await client.post("/v1/observe", content=body, headers=headers)
+                    assert (told.status_code, told.headers["retry-after"]) == (507, "1")
+                    assert told.json()["kind"] == "OSError"
+                assert (await client.post("/v1/digest", json={})).status_code == 200
+            assert (await client.post("/v1/observe", content=body, headers=headers)).status_code == 200
+
+        asked(service, Limits(), ask)
+
+
+def test_a_patient_client_is_answered_once_there_is_room(tmp_path: Path) -> None:
+    with Service.open(tmp_path / "store", CONFIG) as service:
+        told, stop = list[str](), threading.Event()
+        thread = threading.Thread(
+            target=serve, args=(service,), kwargs={"port": 0, "ready": lambda url: (told.append(url), stop.set())}
+        )
+        thread.daemon = True
+        thread.start()
+        assert stop.wait(30)
+        client = Client(told[0], patience=0)
+        client.insert(insert(1)["keys"])
+        with full(service.ledger):
+            given = large(2)
+            with pytest.raises(OSError, match="database or disk is full"):
+                client.observe(given["steps"], given["offsets"])
+            patient = Client(told[0], patience=60)
+            waiting = threading.Thread(target=lambda: patient.insert(insert(3)["keys"]))
+            waiting.start()
+            waiting.join(0.2)
+            assert waiting.is_alive()
+        waiting.join()
+        assert len(service.store) == 604
+
+
+def test_the_ledger_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    with Service.open(tmp_path / "store", CONFIG) as service:
+        service.call("insert", insert(1), "a")
+        files = list((tmp_path / "store").glob(f"{FILE}*"))
+        assert len(files) > 1
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    (tmp_path / "elsewhere").write_bytes(b"")
+    (tmp_path / "store" / FILE).unlink()
+    (tmp_path / "store" / FILE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=FILE):
+        Service.open(tmp_path / "store")
+    assert (tmp_path / "elsewhere").read_bytes() == b""
 
 
 DIES = """
