@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave import coerce
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -60,7 +62,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """``texts`` as a list of str, or a TypeError that names the first item that is none."""
     if isinstance(texts, str):
         raise TypeError("texts must be a list of str, got one str")
-    out = list(texts)
+    out = coerce.sequence("texts", texts)
     for n, text in enumerate(out):
         if not isinstance(text, str):
             raise TypeError(f"texts[{n}] must be a str, got {type(text).__name__}")

@@ -32,7 +32,7 @@ from sharpwave._fork import renewed_in_children
 from sharpwave.divergence import Reference, mahalanobis
 from sharpwave.embed import Embedder, as_embedder
 from sharpwave.embed.names import bound_name
-from sharpwave.episodes import Chunker, Sentences, Text, chunk_batch, completion_text
+from sharpwave.episodes import Chunker, Sentences, Text, chunk_batch, completion_text, pairs
 from sharpwave.remedies.parts import Start, Watched
 from sharpwave.reward import InstrumentalReward, ranks
 from sharpwave.reward.base import groups
@@ -101,7 +101,7 @@ class Drift:
         self.seed = seed
         self.name = name
         self.__name__ = name
-        prompts, completions = list(base[0]), list(base[1])
+        prompts, completions = pairs(*base)
         if self.view is not None:
             bound_name(self.view, self.embedder)
         self._dim = self._measure_dim(prompts, completions)
@@ -168,6 +168,8 @@ class Drift:
             prompts, completions: E of each.
             keep: whether the batch counts for the start of the run.
         """
+        parts = [watched.parts(prompts, completions) for watched in self._watched]
+        prompts, completions = pairs(prompts, completions)
         found = self._embed(prompts, completions)
         out: Reading = {"empty": float(1.0 - found.kept.mean()) if len(completions) else 0.0}
         rows = found.vectors()
@@ -182,7 +184,6 @@ class Drift:
         if self.view is not None and len(found.steps):
             scores = self.view.score(found.steps, found.offsets, context=found.context)
             supports = found.means(scores.support)
-        parts = [watched.parts(prompts, completions) for watched in self._watched]
         out, supports, parts = over_ranks(out, supports, parts)
         if len(supports) and self._support.over:
             out["support"] = float(supports.mean()) / max(self._support.constants.mean, 1e-12)

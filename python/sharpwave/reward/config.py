@@ -26,6 +26,7 @@ import numpy as np
 from sharpwave import embed, episodes, serve
 from sharpwave._lazy import require
 from sharpwave.config import Config
+from sharpwave.corpus import read_rows
 from sharpwave.reward.scale import Scale
 from sharpwave.reward.terminal import FunctionTerminal
 from sharpwave.serve.ray import Handle, actor
@@ -124,8 +125,8 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file does not hold a mapping.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    data = json.loads(text) if str(path).endswith(".json") else require("yaml", "demo").safe_load(text)
+    text = Path(path).read_text(encoding="utf-8-sig")
+    data = json.loads(text) if str(path).lower().endswith(".json") else require("yaml", "demo").safe_load(text)
     if not isinstance(data, dict):
         raise ValueError(f"{path} does not hold a mapping")
     return data
@@ -213,9 +214,8 @@ def _build_scale(entry: Any) -> Any:
 def _build_base(entry: Any) -> Any:
     if isinstance(entry, Mapping):
         return entry["prompts"], entry["completions"]
-    with Path(entry).open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    return [row.get("prompt") for row in rows], [row["completion"] for row in rows]
+    rows = read_rows(entry)
+    return [row.prompt for row in rows], [row.completion for row in rows]
 
 
 def _import_path(function: Any) -> str | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sharpwave import coerce, divergence
 from sharpwave._fork import renewed_in_children
 from sharpwave.embed import Embedder, as_embedder
-from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
+from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch, pairs
 from sharpwave.habituation import Habituation, shared
 from sharpwave.reports import Explanation, ReplayReport, Scores
 from sharpwave.reward import checkpoint, ranks
@@ -180,7 +180,8 @@ class InstrumentalReward(Later):
         """Score completions, and learn them if that is on.
 
         Args:
-            prompts, completions: E of each, texts or chat messages.
+            prompts, completions: E of each, texts or chat messages, in any sequence (`episodes.pairs`); one that cannot
+                be read earns None for itself.
             learn: whether they may enter the store in the way that the reward's ``learn`` says. None: unless `eval` was
                 called.
             columns: what else a terminal may want, such as columns of the dataset.
@@ -206,7 +207,7 @@ class InstrumentalReward(Later):
         Returns:
             One entry a step; none for a completion that cannot be scored.
         """
-        prompts, completions = ([], []) if beside is None else beside
+        prompts, completions = ([], []) if beside is None else pairs(*beside)
         batch = chunk_batch(self.chunker, [prompt, *prompts], [completion, *completions])
         scorable = Scorable.of(batch, self.embedder, self.store.dim)
         if not scorable.kept[0]:
@@ -235,9 +236,10 @@ class InstrumentalReward(Later):
 
         Constants that the scale has already stay as they are.
         """
+        prompts, completions = pairs(prompts, completions)
         batch = chunk_batch(self.chunker, prompts, completions)
         scorable = Scorable.of(batch, self.embedder, self.store.dim)
-        self.base_texts = (list(prompts), list(completions))
+        self.base_texts = (prompts, completions)
         self.base = BaseSamples(prompts, scorable.vectors())
         given: Floats | None = None
         if isinstance(self.terminal, FunctionTerminal):  # asked first: its channel takes its range from what it gives
@@ -268,6 +270,7 @@ class InstrumentalReward(Later):
     ) -> int:
         """Write episodes into the store whatever ``learn`` says, the terminal's values with them, to fill it before
         training. Returns how many; those that cannot be scored are left out. Sleep afterwards."""
+        prompts, completions = pairs(prompts, completions)
         batch = chunk_batch(self.chunker, prompts, completions)
         found = self._measure(prompts, completions, dict(columns or {}), batch, Clock())
         source = source or f"{self.name}:seed"
@@ -305,6 +308,7 @@ class InstrumentalReward(Later):
         every_rank: bool,
     ) -> RewardOutput:
         clock = Clock()
+        prompts, completions = pairs(prompts, completions)
         batch = chunk_batch(self.chunker, prompts, completions)
         clock.lap("chunk")
         found = self._measure(prompts, completions, columns, batch, clock, learning, every_rank)
