@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterable
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -46,10 +47,12 @@ class ValueStore(View[_core.Store]):
     episodes or two slices of a sleep; what was done by then stays.
     """
 
-    __slots__ = ("_path", "_recovery")
+    __slots__ = ("_path", "_process", "_recovery")
     remote: ClassVar[bool] = False
     """Whether it lives in another process, so that asking it takes a message there and back."""
     _path: FilePath | None
+    _process: int
+    """In which it was made or opened. A child that was forked, or was sent it when it was spawned, has a copy of it."""
     _recovery: Recovery | None
 
     def __init__(self, config: Config) -> None:
@@ -58,6 +61,7 @@ class ValueStore(View[_core.Store]):
 
     def _hold(self, core: _core.Store, path: FilePath | None = None) -> Self:
         self._core, self._dim, self._path, self._recovery = core, core.dim(), path, None
+        self._process = os.getpid()
         return self
 
     # Terminal values
@@ -361,6 +365,8 @@ class ValueStore(View[_core.Store]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies by its own versioned bytes; the copy lives in memory."""
+        if get_spawning_popen() is not None:
+            return _spawned, (type(self), self.to_bytes(), self._process)
         return type(self).from_bytes, (self.to_bytes(),)
 
     def __repr__(self) -> str:
@@ -368,6 +374,13 @@ class ValueStore(View[_core.Store]):
             return "ValueStore(closed)"
         where = f", path={str(self._path)!r}" if self._path else ""
         return f"ValueStore({self._summary()}{where})"
+
+
+def _spawned(kind: type[ValueStore], snapshot: bytes, process: int) -> ValueStore:
+    """A copy in a spawned process of the store that ``process`` has."""
+    made = kind.from_bytes(snapshot)
+    made._process = process  # pyright: ignore[reportPrivateUsage]
+    return made
 
 
 def _checked(config: Config) -> Config:

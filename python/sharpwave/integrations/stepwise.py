@@ -21,6 +21,7 @@ in continuous spaces too.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import threading
@@ -37,6 +38,7 @@ from sharpwave._fork import renewed_in_children
 from sharpwave.habituation import Habituation
 from sharpwave.integrations.observations import ObservationEmbedder, embed
 from sharpwave.integrations.running import Episode, Paid, laid_out
+from sharpwave.integrations.sharing import refuse_copy
 from sharpwave.reports import ReplayReport
 from sharpwave.reward.warn import Once
 from sharpwave.store import SNAPSHOT, ValueStore
@@ -79,6 +81,7 @@ class StepReward:
     Raises:
         ValueError: an unknown functional, a number out of range, or options that exclude each other.
         sharpwave.EmbedderError: the store was filled with another embedder.
+        RuntimeError: the store is a copy of a parent process's, and would learn there.
     """
 
     def __init__(
@@ -125,6 +128,8 @@ class StepReward:
         self.channel_weights = channel_weights
         self.pays: Pays = pays
         self.learning = coerce.flag("learn", learn)
+        if self.learning:
+            refuse_copy(store)
         if remember not in ("all", "rewarded"):
             raise ValueError(f'remember must be "all" or "rewarded", got {remember!r}')
         self.remember: Remember = remember
@@ -379,6 +384,13 @@ class StepReward:
             self.store.become(loaded)
             self._running = []
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """An engine in the middle of the same episodes, around the same store, embedder and habituation."""
+        made = copy.copy(self)
+        memo[id(self)] = made
+        made._running = copy.deepcopy(self._running, memo)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}

@@ -476,10 +476,20 @@ class InstrumentalReward(Later):
         """Write the store and `state_dict` into a directory."""
         return checkpoint.save(self, directory)
 
-    def restore(self, directory: str | os.PathLike[str]) -> None:
-        """The inverse of `save`; the content of the live store is replaced."""
+    def restore(self, directory: str | os.PathLike[str], *, snapshot: str | None = None) -> None:
+        """The inverse of `save`; the content of the live store is replaced.
+
+        Args:
+            directory: where it was saved.
+            snapshot: the checksum that the store's snapshot must have, where the caller knows it.
+
+        Raises:
+            FileNotFoundError: nothing was saved there.
+            ValueError: the snapshot is another one.
+            sharpwave.FormatError, sharpwave.EmbedderError: it is damaged, or was made with another embedder.
+        """
         with self._lock:
-            checkpoint.restore(self, directory)
+            checkpoint.restore(self, directory, snapshot)
             self._changed()
 
     def to_config(self) -> dict[str, Any]:
@@ -489,11 +499,29 @@ class InstrumentalReward(Later):
         return describe(self)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | str | None = None, /, **overrides: Any) -> Self:
-        """A reward from plain data, or from the YAML or JSON file that holds it; see docs/api.md."""
+    def from_config(
+        cls,
+        config: Mapping[str, Any] | str | None = None,
+        /,
+        *,
+        allow: Sequence[str] | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """A reward from plain data, or from the YAML or JSON file that holds it; see docs/api.md.
+
+        Args:
+            config: the data or the file.
+            allow: modules, with all below them, whose functions it may name; None: what the environment has as
+                ``SHARPWAVE_ALLOW``. Functions of this package, and of modules that are imported already and are not
+                Python's own, it may name in any case.
+            overrides: entries that replace those of the config; objects too.
+
+        Raises:
+            PermissionError: it names a function that is not allowed.
+        """
         from sharpwave.reward.config import build
 
-        return build(cls, config, overrides)
+        return build(cls, config, overrides, allow)
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
