@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second test-installs lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -57,6 +57,9 @@ test-contracts: test-second ## the trainers' own packages call what we give them
 
 test-second: setup $(VERL) $(OPENRLHF)/.stamp ## those that need the second environment: verl, Ray, OpenRLHF (`make test` has the rest)
 	$(SECOND)/bin/python -m pytest -c tests/contracts/pytest.ini tests/contracts
+
+test-installs: setup ## each page's install line in a clean environment, from the wheel, then the page's code (PAGES='guide trl' for some)
+	$(BIN)/python tests/installs.py $(PAGES)
 
 lint: setup ## formatting, clippy, rustdoc, layers, ruff, pyright, stubtest: warnings are errors
 	cargo fmt --all --check
