@@ -17,7 +17,7 @@ import sharpwave as sw
 import tiny_trl
 import torch
 from sharpwave.integrations.trl import SharpwaveCallback
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no signal")
@@ -164,6 +164,20 @@ def test_the_trainers_own_argument_says_which_store_is_restored(runs: dict[str, 
     assert resumed("new", "b/checkpoint-2") == runs["b"]
     assert resumed("a", "rloo/checkpoint-2", (RLOOTrainer, RLOOConfig)) == runs["rloo"]
     assert resumed("b", "b/checkpoint-2", resume_from="a/checkpoint-2/sharpwave") == runs["a"]
+
+
+def test_a_checkpoint_is_where_it_was_whatever_the_working_directory_becomes(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward = build()
+    seen = restored(reward)
+    callback = SharpwaveCallback(reward, resume_from="a/checkpoint-2")
+    arguments = grpo(reward, Path("b"), callback, max_steps=2).args
+    monkeypatch.chdir(tmp_path / "b")  # another checkpoint-2, by a relative path that is now another
+    shutil.copytree(tmp_path / "b" / "checkpoint-2", tmp_path / "b" / "a" / "checkpoint-2")
+    callback.on_train_begin(arguments, TrainerState(global_step=2))
+    assert seen == [runs["a"]]
+    assert reward.save("kept").is_absolute()
 
 
 def test_a_checkpoint_that_was_moved_is_found_or_refused(runs: dict[str, str]) -> None:

@@ -40,6 +40,7 @@ from sharpwave.integrations.observations import ObservationEmbedder, embed
 from sharpwave.integrations.running import Episode, Paid, laid_out
 from sharpwave.integrations.sharing import refuse_copy
 from sharpwave.reports import ReplayReport
+from sharpwave.reward.checkpoint import checksum, same_snapshot
 from sharpwave.reward.warn import Once
 from sharpwave.store import SNAPSHOT, ValueStore
 from sharpwave.view import Functional
@@ -358,29 +359,36 @@ class StepReward:
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write the store (``snapshot.safetensors``) and what else changed into ``directory``, made if missing."""
-        folder = Path(directory)
+        folder = Path(directory).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
             self.store.save(folder / SNAPSHOT)
-            write_whole(folder / STATE, json.dumps({"version": 1, "state": self.state_dict()}))
+            kept = {"version": 1, "snapshot": checksum(folder / SNAPSHOT), "state": self.state_dict()}
+            write_whole(folder / STATE, json.dumps(kept))
         return folder
 
-    def restore(self, directory: str | os.PathLike[str]) -> Self:
+    def restore(self, directory: str | os.PathLike[str], snapshot: str | None = None) -> Self:
         """Make it what it was when it was saved; the store stays the same object. Reset the environments then.
+
+        Args:
+            directory: where it was saved.
+            snapshot: the checksum that the store's snapshot must have, where the caller knows it.
 
         Raises:
             FileNotFoundError: nothing was saved there.
+            ValueError: the snapshot is not the one that was saved with the rest.
             sharpwave.EmbedderError: it was saved with another embedder.
         """
-        folder = Path(directory)
+        folder = Path(directory).absolute()
         for name in (SNAPSHOT, STATE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"nothing was saved in {folder}: {name} is missing")
+        kept = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        same_snapshot(folder / SNAPSHOT, kept.get("snapshot"), snapshot)
         loaded = ValueStore.load(folder / SNAPSHOT)
         loaded.bind_embedder(self.embedder)
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))["state"]
         with self._lock:
-            self.load_state_dict(state)
+            self.load_state_dict(kept["state"])
             self.store.become(loaded)
             self._running = []
         return self

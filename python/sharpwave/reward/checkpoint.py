@@ -58,13 +58,7 @@ def restore(reward: InstrumentalReward, directory: str | os.PathLike[str], snaps
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no reward was saved in {folder}: {name} is missing")
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    found, recorded = checksum(folder / SNAPSHOT), state.get("snapshot")
-    for wanted in (snapshot, recorded):
-        if wanted is not None and wanted != found:
-            raise ValueError(
-                f"{folder / SNAPSHOT} is not the snapshot that was saved with the rest: its checksum is "
-                f"{found[:12]}…, not {wanted[:12]}…"
-            )
+    same_snapshot(folder / SNAPSHOT, state.get("snapshot"), snapshot)
     loaded = ValueStore.load(folder / SNAPSHOT)
     loaded.bind_embedder(reward.embedder)
     reward.load_state_dict(state["state"])
@@ -83,6 +77,21 @@ def checksum(path: Path) -> str:
             return str(json.loads(file.read(size))["__metadata__"]["checksum"])
     except (ValueError, KeyError, TypeError):
         raise FormatError(f"{path} is no snapshot of a store, or its header is damaged") from None
+
+
+def same_snapshot(path: Path, *wanted: str | None) -> None:
+    """Compare a snapshot's checksum with those that it must have; None is none.
+
+    Raises:
+        ValueError: it has another.
+    """
+    found = checksum(path)
+    for checksum_wanted in wanted:
+        if checksum_wanted is not None and checksum_wanted != found:
+            raise ValueError(
+                f"{path} is not the snapshot that was saved with the rest: its checksum is {found[:12]}…, "
+                f"not {checksum_wanted[:12]}…"
+            )
 
 
 def _plain(value: Any) -> Any:
