@@ -266,7 +266,7 @@ class ValueStore(View[_core.Store]):
             sharpwave.FormatError: it is damaged; the message says where. `sharpwave repair` saves what is intact.
             FileNotFoundError: it is not there, and there is no config to make it with.
         """
-        path = FilePath(directory)
+        path = FilePath(directory).absolute()
         try:
             core, found = _core.Store.open(
                 os.fspath(path),
@@ -289,12 +289,19 @@ class ValueStore(View[_core.Store]):
 
     @staticmethod
     def repair(directory: str | os.PathLike[str]) -> Repair:
-        """Save what is intact in a damaged directory, in place; the damaged files are kept beside as ``….damaged``."""
+        """Save what is intact in a damaged directory, in place; what is lost is kept beside as ``….damaged``.
+
+        A repair that was broken off can be done again: the store and the losses are the same. As long as files of an
+        earlier repair lie beside, the report counts what they hold, and is not `complete`.
+        """
         return Repair(**_core.repair(os.fspath(directory)))
 
     @property
     def path(self) -> FilePath | None:
-        """The directory it lives in; None for a store in memory."""
+        """The directory it lives in, as it was opened, absolute; None for a store in memory.
+
+        A directory that is moved while its store is open takes the store along; this path does not follow.
+        """
         return self._path
 
     @property

@@ -100,7 +100,8 @@ impl<'a> File<'a> {
         Ok(sum.finish())
     }
 
-    fn is_sound(&self, enough: Interrupt<'_>) -> Result<bool> {
+    /// Whether its checksum is right.
+    pub(crate) fn is_sound(&self, enough: Interrupt<'_>) -> Result<bool> {
         // A fuzzer would never guess a checksum, and find nothing behind it.
         Ok(cfg!(fuzzing) || self.found(enough)? == self.said)
     }
