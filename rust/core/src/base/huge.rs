@@ -6,6 +6,7 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::base::copied;
+use crate::base::heap::HeapSize;
 use crate::base::interrupt::Interrupt;
 use crate::error::Result;
 
@@ -82,10 +83,11 @@ impl<T: Copy> Huge<T> {
     pub(crate) fn truncate(&mut self, len: usize) {
         self.0.truncate(len);
     }
+}
 
-    /// Elements there is room for.
-    pub(crate) fn capacity(&self) -> usize {
-        self.0.capacity()
+impl<T: HeapSize> HeapSize for Huge<T> {
+    fn heap_size(&self) -> usize {
+        self.0.heap_size()
     }
 }
 
@@ -202,10 +204,10 @@ mod tests {
         for row in 0..3000usize {
             rows.extend(1000, row);
         }
-        assert!(rows.capacity() >= 3_000_000);
+        assert!(rows.0.capacity() >= 3_000_000);
         let copy = rows.clone();
         rows.reserve_for(4_000_000, &|| false).unwrap();
-        assert!(rows.capacity() > 7_500_000);
+        assert!(rows.0.capacity() > 7_500_000);
         rows.reserve_for(4_000_000, &|| true).unwrap(); // there is room, so nobody asks
         assert!(rows.reserve_for(9_000_000, &|| true).is_err());
         rows[0] = 7;

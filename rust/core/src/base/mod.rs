@@ -5,6 +5,7 @@ pub(crate) mod copied;
 pub(crate) mod discard;
 pub mod fpenv;
 pub(crate) mod group_commit;
+pub(crate) mod heap;
 pub(crate) mod huge;
 pub(crate) mod interrupt;
 pub(crate) mod parallel;

@@ -6,6 +6,7 @@
 //! entry needs, the block alone is laid out anew: no change ever costs more than its block.
 
 use crate::base::copied;
+use crate::base::heap::{HeapSize, no_heap};
 use crate::base::interrupt::Interrupt;
 use crate::base::slot::Slot;
 use crate::error::Result;
@@ -25,12 +26,26 @@ struct Head {
     room: u32,
 }
 
+no_heap!(Head);
+
 #[derive(Clone, Debug)]
 struct Block<W> {
     heads: Vec<Head>,
     names: Vec<Slot>,
     weights: Vec<W>,
     entries: usize,
+}
+
+impl<W: HeapSize> HeapSize for Block<W> {
+    fn heap_size(&self) -> usize {
+        let Self {
+            heads,
+            names,
+            weights,
+            entries: _,
+        } = self;
+        heads.heap_size() + names.heap_size() + weights.heap_size()
+    }
 }
 
 impl<W> Default for Block<W> {
@@ -175,6 +190,13 @@ fn grow<T>(entries: &mut Vec<T>, more: usize) {
 #[derive(Clone, Debug)]
 pub(crate) struct Rows<W> {
     blocks: Vec<Block<W>>,
+}
+
+impl<W: HeapSize> HeapSize for Rows<W> {
+    fn heap_size(&self) -> usize {
+        let Self { blocks } = self;
+        blocks.heap_size()
+    }
 }
 
 impl<W> Default for Rows<W> {
@@ -323,21 +345,6 @@ impl<W: Copy> Rows<W> {
     /// Entries of all rows.
     pub(crate) fn entries(&self) -> usize {
         self.blocks.iter().map(|block| block.entries).sum()
-    }
-
-    /// Bytes held, with all the room that no entry needs.
-    pub(crate) fn bytes(&self) -> usize {
-        let of = |block: &Block<W>| {
-            size_of::<Block<W>>()
-                + block.heads.capacity() * size_of::<Head>()
-                + block.names.capacity() * size_of::<Slot>()
-                + if size_of::<W>() == 0 {
-                    0
-                } else {
-                    block.weights.capacity() * size_of::<W>()
-                }
-        };
-        self.blocks.iter().map(of).sum()
     }
 }
 

@@ -15,6 +15,7 @@ use std::iter::{Map, Zip};
 use std::slice;
 
 use crate::base::copied;
+use crate::base::heap::heap_size;
 use crate::base::interrupt;
 use crate::base::interrupt::Interrupt;
 use crate::base::slot::Slot;
@@ -78,6 +79,12 @@ pub(crate) struct Graph {
     sources: Rows<()>,
 }
 
+heap_size!(Graph {
+    rows,
+    mass,
+    sources
+});
+
 impl Graph {
     /// A copy, unless that is given up.
     ///
@@ -134,11 +141,6 @@ impl Graph {
     /// How many associations there are.
     pub(crate) fn edges(&self) -> usize {
         self.rows.entries()
-    }
-
-    /// Bytes held for associations, both ways.
-    pub(crate) fn bytes(&self) -> usize {
-        self.rows.bytes() + self.sources.bytes() + self.mass.capacity() * size_of::<f64>()
     }
 
     /// Makes room for a memory in `slot`.

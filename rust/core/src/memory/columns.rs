@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::base::alloc::reserved;
 use crate::base::copied;
 use crate::base::discard::{self, Heavy};
+use crate::base::heap::{heap_size, no_heap};
 use crate::base::huge::Huge;
 use crate::base::interrupt::Interrupt;
 use crate::base::slot::Slot;
@@ -32,6 +32,8 @@ pub(crate) struct Provenance {
     /// Position of the step in the episode, or row of the insert.
     pub(crate) step: u32,
 }
+
+no_heap!(Provenance);
 
 /// What a new memory brings along.
 pub(crate) struct Birth<'a> {
@@ -92,6 +94,29 @@ pub(crate) struct Memories {
     /// The same memories in blocks, if somebody asked for it; an index, never stored.
     partition: Option<Box<Partition>>,
 }
+
+heap_size!(Memories {
+    dim,
+    ids,
+    keys,
+    stamps,
+    terminal,
+    merged,
+    written,
+    texts,
+    provenance,
+    drive_sums,
+    drive_counts,
+    drives,
+    channels,
+    scalars,
+    order,
+    terminals,
+    by_id,
+    free,
+    codes,
+    partition,
+});
 
 impl Memories {
     pub(crate) fn new(dim: usize) -> Self {
@@ -260,27 +285,6 @@ impl Memories {
 
     pub(crate) fn len(&self) -> usize {
         self.order.len()
-    }
-
-    /// Bytes held.
-    pub(crate) fn nbytes(&self) -> usize {
-        let texts: usize = self.texts.iter().flatten().map(|text| text.len()).sum();
-        reserved(&self.ids)
-            + self.keys.capacity() * size_of::<f32>()
-            + reserved(&self.terminal)
-            + reserved(&self.merged)
-            + reserved(&self.written)
-            + reserved(&self.texts)
-            + texts
-            + reserved(&self.provenance)
-            + self.provenance.iter().map(reserved).sum::<usize>()
-            + reserved(&self.drive_sums)
-            + reserved(&self.drive_counts)
-            + reserved(&self.drives)
-            + reserved(&self.order)
-            + reserved(&self.terminals)
-            + self.by_id.capacity() * (size_of::<(i64, Slot)>() + 1)
-            + self.codes.as_ref().map_or(0, Codes::nbytes)
     }
 
     /// Slots in use or free.

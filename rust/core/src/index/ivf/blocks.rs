@@ -12,6 +12,7 @@
 //! digest nor snapshot know of it.
 
 use crate::base::copied;
+use crate::base::heap::heap_size;
 use crate::base::interrupt::Interrupt;
 use crate::base::parallel;
 use crate::base::slot::Slot;
@@ -42,6 +43,18 @@ pub struct Partition {
     pub(crate) prunes: bool,
 }
 
+heap_size!(Partition {
+    centres,
+    blocks,
+    codes,
+    slots,
+    owners,
+    places,
+    seed,
+    stamp,
+    prunes,
+});
+
 /// One block.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
@@ -51,6 +64,13 @@ pub(crate) struct Block {
     pub(crate) panels: Vec<u32>,
     free: Vec<u32>,
 }
+
+heap_size!(Block {
+    least,
+    len,
+    panels,
+    free
+});
 
 impl Partition {
     /// Blocks around centres, of no memories yet.
