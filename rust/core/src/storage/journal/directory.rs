@@ -15,7 +15,7 @@ use crate::archive::Record;
 use crate::base::interrupt;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::storage::folder::{Folder, JOURNAL, SNAPSHOT, is_scratch};
+use crate::storage::folder::{Folder, JOURNAL, Kind, SNAPSHOT, is_scratch};
 use crate::storage::journal::frame::{Frames, Next};
 use crate::storage::journal::segment::{Commit, PREAMBLE, Segment, check_preamble};
 use crate::storage::lock::{Lock, generation};
@@ -242,13 +242,13 @@ impl Journal {
             self.folder.remove(name_of(number))?;
         }
         let next = (|| {
-            let before = self.segment.as_deref();
+            let like = self.folder.facts(name_of(self.number))?;
             let next = Segment::create(
                 &self.folder,
                 name_of(number),
                 number,
                 &snapshot.checksum,
-                before,
+                like.filter(|like| like.kind == Kind::File),
             )?;
             self.folder.sync(JOURNAL)?;
             snapshot.save(&self.folder, SNAPSHOT, || self.check_place())?;
@@ -465,8 +465,8 @@ fn in_file(name: &str, error: Error) -> Error {
 /// Refuses to go on without the records of a journal that nothing leads to.
 fn refuse_records(folder: &Folder, number: u64, why: &str) -> Result<()> {
     let name = name_of(number);
-    let size = folder.facts(&name)?.map_or(0, |facts| facts.size);
-    if size > PREAMBLE as u64 {
+    let facts = folder.facts(&name)?;
+    if facts.is_some_and(|facts| facts.kind == Kind::File && facts.size > PREAMBLE as u64) {
         let message = format!("holds operations that would be lost: {why}");
         return Err(Error::format(name, message));
     }

@@ -101,7 +101,7 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// A new file with its first bytes on the disk.
+    /// A new file with its first bytes on the disk, as accessible as another.
     ///
     /// # Errors
     /// [`Error::Io`] as the system gives it.
@@ -110,9 +110,8 @@ impl Segment {
         name: String,
         number: u64,
         checksum: &str,
-        before: Option<&Self>,
+        like: Option<Facts>,
     ) -> Result<Self> {
-        let like = before.map(|before| Facts::of(&before.file)).transpose()?;
         let mut file = folder.make(&name, like)?;
         file.write_all(&preamble(number, checksum))?;
         file.sync_all()?;
