@@ -513,8 +513,10 @@ def test_what_would_be_written_where_nobody_finds_it_is_refused(tmp_path: Path, 
         for path in where.iterdir():
             path.unlink()
         shutil.copytree(tmp_path / "other", where, dirs_exist_ok=True)
+    elif what == "store":
+        shutil.rmtree(where)
     else:
-        (tmp_path / what).rename(tmp_path / "aside") if what != "store" else shutil.rmtree(where)
+        (tmp_path / what).rename(tmp_path / "aside")
     for write in (lambda: store.insert(episode(2, 2)), store.flush, store.replay, store.close):
         with pytest.raises(OSError, match="removed or replaced while the store was open"):
             write()

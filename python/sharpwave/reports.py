@@ -233,7 +233,7 @@ class Repair:
     """Bytes of an operation that was never finished."""
     missing: bool = False
     """The journal that goes on from the snapshot is not there: nobody knows what it held."""
-    set_aside: list[tuple[str, int]] = field(default_factory=list)
+    set_aside: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     """Files beside that hold what the store may not have, and how many operations lie there, those that are damaged
     included: what earlier repairs set aside, and journals that do not go on from the snapshot."""
 
