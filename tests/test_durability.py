@@ -545,7 +545,7 @@ def test_a_lock_that_is_removed_still_holds(tmp_path: Path) -> None:
 @contextmanager
 def in_another_namespace(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A writer whose process has another number where it lives: in a container, 1 or so."""
-    program = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", HOLDER]
+    program = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", HOLDER]
     if os.geteuid() != 0:
         program[1:1] = ["--user", "--map-root-user"]
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
