@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second test-installs lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -57,6 +57,9 @@ test-contracts: test-second ## the trainers' own packages call what we give them
 
 test-second: setup $(VERL) $(OPENRLHF)/.stamp ## those that need the second environment: verl, Ray, OpenRLHF (`make test` has the rest)
 	$(SECOND)/bin/python -m pytest -c tests/contracts/pytest.ini tests/contracts
+
+test-installs: setup ## each page's install line in a clean environment, from the wheel, then the page's code (PAGES='guide trl' for some)
+	$(BIN)/python tests/installs.py $(PAGES)
 
 lint: setup ## formatting, clippy, rustdoc, layers, ruff, pyright, stubtest: warnings are errors
 	cargo fmt --all --check
@@ -113,9 +116,12 @@ fuzz: setup ## a minute of fuzzing for each of snapshot, journal, operations and
 	$(BIN)/python tests/fuzz_http.py runs/fuzz/http rust/fuzz/corpus/http $(FUZZED) -artifact_prefix=runs/fuzz/http- 2>&1 \
 	  | tee runs/fuzz/http.log | $(FOUND)
 
-torture: setup ## the long forms: 200 kills, minutes of threads, ten times the property tests, 30000 schedules (half an hour)
-	SHARPWAVE_CRASHES=200 SHARPWAVE_SECONDS=180 $(BIN)/python -m pytest tests/test_durability.py tests/test_durability_faults.py \
-	  tests/test_serve_durability.py tests/test_trust.py tests/test_threads.py tests/test_golden.py
+# Kills of a writer; a server is killed a quarter as often: an eighth each in the middle of its work and with a ledger that fails.
+KILLS ?= 200
+
+torture: setup ## the long forms: 200 kills (KILLS=), minutes of threads, ten times the property tests, 30000 schedules (half an hour)
+	SHARPWAVE_CRASHES=$(KILLS) SHARPWAVE_SECONDS=180 $(BIN)/python -m pytest tests/test_durability.py tests/test_durability_faults.py \
+	  tests/test_serve_durability.py tests/test_serve_ledger.py tests/test_trust.py tests/test_threads.py tests/test_golden.py
 	SHARPWAVE_HYPOTHESIS=tenfold $(BIN)/python -m pytest -n $(WORKERS) tests/test_properties_history.py \
 	  tests/test_properties_graph.py tests/test_properties_score.py
 	SHARPWAVE_TIMES=10 SHARPWAVE_SCHEDULES=10000 cargo test --locked --quiet -p sharpwave-core --test journal \

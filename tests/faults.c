@@ -4,13 +4,19 @@
  * FAULT_FOLDER    while this file exists, fsync of a store's directory fails with EIO
  * FAULT_WRITE     while this file exists, a write to a file in a journal's folder writes half and then fails with ENOSPC
  * FAULT_TRUNCATE  while this file exists, ftruncate fails with EIO
- * FAULT_RENAME    while this file exists, rename fails with EIO
+ * FAULT_RENAME    while this file exists, renameat fails with EIO
  * FAULT_SLOW      while this file exists, fdatasync takes 20 ms, and each adds a byte to the file
+ *
+ * The process itself calls fault_at(n, how): its n-th step from then on, of all that change what is on a disk, is its last
+ * ('k'; of a write, half is done), or it and all behind it that need room are refused with ENOSPC ('f').
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +31,68 @@ static int asked(const char *name) {
 static int refuse(int error) {
     errno = error;
     return -1;
+}
+
+static atomic_long steps_left = -1;
+static char step_fault;
+
+void fault_at(long n, char how) {
+    step_fault = how;
+    steps_left = n;
+}
+
+/* Whether this is the step, or one behind it. */
+static int is_due(void) {
+    if (steps_left < 0) return 0;
+    if (steps_left > 0 && --steps_left > 0) return 0;
+    return 1;
+}
+
+static int end(void) {
+    raise(SIGKILL);
+    return -1;
+}
+
+/* Before a step that needs no room. */
+static void step(void) {
+    if (is_due() && step_fault == 'k') end();
+}
+
+/* Before one that does: whether it is refused. */
+static int step_is_refused(void) {
+    if (!is_due()) return 0;
+    return step_fault == 'k' ? end() : 1;
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static int may_open(int flags) { return !(flags & O_CREAT) || !step_is_refused(); }
+
+#define OPENED(call) \
+    va_list more; \
+    va_start(more, flags); \
+    mode_t mode = flags & O_CREAT ? va_arg(more, mode_t) : 0; \
+    va_end(more); \
+    return may_open(flags) ? call : refuse(ENOSPC)
+
+int open(const char *path, int flags, ...) { OPENED(REAL(open)(path, flags, mode)); }
+int open64(const char *path, int flags, ...) { OPENED(REAL(open64)(path, flags, mode)); }
+int openat(int at, const char *path, int flags, ...) { OPENED(REAL(openat)(at, path, flags, mode)); }
+int openat64(int at, const char *path, int flags, ...) { OPENED(REAL(openat64)(at, path, flags, mode)); }
+
+int mkdir(const char *path, mode_t mode) { return step_is_refused() ? refuse(ENOSPC) : REAL(mkdir)(path, mode); }
+
+int mkdirat(int at, const char *path, mode_t mode) {
+    return step_is_refused() ? refuse(ENOSPC) : REAL(mkdirat)(at, path, mode);
+}
+
+int linkat(int at, const char *path, int to, const char *name, int flags) {
+    return step_is_refused() ? refuse(ENOSPC) : REAL(linkat)(at, path, to, name, flags);
+}
+
+int unlinkat(int at, const char *path, int flags) {
+    step();
+    return REAL(unlinkat)(at, path, flags);
 }
 
 static int where(int file, char *path, size_t n) {
@@ -45,6 +113,7 @@ static int is_store(int file) {
 int fsync(int file) {
     static int (*real)(int);
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    step();
     if (asked("FAULT_FOLDER") && is_store(file)) return refuse(EIO);
     return asked("FAULT_FSYNC") ? refuse(EIO) : real(file);
 }
@@ -52,6 +121,7 @@ int fsync(int file) {
 int fdatasync(int file) {
     static int (*real)(int);
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    step();
     if (asked("FAULT_SLOW")) {
         int count = open(getenv("FAULT_SLOW"), O_WRONLY | O_APPEND);
         if (count >= 0) {
@@ -71,6 +141,10 @@ static int in_journal(int file) {
 ssize_t write(int file, const void *bytes, size_t n) {
     static ssize_t (*real)(int, const void *, size_t);
     if (!real) real = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    if (is_due()) {
+        if (step_fault == 'f') return refuse(ENOSPC);
+        if (real(file, bytes, n / 2) >= 0) end();
+    }
     if (n > 8 && in_journal(file) && asked("FAULT_WRITE")) {
         static int half;
         half = !half;
@@ -81,14 +155,14 @@ ssize_t write(int file, const void *bytes, size_t n) {
 
 static int cut(const char *name, int file, off_t length) {
     int (*real)(int, off_t) = (int (*)(int, off_t))dlsym(RTLD_NEXT, name);
+    step();
     return asked("FAULT_TRUNCATE") && in_journal(file) ? refuse(EIO) : real(file, length);
 }
 
 int ftruncate(int file, off_t length) { return cut("ftruncate", file, length); }
 int ftruncate64(int file, off_t length) { return cut("ftruncate64", file, length); }
 
-int rename(const char *from, const char *to) {
-    static int (*real)(const char *, const char *);
-    if (!real) real = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
-    return asked("FAULT_RENAME") ? refuse(EIO) : real(from, to);
+int renameat(int at, const char *from, int to, const char *name) {
+    if (step_is_refused()) return refuse(ENOSPC);
+    return asked("FAULT_RENAME") ? refuse(EIO) : REAL(renameat)(at, from, to, name);
 }

@@ -82,7 +82,7 @@ class Served:
             return 0
         path, form, body = PATHS[data[0] % len(PATHS)], data[1], data[2:]
         method = "PUT" if path == "/v1/snapshot" else "POST"
-        headers = {"content-type": TYPES[form % len(TYPES)], "content-length": str(len(body))}
+        headers = {"host": "127.0.0.1", "content-type": TYPES[form % len(TYPES)], "content-length": str(len(body))}
         if form & 4:
             headers["accept"] = wire.BINARY
         status, said, answer = self.ask(method, path, headers, body)
@@ -110,10 +110,10 @@ class Served:
         assert sw.ValueStore.from_bytes(store.to_bytes()).digest() == store.digest()
 
 
-def seeds() -> dict[str, bytes]:
-    """One request a verb that is answered, in each form: what the corpus begins with."""
+def good() -> dict[str, dict[str, Any]]:
+    """Arguments of each verb that needs some, which are answered."""
     eye = np.eye(DIM, dtype=np.float32)
-    good: dict[str, dict[str, Any]] = {
+    return {
         "score": {"steps": eye, "offsets": [0, 4], "details": True},
         "search": {"queries": eye[:2], "k": 3},
         "value": {"queries": eye[:2]},
@@ -136,9 +136,14 @@ def seeds() -> dict[str, bytes]:
         "bind_embedder": {"fingerprint": "an embedder"},
         "partition": {"blocks": 2, "seed": 1},
     }
+
+
+def seeds() -> dict[str, bytes]:
+    """One request a verb that is answered, in each form: what the corpus begins with."""
+    eye = np.eye(DIM, dtype=np.float32)
     found = {}
     for verb in VERBS:
-        arguments, at = good.get(verb, {}), PATHS.index(f"/v1/{verb}")
+        arguments, at = good().get(verb, {}), PATHS.index(f"/v1/{verb}")
         found[f"{verb}.json"] = bytes([at, 0]) + wire.to_json(arguments)
         found[f"{verb}.safetensors"] = bytes([at, 5]) + wire.pack(arguments)
     store = sw.ValueStore(sw.Config(dim=DIM))

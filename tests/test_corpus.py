@@ -82,7 +82,7 @@ def test_separators_of_unicode_end_no_row(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[str, bytes, str]] = {
     "a prompt that is a number": ("a.jsonl", b'{"text": "x"}\n{"prompt": 5, "text": "x"}', "row 2: prompt: .*int"),
     "a completion that is a number": ("a.jsonl", b'{"completion": 5}', "row 1: completion: .*int"),
-    "a list of texts": ("a.json", b'[{"completion": ["x"]}]', "row 1: completion: message 0 .*str"),
+    "a list of texts": ("a.json", b'[{"completion": ["x"]}]', "row 1: completion: .*message 0 .*str"),
     "messages that say nothing of who": ("a.jsonl", b'{"messages": [{"content": "x"}]}', "row 1: messages: .*no role"),
     "steps that are a text": ("a.jsonl", b'{"steps": "x"}', "row 1: steps"),
     "a row that is a number": ("a.jsonl", b"5\n", "row 1: expected an object"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,10 @@ def test_a_damaged_middle_is_named_and_repaired(tmp_path: Path) -> None:
     with sw.ValueStore.open(tmp_path) as store:
         assert store.digest() == twin.digest()
     assert (tmp_path / "journal" / "00000001.log.damaged").read_bytes() == data
+    again = sw.ValueStore.repair(tmp_path)
+    assert again.set_aside == [("journal/00000001.log.damaged", 5)]
+    assert not again.complete
+    (tmp_path / "journal" / "00000001.log.damaged").unlink()
     assert sw.ValueStore.repair(tmp_path).complete
 
 
@@ -340,8 +345,8 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_a_dead_writers_lock_is_taken_over_from_its_child(tmp_path: Path) -> None:
-    """A child inherits the lock, so the system still holds it when the writer is dead; but the child cannot write."""
+def test_a_dead_writers_lock_is_free_though_its_child_lives(tmp_path: Path) -> None:
+    """A child inherits what its parent has open; it lets go of the lock at once, since it cannot write."""
     with subprocess.Popen([sys.executable, "-c", ORPHAN, str(tmp_path)], start_new_session=True) as dead:
         dead.wait(timeout=30)
         try:
@@ -429,3 +434,301 @@ def test_arguments_of_open(tmp_path: Path) -> None:
     assert not memory.readonly
     assert memory.recovery is None
     memory.flush()
+
+
+# Where a store is
+
+
+def three(directory: Path, seed: int) -> str:
+    with sw.ValueStore.open(directory, CONFIG) as store:
+        store.insert(episode(seed, 3))
+        return store.digest()
+
+
+@pytest.mark.parametrize("end", ["close", "flush", "neither"])
+def test_a_store_is_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """Another working directory, with a store of that name or without one, is nothing to it."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "empty").mkdir()
+    other = three(tmp_path / "b" / "store", 1)
+    monkeypatch.chdir(tmp_path / "a")
+    store = sw.ValueStore.open("store", CONFIG)
+    assert store.path == tmp_path / "a" / "store"
+    for place in ("b", "empty"):
+        monkeypatch.chdir(tmp_path / place)
+        store.insert(episode(2, 5))
+        if end != "neither":
+            store.flush()
+            store.insert(episode(3, 2))
+        with pytest.raises(BlockingIOError, match="in this process already"):
+            sw.ValueStore.open(tmp_path / "a" / "store")
+    digest = store.digest()
+    if end == "close":
+        store.close()
+    del store
+    assert sw.ValueStore.load(tmp_path / "a" / "store").digest() == digest
+    assert sw.ValueStore.load(tmp_path / "b" / "store").digest() == other
+    assert not list((tmp_path / "empty").iterdir())
+
+
+@pytest.mark.parametrize("end", ["close", "flush", "become", "neither"])
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_directory_that_is_moved_takes_its_store_along(tmp_path: Path, end: str, durability: Any) -> None:
+    """The one that takes its place is another store, with a writer of its own."""
+    store = sw.ValueStore.open(tmp_path / "store", CONFIG, durability=durability)
+    store.insert(episode(1, 5))
+    (tmp_path / "store").rename(tmp_path / "moved")
+    other = sw.ValueStore.open(tmp_path / "store", CONFIG)
+    other.insert(episode(2, 3))
+    beside = other.digest()
+    store.insert(episode(3, 4))
+    with pytest.raises(BlockingIOError):
+        sw.ValueStore.open(tmp_path / "moved")
+    if end == "become":
+        store.become(sw.ValueStore(CONFIG))
+    elif end != "neither":
+        store.flush()
+    store.insert(episode(4, 2))
+    digest = store.digest()
+    if end == "close":
+        store.close()
+    del store
+    assert (other.digest(), len(other)) == (beside, 3)
+    other.close()
+    assert sw.ValueStore.load(tmp_path / "store").digest() == beside
+    assert sw.ValueStore.load(tmp_path / "moved").digest() == digest
+    with sw.ValueStore.open(tmp_path / "moved") as moved:
+        assert moved.digest() == digest
+
+
+@pytest.mark.parametrize("what", ["store", "store/journal", "store/journal/00000001.log", "another in its place"])
+def test_what_would_be_written_where_nobody_finds_it_is_refused(tmp_path: Path, what: str) -> None:
+    where = tmp_path / "store"
+    other = three(tmp_path / "other", 1)
+    store = sw.ValueStore.open(where, CONFIG)
+    store.insert(episode(1, 5))
+    digest = store.digest()
+    if what == "another in its place":  # file by file, as a backup is put back
+        shutil.rmtree(where / "journal")
+        for path in where.iterdir():
+            path.unlink()
+        shutil.copytree(tmp_path / "other", where, dirs_exist_ok=True)
+    elif what == "store":
+        shutil.rmtree(where)
+    else:
+        (tmp_path / what).rename(tmp_path / "aside")
+    for write in (lambda: store.insert(episode(2, 2)), store.flush, store.replay, store.close):
+        with pytest.raises(OSError, match="removed or replaced while the store was open"):
+            write()
+    assert store.digest() == digest
+    store.save(tmp_path / "rescued")
+    assert sw.ValueStore.load(tmp_path / "rescued").digest() == digest
+    if what == "another in its place":
+        assert sw.ValueStore.load(where).digest() == other
+
+
+def test_a_lock_that_is_removed_still_holds(tmp_path: Path) -> None:
+    """Whoever takes the file for a remainder and removes it does not become a second writer."""
+    with sw.ValueStore.open(tmp_path, CONFIG) as store:
+        store.insert(episode(1, 3))
+        (tmp_path / "lock").unlink()
+        with pytest.raises(BlockingIOError):
+            sw.ValueStore.open(tmp_path)
+        with pytest.raises(BlockingIOError):
+            sw.ValueStore.repair(tmp_path)
+        store.insert(episode(2, 3))
+        digest = store.digest()
+    with sw.ValueStore.open(tmp_path) as store:
+        assert store.digest() == digest
+
+
+@contextmanager
+def in_another_namespace(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A writer whose process has another number where it lives: in a container, 1 or so."""
+    program = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", HOLDER]
+    if os.geteuid() != 0:
+        program[1:1] = ["--user", "--map-root-user"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*program, str(directory)], env=environment, **pipes) as process:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"open\n":
+            pytest.skip("no namespaces may be made here")
+        yield process
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces")
+def test_a_writer_in_another_namespace_keeps_its_lock(tmp_path: Path) -> None:
+    with in_another_namespace(tmp_path) as process:
+        for _ in range(2):
+            with pytest.raises(BlockingIOError, match="open for writing"):
+                sw.ValueStore.open(tmp_path)
+            with pytest.raises(BlockingIOError):
+                sw.ValueStore.repair(tmp_path)
+        process.communicate()
+    with sw.ValueStore.open(tmp_path) as store:
+        assert store.episodes_observed == 1
+
+
+def test_what_a_lock_says_decides_nothing(tmp_path: Path) -> None:
+    """Neither the number of a dead process, nor nonsense, nor this process, opens the door."""
+    says = ['{"process": 4194303, "began": 1, "machine": "gone"}', '{"process": 4194303, "machine": ""}', "\udcff{", ""]
+    with sw.ValueStore.open(tmp_path, CONFIG):
+        for text in says:
+            (tmp_path / "lock").write_text(text, errors="surrogateescape")
+            with pytest.raises(BlockingIOError, match="in this process already"):
+                sw.ValueStore.open(tmp_path)
+    (tmp_path / "lock").write_text(f'{{"process": {os.getpid()}, "machine": "{os.uname().nodename}"}}')
+    sw.ValueStore.open(tmp_path).close()
+
+
+# Whose the files are
+
+
+def modes(directory: Path) -> set[tuple[bool, int]]:
+    return {(path.is_dir(), path.stat().st_mode & 0o777) for path in [directory, *directory.rglob("*")]}
+
+
+def test_files_are_their_owners_alone_and_keep_what_was_set(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        where = tmp_path / "above" / "store"
+        with sw.ValueStore.open(where, CONFIG, durability="power") as store:
+            store.insert(episode(1, 3))
+            store.flush()
+            store.save(tmp_path / "copy")
+            assert modes(where) == {(True, 0o700), (False, 0o600)}
+            assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o600
+            for path, mode in ((where, 0o750), (where / "journal", 0o750), (tmp_path / "copy", 0o644)):
+                path.chmod(mode)
+            for path in (where / "snapshot.safetensors", journal(where)):
+                path.chmod(0o640)
+            (where / "lock").chmod(0o644)
+            store.save(tmp_path / "copy")
+            assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o644
+            store.insert(episode(2, 3))
+            store.flush()
+            store.insert(episode(3, 3))
+        with sw.ValueStore.open(where, durability="power") as store:
+            store.insert(episode(4, 3))
+        for path in (where / "snapshot.safetensors", journal(where)):
+            assert path.stat().st_mode & 0o777 == 0o640
+        sw.ValueStore.repair(where)
+        (where / "snapshot.safetensors").chmod(0o400)
+        with sw.ValueStore.open(where) as store:
+            store.insert(episode(5, 3))
+        assert (where / "snapshot.safetensors").stat().st_mode & 0o777 == 0o400
+        assert (where / "lock").stat().st_mode & 0o777 == 0o644
+        assert {mode for folder, mode in modes(where) if folder} == {0o750}
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files to other groups")
+def test_a_group_that_was_set_is_kept(tmp_path: Path) -> None:
+    with sw.ValueStore.open(tmp_path, CONFIG) as store:
+        store.insert(episode(1, 3))
+        for path in (tmp_path / "snapshot.safetensors", journal(tmp_path)):
+            os.chown(path, -1, 4242)
+            path.chmod(0o640)
+    for path in (tmp_path / "snapshot.safetensors", journal(tmp_path)):
+        assert (path.stat().st_gid, path.stat().st_mode & 0o777) == (4242, 0o640)
+
+
+def test_nothing_that_is_written_follows_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    where, other = tmp_path / "store", tmp_path / "other"
+    with sw.ValueStore.open(where, CONFIG) as store:
+        store.insert(episode(1, 3))
+    names = ["snapshot.safetensors.{}.tmp", "journal/00000003.log.{}.tmp", "lock.door"]
+    for name in (os.getpid(), 1, "tmp"):
+        for pattern in names:
+            (where / pattern.format(name)).unlink(missing_ok=True)
+            (where / pattern.format(name)).symlink_to(victim)
+    with sw.ValueStore.open(where, durability="power") as store:
+        (where / f"snapshot.safetensors.{os.getpid()}.tmp").symlink_to(victim)
+        (where / "journal" / "00000003.log").symlink_to(victim)
+        store.insert(episode(2, 3))
+        store.flush()
+        digest = store.digest()
+    assert sw.ValueStore.load(where).digest() == digest
+    # The journal of another store, and a lock that is elsewhere.
+    three(other, 5)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    for name in ("lock", "journal"):
+        mine = tmp_path / f"with another's {name}"
+        shutil.copytree(where, mine)
+        shutil.rmtree(mine / name) if name == "journal" else (mine / name).unlink()
+        (mine / name).symlink_to(other / name)
+        with pytest.raises(OSError, match="link"):
+            sw.ValueStore.open(mine)
+    assert before == {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    assert victim.read_text() == "untouched"
+    (tmp_path / "linked").symlink_to(where)  # a store may be reached through one
+    with sw.ValueStore.open(tmp_path / "linked") as store:
+        assert store.digest() == digest
+    # A snapshot that is a link, as a hub's cache has it, is read; what replaces it is a file.
+    (where / "snapshot.safetensors").rename(tmp_path / "blob")
+    (where / "snapshot.safetensors").symlink_to(tmp_path / "blob")
+    blob = (tmp_path / "blob").read_bytes()
+    with sw.ValueStore.open(where) as store:
+        assert store.digest() == digest
+        store.insert(episode(3, 1))
+    assert (tmp_path / "blob").read_bytes() == blob
+
+
+def test_a_copy_made_of_links_is_a_store_of_its_own(tmp_path: Path) -> None:
+    """As backups make them (``cp -al``, ``rsync --link-dest``)."""
+    store = sw.ValueStore.open(tmp_path / "store", CONFIG)
+    store.insert(episode(1, 3))
+    digest = store.digest()
+    del store
+    shutil.copytree(tmp_path / "store", tmp_path / "copy", copy_function=os.link)
+    store = sw.ValueStore.open(tmp_path / "copy")
+    store.insert(episode(2, 3))
+    copy = store.digest()
+    del store
+    assert sw.ValueStore.load(tmp_path / "store").digest() == digest
+    assert sw.ValueStore.load(tmp_path / "copy").digest() == copy
+
+
+# Repairs
+
+
+def test_a_repair_that_an_earlier_version_broke_off_is_finished(tmp_path: Path) -> None:
+    """It had renamed the journals, and the snapshot was as before."""
+    store = sw.ValueStore.open(tmp_path, CONFIG)
+    store.insert(episode(1, 50))
+    store.flush()
+    store.insert(episode(2, 50))
+    digest = store.digest()
+    del store
+    log = journal(tmp_path)
+    log.rename(log.with_suffix(".log.damaged"))
+    report = sw.ValueStore.repair(tmp_path)
+    assert (report.operations, report.complete, report.missing) == (1, True, False)
+    with sw.ValueStore.open(tmp_path) as store:
+        assert (len(store), store.digest()) == (100, digest)
+    assert sw.ValueStore.repair(tmp_path).complete
+
+
+def test_a_repair_counts_what_it_cannot_use(tmp_path: Path) -> None:
+    store = sw.ValueStore.open(tmp_path / "store", CONFIG)
+    store.insert(episode(1, 5))
+    shutil.copy(tmp_path / "store" / "snapshot.safetensors", tmp_path / "old")
+    store.flush()
+    store.insert(episode(2, 5))
+    store.insert(episode(3, 5))
+    del store
+    shutil.copy(tmp_path / "old", tmp_path / "store" / "snapshot.safetensors")  # a backup is put back
+    with pytest.raises(sw.FormatError):
+        sw.ValueStore.open(tmp_path / "store")
+    for _ in range(2):
+        report = sw.ValueStore.repair(tmp_path / "store")
+        assert report.set_aside == [("journal/00000002.log.damaged", 2)]
+        assert not report.complete
+        assert "holds 2 operations that the store may not have" in str(report)
+    with sw.ValueStore.open(tmp_path / "store") as store:
+        assert len(store) == 0

@@ -405,3 +405,158 @@ def test_a_record_that_was_not_finished_when_the_process_died_is_not_there(tmp_p
     with sw.ValueStore.open(where) as store:
         assert store.digest() == digest
         assert store.recovery == sw.Recovery(operations=0, cut=200, cut_at=64)
+
+
+# Every step that changes what is on the disk, one after the other: the last, or the first for which there is no room
+
+STEPS = """
+import ctypes, shutil, signal, traceback
+
+shim = ctypes.CDLL(None)
+shim.fault_at.argtypes = (ctypes.c_long, ctypes.c_char)
+before = here / "before"                       # what the directory was, for each step anew
+
+def arm():
+    shim.fault_at(step, how)
+
+def steps_of(act, check):
+    # `act` arms the fault and goes on; it may raise OSError. `check` is told whether it came to its end.
+    global step
+    for step in range(1, 100):
+        shutil.rmtree(where, ignore_errors=True)
+        if before.exists():
+            shutil.copytree(before, where)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                act()
+                code = 0
+            except OSError as error:
+                code = 2 if error.errno == errno.ENOSPC else 1
+                if code == 1:
+                    traceback.print_exc()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in ((0, -signal.SIGKILL) if how == b"k" else (0, 2)), (step, code)
+        left = sorted(p.name for p in where.rglob("*.tmp")) if where.exists() else []
+        assert how == b"k" or not left, (step, left)
+        check(code == 0)
+        if code == 0 and (how == b"k" or act.__name__ != "closed"):
+            break
+        if code == 0 and step > 30:            # a store is closed also where no snapshot can be written
+            break
+    assert step > 4, step
+
+def written(path, *seeds):
+    store = sw.ValueStore.open(path, CONFIG)
+    for seed in seeds:
+        store.observe(steps(seed), episode_ids=[seed])
+    return store
+
+def opened():
+    with sw.ValueStore.open(where, readonly=True) as store:
+        read = store.digest()
+    with sw.ValueStore.open(where) as store:
+        assert store.digest() == read
+        store.add_channel("more")              # it can be gone on with
+    assert not list(where.rglob("*.tmp"))
+    return read
+
+twin = written(here / "twin", 1, 2)
+done = twin.digest()
+twin.close()
+"""
+
+LIVES = {
+    "created": """
+        def created():
+            arm()
+            sw.ValueStore.open(where, CONFIG)
+        empty = sw.ValueStore(CONFIG).digest()
+
+        def check(whole):
+            with sw.ValueStore.open(where, CONFIG) as store:
+                assert store.digest() == empty
+        steps_of(created, check)
+        """,
+    "flushed": """
+        def flushed():
+            store = written(where, 1, 2)
+            arm()
+            store.flush()
+        steps_of(flushed, lambda whole: opened() == done or pytest.fail(f"step {step}"))
+        """,
+    "closed": """
+        def closed():
+            store = written(where, 1, 2)
+            arm()
+            store.close()
+        steps_of(closed, lambda whole: opened() == done or pytest.fail(f"step {step}"))
+        """,
+    "opened for the power's end": """
+        written(before, 1, 2)
+        def reopened():
+            arm()
+            sw.ValueStore.open(where, durability="power")
+        steps_of(reopened, lambda whole: opened() == done or pytest.fail(f"step {step}"))
+        """,
+    "saved": """
+        where.mkdir()
+        sw.ValueStore.load(here / "twin").save(where / "copy")
+        where.rename(before)
+        other = sw.ValueStore(CONFIG)
+        def saved():
+            arm()
+            other.save(where / "copy")
+        def check(whole):
+            found = sw.ValueStore.load(where / "copy").digest()
+            assert found in (done, other.digest()) and (not whole or found == other.digest())
+        steps_of(saved, check)
+        """,
+    "repaired": """
+        written(before, 1, 2, 3, 4)
+        log = before / "journal/00000001.log"
+        data = bytearray(log.read_bytes())
+        data[64 + 24 + 300] ^= 1               # the first of them
+        log.write_bytes(data)
+        twin = sw.ValueStore(CONFIG)
+        for seed in (2, 3, 4):
+            twin.observe(steps(seed), episode_ids=[seed])
+
+        def repaired():
+            arm()
+            sw.ValueStore.repair(where)
+        ends = set()
+        def check(whole):
+            report = sw.ValueStore.repair(where)
+            begun = report.operations == 0      # the snapshot was in place
+            ends.add(begun)
+            assert not report.complete, step
+            if begun:
+                assert report.set_aside == [("journal/00000001.log.damaged", 4)]
+            else:
+                assert (report.operations, report.damaged, report.set_aside) == (3, 1, [])
+            aside = [p.name for p in where.rglob("*.damaged*")]
+            assert aside == ["00000001.log.damaged"]
+            assert (where / "journal" / aside[0]).read_bytes() == data
+            assert sw.ValueStore.load(where).digest() == twin.digest()
+            assert not list(where.rglob("*.tmp"))
+            again = sw.ValueStore.repair(where)
+            assert again.set_aside == [("journal/00000001.log.damaged", 4)] and not again.complete
+        steps_of(repaired, check)
+        assert ends == {False, True}
+        (where / "journal/00000001.log.damaged").unlink()
+        assert sw.ValueStore.repair(where).complete
+        """,
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("how", ["killed", "full"])
+@pytest.mark.parametrize("life", list(LIVES))
+def test_every_step_may_be_the_last_or_find_no_room(tmp_path: Path, shim: Path, life: str, how: str) -> None:
+    run(STEPS + f"how = b{how[0]!r}\n" + textwrap.dedent(LIVES[life]), tmp_path, shim)

@@ -129,7 +129,7 @@ def test_sentence_transformers(minilm: embed.SentenceTransformer) -> None:
 
 def test_sentence_transformers_by_config_pickle_and_precision(minilm: embed.SentenceTransformer) -> None:
     half = embed.from_config(minilm.config | {"dtype": "bfloat16"})
-    assert embed.fingerprint(half) == embed.fingerprint(minilm)
+    assert embed.agree(embed.fingerprint(half), embed.fingerprint(minilm))
     texts = ["two people dance", "rain on the deck"]
     assert (half(texts) * minilm(texts)).sum(1).min() > 0.999
     again = pickle.loads(pickle.dumps(minilm))

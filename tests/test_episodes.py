@@ -255,8 +255,8 @@ def test_messages_of_an_sdk_and_of_arrow() -> None:
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (None, "is None"),
-        (float("nan"), "is nan"),
+        (None, "got None"),
+        (float("nan"), "got nan"),
         (5, "got int"),
         (b"\xff", "not UTF-8"),
         (["text"], "message 0 must be a mapping"),
@@ -265,14 +265,15 @@ def test_messages_of_an_sdk_and_of_arrow() -> None:
     ],
 )
 def test_one_that_cannot_be_scored_is_nothing_for_itself(bad: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("WARNING", "sharpwave"):
-        batch = chunk_batch(Words(), ["p", "q", "r"], ["a b", bad, "c d"])
-    assert batch.steps == ["p", "a b", "r", "c d"]
-    assert batch.scored.tolist() == [1, 0, 1]
-    assert "completion 1 cannot be scored" in caplog.text
-    assert why in caplog.text
-    with caplog.at_level("WARNING", "sharpwave"):
-        assert chunk_batch(Words(), [5, "q"], ["a b", "c d"]).steps == ["q", "c d"]  # type: ignore[list-item]
+    for read, steps in (("a b", ["p", "a b", "r", "c d"]), ([say("user", "u"), say("assistant", "a b")], None)):
+        caplog.clear()
+        batch = chunk_batch(Words(), ["p", "q", "r"], [read, bad, "c d"])
+        assert batch.steps == (steps or ["u", "a b", "r", "c d"])
+        assert batch.scored.tolist() == [1, 0, 1]
+        assert caplog.text.count("completion 1 cannot be scored") == 1
+        assert why in caplog.text
+        prompt = 5 if why in ("got None", "got nan") else bad  # no prompt at all is fine
+        assert chunk_batch(Words(), [prompt, "q"], [read, "c d"]).steps == ["q", "c d"]
 
 
 def test_deep_messages_are_refused_not_followed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import warnings
 from pathlib import Path
@@ -240,9 +241,9 @@ def test_it_goes_on_from_where_it_was_saved(tmp_path: Path) -> None:
 
 def test_the_engine_pickles_with_its_store() -> None:
     memory = wrapped(corridor.store(walks=1)).memory
-    copy = pickle.loads(pickle.dumps(memory))
-    assert copy.store.digest() == memory.store.digest()
-    assert copy.state_dict() == memory.state_dict()
+    twin = pickle.loads(pickle.dumps(memory))
+    assert twin.store.digest() == memory.store.digest()
+    assert twin.state_dict() == memory.state_dict()
 
 
 def test_a_wrapped_environment_is_made_again_from_its_spec() -> None:
@@ -251,6 +252,72 @@ def test_a_wrapped_environment_is_made_again_from_its_spec() -> None:
     again = env.spec.make()
     assert isinstance(again, ValueMemory)
     again.reset(seed=0)
+    assert again.store is env.store
+
+
+def test_one_store_stays_one_in_every_environment_and_copy_of_it() -> None:
+    store, table = corridor.store(), sw.Habituation()
+    embedder = RandomFeatures(np.zeros(4), np.ones(4), dim=corridor.CELLS)
+
+    def wrap(env: gym.Env[Any, Any]) -> ValueMemory:
+        return ValueMemory(env, store, embedder, functional="coverage", habituation=table)
+
+    vector: Any = gym.make_vec("CartPole-v1", 3, vectorization_mode="sync", wrappers=[wrap])
+    spec = vector.envs[0].spec
+    outer = gym.wrappers.RecordEpisodeStatistics(wrap(gym.make("CartPole-v1")))
+    assert outer.spec is not None
+    assert spec is not None
+    again: Any = gym.make_vec(spec, 2, vectorization_mode="sync")
+    found: list[Any] = [*vector.envs, spec.make(), *again.envs, outer.spec.make().env, spec.make().spec.make()]
+    found.append(copy.deepcopy(found[0]))
+    for env in found:
+        assert env.store is store
+        assert env.memory.embedder is embedder
+        assert env.memory.habituation is table
+    vector.reset(seed=0)
+    for _ in range(60):
+        vector.step(np.ones(3, np.int64))
+    assert store.episodes_observed >= 9
+    assert copy.deepcopy(store) is not store  # of itself it is copied
+
+
+def test_a_deep_copy_goes_on_from_the_middle_of_an_episode() -> None:
+    env = wrapped(corridor.store(walks=1), update_memory=False)
+    env.reset()
+    env.step(1)
+    twin = copy.deepcopy(env)
+    assert [env.step(1)[1] for _ in range(3)] == [twin.step(1)[1] for _ in range(3)]
+    twin.update_memory = True
+    assert not env.update_memory
+    assert len(env.memory._running[0].steps) == len(twin.memory._running[0].steps) == 5
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_process_that_has_a_copy_of_the_store_is_told_and_learns_nothing_alone(
+    start: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store = corridor.store()
+
+    def learns() -> Any:
+        return ValueMemory(corridor.Corridor(), store, corridor.as_they_are)
+
+    def frozen() -> Any:
+        return ValueMemory(corridor.Corridor(), store, corridor.as_they_are, update_memory=False)
+
+    with pytest.raises((EOFError, OSError)):
+        gym.vector.AsyncVectorEnv([learns], context=start).reset()
+    assert "this process has a copy of its parent's store" in capfd.readouterr().err
+    if start == "fork":  # it may read
+        vector = gym.vector.AsyncVectorEnv([frozen, frozen], context=start)
+        vector.reset(seed=0)
+        vector.step(np.ones(2, np.int64))
+        vector.close()
+
+
+def test_a_specification_with_a_store_in_memory_does_not_leave_the_process() -> None:
+    env = ValueMemory(gym.make("CartPole-v1"), corridor.store(), RandomFeatures(np.zeros(4), np.ones(4), dim=12))
+    with pytest.raises(TypeError, match="serve it"):
+        pickle.dumps(env.spec)
 
 
 @pytest.mark.parametrize("remember", ["all", "rewarded"])

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from sharpwave.integrations.trl import SharpwaveCallback
 from sharpwave.remedies import LIMITS, Drift, EarlyStop, Ema
 from sharpwave.remedies.early_stop import crossing, last_before, load_weights
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "up_proj"], "task_type": "CAUSAL_LM"}
@@ -124,10 +124,34 @@ def test_a_resumed_run_stops_where_the_whole_one_does(tmp_path: Path) -> None:
     assert [r.get("gap") for r in second.readings] == [r.get("gap") for r in whole.readings]
     third = monitor()
     elsewhere = run(tmp_path / "other", EarlyStop(third), drift=third)
-    with pytest.raises(FileNotFoundError, match="resume_from="):
+    with pytest.raises(FileNotFoundError, match="no drift was saved in"):
         (tmp_path / "run" / "checkpoint-4" / "drift" / "drift.json").unlink()
         (tmp_path / "run" / "checkpoint-4" / "drift").rmdir()
         elsewhere.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+
+
+def test_a_run_that_is_resumed_elsewhere_has_what_its_checkpoint_has(tmp_path: Path) -> None:
+    """The directory that it saves into has a checkpoint of the same step, of another run."""
+    kept: dict[str, Any] = {}
+    for name in ("a", "b"):
+        drift, ema = monitor(), Ema(0.7 if name == "a" else 0.2)
+        run(tmp_path / name, EarlyStop(drift, {}), ema, drift=drift, max_steps=2, seed=1 + len(kept)).train()
+        kept[name] = drift.state_dict(), ema.average
+    drift, ema = monitor(), Ema(0.7)
+
+    class Begun(TrainerCallback):
+        def on_train_begin(self, *given: Any, **_: Any) -> None:
+            assert drift.state_dict() == kept["a"][0] != kept["b"][0]
+            assert all(torch.equal(average, kept["a"][1][n]) for n, average in ema.average.items())
+            assert not all(torch.equal(average, kept["b"][1][n]) for n, average in ema.average.items())
+            given[2].should_training_stop = True
+
+    begun = run(tmp_path / "b", EarlyStop(drift, {}), ema, Begun(), drift=drift, max_steps=3)
+    begun.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
+    (tmp_path / "a").rename(tmp_path / "moved")
+    lost = run(tmp_path / "b", Ema(0.7), max_steps=3)
+    with pytest.raises(FileNotFoundError, match=r"b/checkpoint-2 is another checkpoint \(step 2\): pass resume_from="):
+        lost.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-2"))
 
 
 def test_without_a_checkpoint_the_model_stays_and_one_is_told(tmp_path: Path) -> None:
@@ -173,15 +197,20 @@ def test_a_limit_must_be_passed_in_a_row() -> None:
     assert crossing(low, {"distinct_2": 0.4}, 1) is None
 
 
-def test_the_checkpoint_is_older_than_the_batch(tmp_path: Path) -> None:
-    for name in ("checkpoint-2", "checkpoint-10", "checkpoint-4", "checkpoint-x", "checkpoint-6"):
+def test_the_checkpoint_is_older_than_the_batch_and_of_this_run(tmp_path: Path) -> None:
+    state = TrainerState(log_history=[{"step": step, "loss": 1.0 / step, "gap": float("nan")} for step in range(1, 13)])
+    for name in ("checkpoint-2", "checkpoint-10", "checkpoint-4", "checkpoint-x", "checkpoint-6", "checkpoint-8"):
         (tmp_path / name).mkdir()
         if name != "checkpoint-6":  # its weights are gone
             (tmp_path / name / "model.safetensors").write_bytes(b"")
-    assert last_before(tmp_path, 2) is None
-    assert last_before(tmp_path, 4) == tmp_path / "checkpoint-2"
-    assert last_before(tmp_path, 10) == tmp_path / "checkpoint-4"
-    assert last_before(tmp_path, 99) == tmp_path / "checkpoint-10"
+        logged = [dict(entry) for entry in state.log_history[: int(name[11:].replace("x", "1"))]]
+        if name == "checkpoint-8":  # another run's
+            logged[3]["loss"] = 0.3
+        TrainerState(log_history=logged).save_to_json(str(tmp_path / name / "trainer_state.json"))
+    assert last_before(tmp_path, 2, state) is None
+    assert last_before(tmp_path, 4, state) == tmp_path / "checkpoint-2"
+    assert last_before(tmp_path, 10, state) == tmp_path / "checkpoint-4"
+    assert last_before(tmp_path, 99, state) == tmp_path / "checkpoint-10"
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

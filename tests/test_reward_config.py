@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sharpwave as sw
 import tiny
+from sharpwave.integrations.pointwise import forget, shared
 
 NEW = ["Jane met a sailor at the harbour. They married in spring.", "The cat slept on the roof. It stole the fish."]
 PROMPTS = [tiny.PROMPT] * 2
@@ -91,6 +95,112 @@ def test_what_cannot_be_written_down_has_to_be_given() -> None:
     assert again.store is reward.store
     with pytest.raises(sw.EmbedderError):
         sw.InstrumentalReward.from_config(config, embedder=tiny.embed, store=tiny.store())
+
+
+SPY = "tests_spy"
+HARMLESS = [
+    "sharpwave.divergence:mmd",
+    "tiny:embed",  # imported by the caller
+    f"{SPY}:embed",
+    f"{SPY}.inner:embed",
+    f"{SPY}:PARTIAL",
+    f"{SPY}:Embedder.embed",
+]
+HARMFUL = [
+    "subprocess:check_output",  # imported already, and Python's own
+    "os:system",
+    "posix:system",
+    "builtins:eval",
+    "pickle:loads",
+    "runpy:run_path",
+    "sharpwave.reward.config:os.system",  # through a module that is allowed
+    "sharpwave.reward.config:json.loads",
+    f"{SPY}:subprocess.check_output",
+    f"{SPY}:check_output",  # defined elsewhere
+    f"{SPY}:PARTIAL_OF_ANOTHER",
+    f"{SPY}:embed.__globals__",
+    f"{SPY}:Embedder.__subclasses__",
+    f"{SPY}x:embed",  # a prefix is whole names
+    "antigravity:webbrowser",
+]
+
+
+@pytest.fixture
+def spy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package that nobody has imported; it says so when it is."""
+    body = """
+import functools, pathlib, subprocess
+from subprocess import check_output
+from tiny import embed as _embed
+
+def embed(texts): return _embed(texts)
+def twice(texts, n): return _embed(texts)
+class Embedder:
+    @staticmethod
+    def embed(texts): return _embed(texts)
+PARTIAL = functools.partial(twice, n=2)
+PARTIAL_OF_ANOTHER = functools.partial(check_output, shell=True)
+pathlib.Path(__file__).with_name("imported").touch()
+"""
+    for name in (SPY, f"{SPY}x"):
+        package = tmp_path / name
+        package.mkdir()
+        for file in ("__init__.py", "inner.py"):
+            (package / file).write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("SHARPWAVE_ALLOW", raising=False)
+    yield tmp_path / SPY / "imported"
+    for name in [name for name in sys.modules if name.startswith(SPY)]:
+        del sys.modules[name]
+
+
+def configured(path: str) -> dict[str, object]:
+    return {"store": {"config": {"dim": tiny.DIM}}, "embedder": {"function": path}}
+
+
+@pytest.mark.parametrize("path", HARMLESS)
+def test_a_configuration_names_functions_that_its_reader_allows(path: str, spy: Path) -> None:
+    assert sw.InstrumentalReward.from_config(configured(path), allow=(SPY,)).embedder is not None
+
+
+@pytest.mark.parametrize("path", HARMFUL)
+@pytest.mark.parametrize("entry", ["embedder", "terminal"])
+def test_a_configuration_cannot_name_any_other(path: str, entry: str, spy: Path) -> None:
+    config = {**configured("tiny:embed"), entry: {"function": path}}
+    before = set(sys.modules)
+    with pytest.raises((PermissionError, ValueError), match=re.escape(repr(path))):
+        sw.InstrumentalReward.from_config(config, allow=(SPY,))
+    assert not {name.partition(".")[0] for name in set(sys.modules) - before} - {SPY}
+
+
+def test_what_is_not_allowed_is_not_even_imported(
+    spy: Path, store: sw.ValueStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(f"{SPY}:embed")
+    with pytest.raises(
+        PermissionError, match=r"nobody has allowed; pass allow=\('tests_spy',\) or set SHARPWAVE_ALLOW"
+    ):
+        sw.InstrumentalReward.from_config(config)
+    file = tmp_path / "reward.json"
+    file.write_text(json.dumps(config))
+    monkeypatch.setenv("SHARPWAVE_REWARD", str(file))
+    with pytest.raises(PermissionError, match="nobody has allowed"):
+        shared()
+    reward = sw.InstrumentalReward(store, tiny.embed)
+    saved = reward.save(tmp_path / "checkpoint")
+    kept = json.loads((saved / "reward.json").read_text())
+    kept["config"]["embedder"] = kept["config"]["terminal"] = {"function": f"{SPY}:embed"}
+    (saved / "reward.json").write_text(json.dumps(kept))
+    reward.restore(saved)  # a checkpoint names functions too, and none of them is looked up
+    assert not spy.exists()
+    monkeypatch.setenv("SHARPWAVE_ALLOW", f"other, {SPY}.inner")
+    with pytest.raises(PermissionError, match="nobody has allowed"):
+        sw.InstrumentalReward.from_config(config)
+    assert not spy.exists()
+    monkeypatch.setenv("SHARPWAVE_ALLOW", f"other, {SPY}")
+    assert len(shared().reward.embedder(["a"])) == 1
+    forget()
+    assert spy.exists()
 
 
 def test_bad_entries_are_named(store: sw.ValueStore, tmp_path: Path) -> None:

@@ -150,8 +150,8 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     seen: list[str] = []
     restore = memory.memory.restore
 
-    def watched(directory: Any) -> Any:
-        restore(directory)
+    def watched(directory: Any, **options: Any) -> Any:
+        restore(directory, **options)
         seen.append(again.digest())
         return memory.memory
 
@@ -164,6 +164,33 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     last = VecValueMemory.load(tmp_path / "last", venv(), corridor.store(), corridor.as_they_are)
     assert last.store.digest() == store.digest()
     assert last.memory.episodes == store.episodes_observed
+
+
+def test_paths_stay_where_they_were_and_a_store_of_another_checkpoint_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("run", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    saving = ValueMemoryCallback(save_every=64, directory="kept")
+    resuming = ValueMemoryCallback(resume_from="kept/steps-64")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model(wrapped(corridor.store(), 2)).learn(128, callback=saving)
+    kept = tmp_path / "run" / "kept"
+    assert {path.name for path in kept.iterdir()} == {"steps-64", "steps-128", "last"}
+    assert not list((tmp_path / "elsewhere").iterdir())
+    later = PPO.load(kept / "steps-128" / "model", env=wrapped(corridor.store(), 2), device="cpu")
+    with pytest.raises(ValueError, match=r"kept/steps-64/snapshot.safetensors is not the snapshot that was saved with"):
+        later.learn(64, callback=resuming, reset_num_timesteps=False)
+    store = corridor.store()
+    right = PPO.load(kept / "steps-64" / "model", env=wrapped(store, 2), device="cpu")
+    right.learn(64, callback=resuming, reset_num_timesteps=False)
+    grown = store.episodes_observed
+    right.learn(64, callback=resuming, reset_num_timesteps=False)  # it is restored once
+    assert store.episodes_observed > grown > 0
+    (kept / "last" / "snapshot.safetensors").write_bytes((kept / "steps-64" / "snapshot.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="is not the snapshot that was saved with"):
+        VecValueMemory.load(kept / "last", venv(), corridor.store(), corridor.as_they_are)
 
 
 def test_it_works_inside_a_normaliser() -> None:

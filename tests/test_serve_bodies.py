@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import http_bodies
+import numpy as np
 import pytest
+import sharpwave as sw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sharpwave.serve import wire
@@ -85,3 +89,131 @@ def test_bodies_that_are_nested_deep_are_refused(served: http_bodies.Served, dep
         nested = opening * depth + b"1" + closing * depth
         body = (b'{"steps":' + nested + b"}")[: 1 << 15] if depth > 2000 else b'{"steps":' + nested + b"}"
         assert served.one(bytes([at, 0]) + body) in (400, 413)
+
+
+# JSON as other languages have it: no NaN, no infinities
+
+
+def strict(text: str | bytes) -> Any:
+    """What a parser says that knows JSON alone."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def asked(served: http_bodies.Served, verb: str, body: bytes, kind: str) -> tuple[int, bytes]:
+    headers = {"host": "localhost", "content-type": kind, "accept": kind}
+    status, _, answer = served.ask("POST", f"/v1/{verb}", headers, body)
+    return status, answer
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it, without the time that it took."""
+    found = strict(wire.to_json({"value": value}))["value"]
+    return {name: item for name, item in found.items() if name != "seconds"} if isinstance(found, dict) else found
+
+
+ODD = st.sampled_from(
+    [None, float("nan"), float("inf"), float("-inf"), -0.0, 1e308, 5e-324, 0.1, 1 << 62, "\ud800", "“"]
+)
+DRIVES = st.none() | st.floats(0, 1, width=32)
+
+
+@st.composite
+def requests(draw: Any, verb: str) -> dict[str, Any]:
+    """Arguments that are answered, with what JSON finds hard wherever they may have it."""
+    arguments = dict(http_bodies.good().get(verb, {}))
+    eye = np.eye(http_bodies.DIM, dtype=np.float32)
+    if verb in ("observe", "insert"):
+        rows = draw(st.integers(1, 4))
+        arguments["steps" if verb == "observe" else "keys"] = eye[:rows]
+        arguments["texts"] = draw(st.lists(st.none() | st.text(max_size=3), min_size=rows, max_size=rows))
+        table = draw(st.lists(st.lists(DRIVES, min_size=1, max_size=1), min_size=rows, max_size=rows))
+        arguments["drives"] = draw(st.sampled_from([table, {"verifier": [row[0] for row in table]}]))
+    if verb in ("search", "search_report", "associate"):
+        arguments["k"] = draw(st.integers(1, 60))  # more than there are: −∞
+    if verb == "replay":
+        arguments["max_drift"] = draw(st.sampled_from([None, 0.5]))
+    return arguments
+
+
+def with_numbers(value: Any) -> Any:
+    """As the binary form may have it: NaN for null in drives."""
+    if isinstance(value, dict):
+        return {name: with_numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_numbers(item) for item in value]
+    return float("nan") if value is None else value
+
+
+@pytest.mark.parametrize("verb", sorted(http_bodies.VERBS))
+@settings(max_examples=max(EXAMPLES // 20, 5), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_verb_says_in_json_what_it_says_in_binary(
+    served: http_bodies.Served, verb: str, data: st.DataObject
+) -> None:
+    arguments = data.draw(requests(verb))
+    if verb == "calibrate":
+        served.store.become(sw.ValueStore(sw.Config(dim=http_bodies.DIM)))
+    before = served.store.to_bytes()
+    status, answer = asked(served, verb, wire.to_json(arguments), wire.JSON)
+    after = served.store.digest()
+    if http_bodies.VERBS[verb].kind == "write":
+        served.store.become(sw.ValueStore.from_bytes(before))
+    numbers = {name: with_numbers(item) if name == "drives" else item for name, item in arguments.items()}
+    packed = wire.pack(numbers)
+    strict(metadata(packed))
+    other, binary = asked(served, verb, packed, wire.BINARY)
+    assert (status, other) == (200, 200), (answer, binary)
+    strict(metadata(binary))
+    assert plain(strict(answer)) == plain(wire.unpack(binary))
+    assert served.store.digest() == after
+    served.store.become(served.fresh)
+
+
+def metadata(packed: bytes) -> str:
+    """What a binary body has in JSON."""
+    return strict(packed[8 : 8 + int.from_bytes(packed[:8], "little")])["__metadata__"]["data"]
+
+
+WORDS = st.sampled_from(["a", "b", "steps"])
+NESTED = st.recursive(
+    ODD | st.floats(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner), max_leaves=5
+)
+
+
+@settings(max_examples=EXAMPLES // 2)
+@given(st.dictionaries(WORDS, NESTED))
+def test_any_body_is_json_for_everybody_and_comes_back(data: dict[str, Any]) -> None:
+    packed = wire.pack(data)
+    strict(metadata(packed))
+    assert repr(sorted_(wire.unpack(packed))) == repr(sorted_(data))
+    strict(wire.to_json(data))
+
+
+def sorted_(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: sorted_(value[name]) for name in sorted(value)}
+    return [sorted_(item) for item in value] if isinstance(value, list) else value
+
+
+HUGE = 10**400
+HUGES: list[tuple[str, dict[str, Any]]] = [
+    ("search", {"queries": [[1, 0, 0, 0]], "k": HUGE}),
+    ("score", {"steps": [[HUGE, 0, 0, 0]]}),
+    ("score", {"steps": [[1, 0, 0, 0]], "discount": HUGE}),
+    ("score", {"steps": [[1, 0, 0, 0]], "habituation": {"ids": [1], "uses": [HUGE]}}),
+    ("score", {"steps": [[1, 0, 0, 0]], "habituation": {"ids": [HUGE], "uses": [1]}}),
+    ("observe", {"steps": [[1, 0, 0, 0]], "drives": [[HUGE]]}),
+    ("observe", {"steps": [[1, 0, 0, 0]], "episode_ids": [HUGE]}),
+    ("veto", {"episode": HUGE}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(HUGES)))
+def test_numbers_that_are_too_large_are_refused(served: http_bodies.Served, number: int) -> None:
+    verb, arguments = HUGES[number]
+    status, answer = asked(served, verb, json.dumps(arguments).encode(), wire.JSON)
+    assert status in (400, 413), answer

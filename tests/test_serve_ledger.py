@@ -17,11 +17,14 @@ import crash
 import numpy as np
 import pytest
 import sharpwave as sw
-from sharpwave.serve import Service
+from sharpwave.serve import Client, Limits, Service, serve, wire
 from sharpwave.serve.ledger import FILE, Conflict, Ledger, Unsettled
 from sharpwave.serve.verbs import VERBS
+from test_serve_durability import asked
 
 KILLS = int(os.environ.get("SHARPWAVE_CRASHES", "26")) // 8
+STRIDE = "1" if KILLS > 3 else "4"
+"""Between the steps of a recovery at which the disk is full."""
 
 
 def steps(seed: int, n: int = 6) -> np.ndarray:
@@ -75,6 +78,63 @@ def test_a_full_ledger_takes_no_write_until_it_is_settled(tmp_path: Path) -> Non
         assert len(found["memory_ids"]) == 600
         assert service.store.digest() == digest
         service.call("insert", insert(3), "c")
+
+
+def test_a_client_waits_for_a_ledger_that_is_full(tmp_path: Path) -> None:
+    """507 with Retry-After, and the same key again: so long as the client has patience."""
+    with Service.open(tmp_path / "store", CONFIG) as service:
+        service.call("insert", insert(1), "a")
+        body = wire.pack(large(2))
+        headers = {"Content-Type": wire.BINARY, "Accept": wire.BINARY, "Idempotency-Key": "b"}
+
+        async def ask(client: Any) -> None:
+            with full(service.ledger):
+                for _ in range(2):
+                    told = await client.post("/v1/observe", content=body, headers=headers)
+                    assert (told.status_code, told.headers["retry-after"]) == (507, "1")
+                    assert told.json()["kind"] == "OSError"
+                assert (await client.post("/v1/digest", json={})).status_code == 200
+            assert (await client.post("/v1/observe", content=body, headers=headers)).status_code == 200
+
+        asked(service, Limits(), ask)
+
+
+def test_a_patient_client_is_answered_once_there_is_room(tmp_path: Path) -> None:
+    with Service.open(tmp_path / "store", CONFIG) as service:
+        told, stop = list[str](), threading.Event()
+        thread = threading.Thread(
+            target=serve, args=(service,), kwargs={"port": 0, "ready": lambda url: (told.append(url), stop.set())}
+        )
+        thread.daemon = True
+        thread.start()
+        assert stop.wait(30)
+        client = Client(told[0], patience=0)
+        client.insert(insert(1)["keys"])
+        with full(service.ledger):
+            given = large(2)
+            with pytest.raises(OSError, match="database or disk is full"):
+                client.observe(given["steps"], given["offsets"])
+            patient = Client(told[0], patience=60)
+            waiting = threading.Thread(target=lambda: patient.insert(insert(3)["keys"]))
+            waiting.start()
+            waiting.join(0.2)
+            assert waiting.is_alive()
+        waiting.join()
+        assert len(service.store) == 604
+
+
+def test_the_ledger_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    with Service.open(tmp_path / "store", CONFIG) as service:
+        service.call("insert", insert(1), "a")
+        files = list((tmp_path / "store").glob(f"{FILE}*"))
+        assert len(files) > 1
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    (tmp_path / "elsewhere").write_bytes(b"")
+    (tmp_path / "store" / FILE).unlink()
+    (tmp_path / "store" / FILE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=FILE):
+        Service.open(tmp_path / "store")
+    assert (tmp_path / "elsewhere").read_bytes() == b""
 
 
 DIES = """
@@ -221,6 +281,8 @@ def test_each_write_is_done_once_whatever_comes_between(tmp_path: Path, verb: st
 
         first = ask(service)
         service.call("observe", {"steps": steps(20), "texts": list("uvwxyz")}, "another client's")
+        if verb == "partition":
+            service.call("partition", {"blocks": 3, "seed": 2}, "another client's, too")
         after = service.store.digest()
         for name, value in ask(service).items():
             np.testing.assert_array_equal(value, first[name])
@@ -340,3 +402,75 @@ def test_many_that_ask_meanwhile_are_refused_and_answered_later(tmp_path: Path) 
             thread.join()
         assert len(told) == 5
         assert len(service.store) == 610
+
+
+# A disk that is full while a killed server is opened again
+
+
+RECOVERS = """
+import ctypes, shutil
+from test_serve_ledger import *
+
+state, work = Path(sys.argv[1]), Path(sys.argv[2])
+disk = ctypes.CDLL(None)
+disk.full_after.argtypes = [ctypes.c_char_p, ctypes.c_long]
+disk.full_refused.restype = ctypes.c_long
+
+def child(work_of):
+    process = os.fork()
+    if process == 0:
+        try:
+            os._exit(work_of())
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+def opens(n):
+    disk.full_after(os.fsencode(work), n)
+    try:
+        Service.open(work)
+    except OSError as error:
+        assert len(str(error).splitlines()) == 1, error
+    return 1 if disk.full_refused() else 0  # and dies, whatever it was doing
+
+def whole():
+    with Service.open(work) as service:
+        assert service.store.digest() == sys.argv[3]
+    return 0
+
+n = 0
+while True:
+    shutil.copytree(state, work)
+    code = child(lambda: opens(n))
+    assert code in (0, 1), n
+    assert child(whole) == 0, n
+    shutil.rmtree(work)
+    if code == 0:
+        break
+    n += int(sys.argv[4])
+print(n)
+"""
+
+
+def test_a_full_disk_at_any_step_of_the_recovery_loses_nothing(tmp_path: Path) -> None:
+    library = tmp_path / "full.so"
+    source = Path(__file__).parent / "full.c"
+    subprocess.run(
+        [*os.environ.get("CC", "cc").split(), "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True
+    )
+    before = sw.ValueStore(CONFIG)
+    for number in range(20):
+        before.insert(insert(number)["keys"], texts=insert(number)["texts"])
+    other = sw.ValueStore(CONFIG)
+    other.insert(steps(5))
+    other.save(tmp_path / "other")
+    assert dies(DIES, str(tmp_path / "undone"), "dies") == 9
+    assert dies(BECOMES, str(tmp_path / "became"), "after", str(tmp_path / "other")) == 9
+    for name, store in (("undone", before), ("became", other)):
+        command = [sys.executable, "-c", RECOVERS, str(tmp_path / name), str(tmp_path / "work"), store.digest(), STRIDE]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "LD_PRELOAD": str(library)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) > 3

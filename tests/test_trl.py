@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import sharpwave as sw
 import tiny_trl
 import torch
 from sharpwave.integrations.trl import SharpwaveCallback
+from transformers import TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no signal")
@@ -52,17 +54,16 @@ def restored(reward: sw.InstrumentalReward) -> list[str]:
     seen: list[str] = []
     original = reward.restore
 
-    def restore(directory: Any) -> None:
-        original(directory)
+    def restore(directory: Any, **options: Any) -> None:
+        original(directory, **options)
         seen.append(reward.store.digest())
 
     reward.restore = restore  # pyright: ignore[reportAttributeAccessIssue]
     return seen
 
 
-TRAINERS = pytest.mark.parametrize(
-    "trainer", [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)], ids=["grpo", "rloo"]
-)
+TRAINED = [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)]
+TRAINERS = pytest.mark.parametrize("trainer", TRAINED, ids=["grpo", "rloo"])
 
 
 @TRAINERS
@@ -106,11 +107,125 @@ def test_resume_from_another_directory(tmp_path: Path) -> None:
     assert seen == [first.store.digest()]
     assert second.store.digest() != first.store.digest()  # and went on
 
-    third = build()
-    with pytest.raises(FileNotFoundError, match="resume_from="):
-        grpo(third, tmp_path / "c", max_steps=3).train(resume_from_checkpoint=str(checkpoint))
     with pytest.raises(FileNotFoundError, match="no reward was saved"):
-        third.restore(tmp_path)
+        second.restore(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A folder with the runs a and b, each with a checkpoint-2 of its own, and the digests of their stores."""
+    folder = tmp_path_factory.mktemp("runs")
+    torch.set_num_threads(1)
+    digests: dict[str, str] = {}
+    for seed, (name, trainer) in enumerate({"a": TRAINED[0], "b": TRAINED[0], "rloo": TRAINED[1]}.items()):
+        reward = build()
+        options = {"trainer": trainer, "save_strategy": "steps", "save_steps": 2, "seed": seed}
+        grpo(reward, folder / name, **options).train()
+        digests[name] = reward.store.digest()
+    assert len(set(digests.values())) == 3
+    return folder, digests
+
+
+@pytest.fixture
+def runs(two_runs: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A copy of the runs in the working directory, and their digests. What the copy was made of is out of reach."""
+    folder, digests = two_runs
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for name in digests:
+        state = tmp_path / name / "checkpoint-2" / "trainer_state.json"
+        state.write_text(state.read_text().replace(str(folder), str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    return digests
+
+
+def resumed(out: str, source: Any, trainer: Any = (GRPOTrainer, GRPOConfig), **options: Any) -> str:
+    """The digest that a run into ``out`` begins with when it is resumed from ``source``."""
+    reward = build()
+    seen = restored(reward)
+
+    class Stop(SharpwaveCallback):
+        def on_train_begin(self, *given: Any, **kwargs: Any) -> None:
+            super().on_train_begin(*given, **kwargs)
+            given[2].should_training_stop = True
+
+    resume_from = options.pop("resume_from", None)
+    callback = Stop(reward, resume_from=resume_from)
+    grpo(reward, Path(out), callback, trainer=trainer, max_steps=3, **options).train(resume_from_checkpoint=source)
+    assert len(seen) == 1
+    return seen[0]
+
+
+def test_the_trainers_own_argument_says_which_store_is_restored(runs: dict[str, str]) -> None:
+    """Where it saves, there is a checkpoint of the same step, of another run."""
+    assert resumed("b", "a/checkpoint-2") == runs["a"]
+    assert resumed("a", "b/checkpoint-2", resume_from_checkpoint="a/checkpoint-2") == runs["b"]
+    assert resumed("b", "a/checkpoint-2", resume_from_checkpoint="True") == runs["a"]
+    assert resumed("a", True) == runs["a"]
+    assert resumed("new", "b/checkpoint-2") == runs["b"]
+    assert resumed("a", "rloo/checkpoint-2", (RLOOTrainer, RLOOConfig)) == runs["rloo"]
+    assert resumed("b", "b/checkpoint-2", resume_from="a/checkpoint-2/sharpwave") == runs["a"]
+
+
+def test_a_checkpoint_is_where_it_was_whatever_the_working_directory_becomes(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward = build()
+    seen = restored(reward)
+    callback = SharpwaveCallback(reward, resume_from="a/checkpoint-2")
+    arguments = grpo(reward, Path("b"), callback, max_steps=2).args
+    monkeypatch.chdir(tmp_path / "b")  # another checkpoint-2, by a relative path that is now another
+    shutil.copytree(tmp_path / "b" / "checkpoint-2", tmp_path / "b" / "a" / "checkpoint-2")
+    callback.on_train_begin(arguments, TrainerState(global_step=2))
+    assert seen == [runs["a"]]
+    assert reward.save("kept").is_absolute()
+
+
+def test_a_checkpoint_that_was_moved_is_found_or_refused(runs: dict[str, str]) -> None:
+    Path("a").rename("moved")
+    moved = "moved/checkpoint-2"
+    assert resumed("moved", True) == runs["a"]
+    assert resumed("b", moved, resume_from_checkpoint=moved) == runs["a"]
+    assert resumed("b", moved, resume_from=moved) == runs["a"]
+    there = rf"b/checkpoint-2 is another checkpoint \(step 2, store {runs['b'][:12]}…\): pass resume_from="
+    with pytest.raises(FileNotFoundError, match=rf"store {runs['a'][:12]}….* and is not there; .*{there}"):
+        resumed("b", moved)
+    shutil.copytree("b", "a")  # another run has taken its place
+    with pytest.raises(FileNotFoundError, match="a/checkpoint-2 is another checkpoint"):
+        resumed("b", moved)
+
+
+def test_a_store_that_is_not_the_checkpoints_own_is_refused(runs: dict[str, str]) -> None:
+    mine, other = (Path(name, "checkpoint-2/sharpwave/snapshot.safetensors") for name in ("a", "b"))
+    shutil.copy(other, mine)  # beside the other's reward.json
+    with pytest.raises(ValueError, match="is not the snapshot that was saved with the rest"):
+        resumed("b", "a/checkpoint-2")
+    with pytest.raises(ValueError, match="is not the snapshot that was saved with the rest"):
+        build().restore("a/checkpoint-2/sharpwave")
+    shutil.copytree(other.parent, mine.parent, dirs_exist_ok=True)  # all of it is the other's
+    with pytest.raises(ValueError, match="is not the snapshot that was saved with the rest"):
+        resumed("b", "a/checkpoint-2")
+    assert runs["b"] == resumed("a", "b/checkpoint-2")
+
+
+def test_a_checkpoint_without_a_reward_takes_none_from_elsewhere(runs: dict[str, str]) -> None:
+    reward = build()
+    options = {"save_strategy": "steps", "save_steps": 2}
+    grpo(reward, Path("c"), TrainerCallback(), **options).train()  # pyright: ignore[reportArgumentType]
+    with pytest.raises(FileNotFoundError, match=r"step 2 that .* holds no 'sharpwave': pass resume_from="):
+        resumed("b", "c/checkpoint-2")
+    bare = build()
+    later = grpo(bare, Path("a"), TrainerCallback(), max_steps=4, **options)  # pyright: ignore[reportArgumentType]
+    later.train(resume_from_checkpoint="a/checkpoint-2")
+    with pytest.raises(FileNotFoundError, match=r"step 4 that .* holds no 'sharpwave'"):
+        resumed("b", "a/checkpoint-4")
+
+
+def test_two_rewards_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    first, second = build(), build()
+    trainer = grpo(first, tmp_path, save_strategy="steps", save_steps=1, max_steps=1, functions=[first, second])
+    trainer.add_callback(SharpwaveCallback(second))
+    with pytest.raises(ValueError, match="two callbacks keep something called 'sharpwave'"):
+        trainer.train()
 
 
 def test_a_resume_keeps_the_store_that_lives_in_a_directory(tmp_path: Path) -> None:

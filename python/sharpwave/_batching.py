@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from sharpwave._fork import renewed_in_children
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -43,10 +43,11 @@ class Batcher(Generic[Q, A]):
         self, respond: Callable[[Hashable, list[Q]], Sequence[A]], *, wait: float, most: int, name: str
     ) -> None:
         self.respond, self.wait, self.most, self.name = respond, wait, most, name
-        self._begin()
-        _all.add(self)
+        self._after_fork()
+        renewed_in_children(self)
 
-    def _begin(self) -> None:
+    def _after_fork(self) -> None:
+        """Begin, or begin again: a parent's threads are not here, and its locks may be held by them for ever."""
         self._waiting: deque[_Asked[Q, A]] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -114,15 +115,3 @@ class Batcher(Generic[Q, A]):
             return
         for asked, answer in zip(members, answers, strict=True):
             asked.answer.set_result(answer)
-
-
-_all: weakref.WeakSet[Batcher[Any, Any]] = weakref.WeakSet()
-
-
-def _begin_again() -> None:
-    """In a child: its parent's threads are not there, and its locks may be held by them for ever."""
-    for batcher in list(_all):
-        batcher._begin()  # pyright: ignore[reportPrivateUsage]
-
-
-os.register_at_fork(after_in_child=_begin_again)

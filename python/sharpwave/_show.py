@@ -37,6 +37,13 @@ def console() -> Any:
     return require("rich.console", "cli").Console(markup=False, emoji=False, highlight=False, width=wide)
 
 
+def table_of(*heads: str, **options: Any) -> Any:
+    """A rich table without lines, imported here: a command that prints none, such as ``--help``, begins sooner."""
+    from sharpwave._lazy import require
+
+    return require("rich.table", "cli").Table(*heads, box=None, **options)
+
+
 def speaks_unicode(stream: TextIO) -> bool:
     """Whether every character can be written to ``stream``."""
     return _encoding(stream).lower().replace("-", "").replace("_", "").startswith("utf")

@@ -15,7 +15,7 @@ import operator
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -346,21 +346,13 @@ def _array(name: str, data: Array) -> NDArray[Any]:
     if isinstance(data, Sequence):  # perhaps of tensors
         data = [_array(name, item) if hasattr(item, "__dlpack__") else item for item in data]
     try:
-        return _shared(data) if hasattr(data, "__dlpack__") else np.asarray(data)
+        # Arrow has both, and its DLPack knows neither lists nor nulls.
+        only_dlpack = hasattr(data, "__dlpack__") and not hasattr(data, "__array__")
+        return np.from_dlpack(cast("Any", data)) if only_dlpack else np.asarray(data)
     except ValueError as error:
         raise ValueError(f"{name} is no rectangular array of numbers: {error}") from None
     except (TypeError, BufferError, RuntimeError) as error:
         raise TypeError(f"{name} cannot be read as an array: {error}") from None
-
-
-def _shared(data: Any) -> NDArray[Any]:
-    """An array through DLPack; where that cannot say it (Arrow's lists and nulls), as its `__array__` says it."""
-    try:
-        return np.from_dlpack(data)
-    except (TypeError, ValueError, BufferError, RuntimeError):
-        if not hasattr(data, "__array__"):
-            raise
-        return np.asarray(data)
 
 
 def _unboxed(name: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from sharpwave._progress import stages
-from sharpwave._show import cell, console, shown
+from sharpwave._show import cell, console, shown, table_of
 
 commands = typer.Typer(
     name="sharpwave",
@@ -144,7 +142,7 @@ def score(
         for row in rows:
             print(json.dumps(row))
         return
-    table = Table("episode", "score", "support", "edge", "steps", "text", box=None)
+    table = table_of("episode", "score", "support", "edge", "steps", "text")
     for row in rows:
         table.add_row(
             str(row["episode"]),
@@ -299,7 +297,7 @@ def bench(
         rows = [{"verb": s.verb, "steps": s.steps, "median": s.median, "low": s.low, "high": s.high} for s in found]
         print(json.dumps({**facts, "rows": rows}, indent=1))
         return
-    table = Table("verb", "steps", "a second", "ms a call", "quartiles", "calls", box=None)
+    table = table_of("verb", "steps", "a second", "ms a call", "quartiles", "calls")
     for s in found:
         spread = cell(f"{s.low * 1e3:.3g} … {s.high * 1e3:.3g}")
         table.add_row(s.verb, str(s.steps), f"{s.rate:,.0f}", f"{s.median * 1e3:.3g}", spread, str(s.calls))
@@ -323,6 +321,10 @@ def serve(
     concurrent: Annotated[int, typer.Option(help="requests at once; what is more is told to come again")] = 512,
     megabytes: Annotated[int, typer.Option(help="of one request's body")] = 64,
     seconds: Annotated[float, typer.Option(help="for one request")] = 60.0,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="a further name under which it may be asked, as by a proxy; may be repeated"),
+    ] = None,
     grace: Annotated[float, typer.Option(help="seconds for what is being answered when the end comes")] = 30.0,
 ) -> None:
     """Serve a store over HTTP, so that many processes share it.
@@ -356,7 +358,7 @@ def serve(
     def ready(url: str) -> None:
         print(f"{shown(str(store))}: {len(service.store)} memories at {url}", flush=True)
 
-    run(service, host, port, token=token, limits=limits, grace=grace, ready=ready)
+    run(service, host, port, token=token, limits=limits, allowed_hosts=allowed_host or (), grace=grace, ready=ready)
     print("closed: everything that was acknowledged is in the store", flush=True)
 
 
@@ -367,6 +369,8 @@ def number(value: float | None, form: str) -> str:
 
 def print_report(report: Any) -> None:
     """The default's column beside cosine, and the claims, on the terminal."""
+    from rich.text import Text
+
     from sharpwave.demo import claims
     from sharpwave.demo.columns import DEFAULT
     from sharpwave.demo.report import signed
@@ -375,7 +379,7 @@ def print_report(report: Any) -> None:
     columns = [c for c in report["columns"] if c["id"] in ("cosine", DEFAULT, "ones")]
     for o in report["objectives"]:
         held = " (held out of all tuning)" if o["held_out"] else ""
-        table = Table(cell(f"{o['name']}{held}"), *(cell(c["title"]) for c in columns), box=None, padding=(0, 2))
+        table = table_of(cell(f"{o['name']}{held}"), *(cell(c["title"]) for c in columns), padding=(0, 2))
         for row in o["rows"]:
             cells = []
             for c in columns:

@@ -74,8 +74,8 @@ def suffix_of(path: Path) -> str:
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
-    parquet = require("pyarrow.parquet", "demo")
-    arrow = require("pyarrow", "demo")
+    parquet = require("pyarrow.parquet", "parquet")
+    arrow = require("pyarrow", "parquet")
     if path.suffix.lower() != ".parquet":
         raise ValueError(f"{path}: a Parquet file is packed in itself: unpack it")
     try:

@@ -312,6 +312,9 @@ def strip_think(text: str) -> str:
 def pairs(prompts: Any, completions: Any) -> tuple[list[Text | None], list[Text]]:
     """Prompts and completions as lists, by position, whatever sequences they come in; a missing prompt is None.
 
+    A pair that cannot be read (a completion that is missing; one of the two is no text and no chat messages) becomes an
+    empty completion, which cannot be scored; the log says which and why.
+
     Raises:
         TypeError: one of them is no sequence.
         ValueError: the two have different lengths.
@@ -319,20 +322,31 @@ def pairs(prompts: Any, completions: Any) -> tuple[list[Text | None], list[Text]
     asked, said = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
     if len(asked) != len(said):
         raise ValueError(f"got {len(asked)} prompts for {len(said)} completions")
-    return [None if coerce.missing(prompt) else prompt for prompt in asked], said
+    unread: list[int] = []
+    for row, (prompt, completion) in enumerate(zip(asked, said, strict=True)):
+        asked[row] = None if coerce.missing(prompt) else prompt
+        try:
+            for text in (completion,) if asked[row] is None else (completion, prompt):
+                if not isinstance(text, str):
+                    turns(text)
+        except Unreadable as error:
+            _log.warning("completion %d cannot be scored: it, or its prompt, %s", row, error)
+            asked[row] = None
+            unread.append(row)
+    read = next((text for row, text in enumerate(said) if row not in unread), "")
+    for row in unread:
+        said[row] = "" if isinstance(read, str) else [{"role": "assistant", "content": ""}]
+    return asked, said
 
 
 def chunk_batch(chunker: Chunker, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Batch:
-    """Episodes of ``prompts`` and ``completions``, pair by pair.
-
-    A completion that is missing, or that is no text and no chat messages, has no step; the log says which and why.
+    """Episodes of ``prompts`` and ``completions``, pair by pair; one that cannot be read has no step (`pairs`).
 
     Raises:
         TypeError: one of the two is no sequence.
         ValueError: the two have different lengths.
     """
-    given = zip(*pairs(prompts, completions), strict=True)
-    episodes = [_episode(chunker, row, prompt, completion) for row, (prompt, completion) in enumerate(given)]
+    episodes = [chunker(p, c) for p, c in zip(*pairs(prompts, completions), strict=True)]
     offsets = np.zeros(len(episodes) + 1, np.int64)
     np.cumsum([len(e.steps) for e in episodes], out=offsets[1:])
     return Batch(
@@ -341,16 +355,6 @@ def chunk_batch(chunker: Chunker, prompts: Sequence[Text | None], completions: S
         np.array([e.context for e in episodes], np.int64),
         [span for e in episodes for span in e.spans],
     )
-
-
-def _episode(chunker: Chunker, row: int, prompt: Text | None, completion: Text) -> Episode:
-    try:
-        if coerce.missing(completion):
-            raise Unreadable(f"is {completion}")
-        return chunker(prompt, completion)
-    except Unreadable as error:
-        _log.warning("completion %d cannot be scored: %s", row, error)
-        return Episode([], 0, [])
 
 
 def token_steps(spans: Sequence[Span], tokens: Any) -> NDArray[np.int64]:

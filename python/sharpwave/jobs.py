@@ -18,7 +18,7 @@ import numpy as np
 from sharpwave import coerce, episodes
 from sharpwave.config import Config
 from sharpwave.corpus import Row, chunk_rows, number_columns, read_rows
-from sharpwave.embed import Fluency, SentenceTransformer, as_embedder, fingerprint, from_config
+from sharpwave.embed import Fluency, SentenceTransformer, as_embedder, from_config
 from sharpwave.embed.protocol import Embedder
 from sharpwave.store import SNAPSHOT, ValueStore
 
@@ -39,7 +39,7 @@ def chunker_from(text: str) -> episodes.Chunker:
 
 def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
     """The embedder at ``path``, else the one noted beside the store, else MiniLM's package."""
-    from sharpwave.demo.models import minilm_path, offline
+    from sharpwave.embed.packages import minilm_path, offline
 
     offline()
     if path is not None:
@@ -78,7 +78,7 @@ def open_store(path: Path) -> tuple[ValueStore, dict[str, Any]]:
 
 def _checked(store: ValueStore, embedder: Embedder) -> Embedder:
     """``embedder``, if it is the one that filled the store (EmbedderError otherwise)."""
-    store.bind_embedder(fingerprint(embedder))
+    store.bind_embedder(embedder)
     return as_embedder(embedder)
 
 
@@ -153,7 +153,7 @@ def build(
         )
         progress("observing", last, len(rows))
     store.replay()
-    store.bind_embedder(fingerprint(embedder))
+    store.bind_embedder(embedder)
     out.mkdir(parents=True, exist_ok=True)
     store.save(out / SNAPSHOT)
     notes = {

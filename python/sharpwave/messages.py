@@ -50,7 +50,7 @@ def turns(text: Any) -> list[Turn]:
     try:
         return _turns(_plain(text))
     except RecursionError:
-        raise Unreadable("the messages are nested too deeply") from None
+        raise Unreadable("must be messages, and is nested too deeply") from None
 
 
 def message_texts(text: Text) -> list[str]:
@@ -101,7 +101,7 @@ def _turns(text: Any) -> list[Turn]:
     if isinstance(text, str | bytes):
         return [Turn(None, _text(text))]
     if coerce.missing(text):
-        raise Unreadable(f"must be a text or chat messages, got {text}")
+        raise Unreadable(f"must be a text or chat messages, got {text!r}")
     return [_turn(_plain(message), n) for n, message in enumerate(_messages(text))]
 
 
@@ -125,7 +125,9 @@ def _turn(message: Any, number: int) -> Turn:
     if coerce.missing(message):
         return Turn(None, "")
     if not _is_message(message):
-        raise Unreadable(f"message {number} must be a mapping with role and content, got {type(message).__name__}")
+        raise Unreadable(
+            f"must be messages: message {number} must be a mapping with role and content, got {type(message).__name__}"
+        )
     content = _first(message, "content", "value")
     answer = isinstance(content, Mapping) and not any(name in content for name in ("type", *_WORDS))  # and no part
     parts = [_json(content)] if answer else [*_words(content)]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -231,6 +231,11 @@ class Repair:
     """Operations that could not be done without the damaged ones, and why."""
     cut: int
     """Bytes of an operation that was never finished."""
+    missing: bool = False
+    """The journal that goes on from the snapshot is not there: nobody knows what it held."""
+    set_aside: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    """Files beside that hold what the store may not have, and how many operations lie there, those that are damaged
+    included: what earlier repairs set aside, and journals that do not go on from the snapshot."""
 
     def __str__(self) -> str:
         said = [f"{self.operations} operations done again from the journal"]
@@ -243,4 +248,10 @@ class Repair:
         said += [f"not done without them: {refused}" for refused in self.refused]
         if self.cut:
             said.append(f"{self.cut} bytes of an operation that was never finished were cut off")
+        if self.missing:
+            said.append("the journal that goes on from the snapshot is missing: what it held is lost")
+        said += [
+            f"{name} holds {n} operations that the store may not have: remove the file once nobody needs it"
+            for name, n in self.set_aside
+        ]
         return "\n".join([*said, "nothing was lost" if self.complete else "the rest is saved"])

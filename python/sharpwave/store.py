@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterable
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from sharpwave.coerce import Array
+    from sharpwave.embed import Embedder
 
 Order = Literal["prioritized", "reverse", "full"]
 Durability = Literal["process", "power"]
@@ -45,10 +47,12 @@ class ValueStore(View[_core.Store]):
     episodes or two slices of a sleep; what was done by then stays.
     """
 
-    __slots__ = ("_path", "_recovery")
+    __slots__ = ("_path", "_process", "_recovery")
     remote: ClassVar[bool] = False
     """Whether it lives in another process, so that asking it takes a message there and back."""
     _path: FilePath | None
+    _process: int
+    """In which it was made or opened. A child that was forked, or was sent it when it was spawned, has a copy of it."""
     _recovery: Recovery | None
 
     def __init__(self, config: Config) -> None:
@@ -57,6 +61,7 @@ class ValueStore(View[_core.Store]):
 
     def _hold(self, core: _core.Store, path: FilePath | None = None) -> Self:
         self._core, self._dim, self._path, self._recovery = core, core.dim(), path, None
+        self._process = os.getpid()
         return self
 
     # Terminal values
@@ -219,9 +224,19 @@ class ValueStore(View[_core.Store]):
             None if episode is None else coerce.whole("episode", episode),
         )
 
-    def bind_embedder(self, fingerprint: str) -> None:
-        """Record the embedder that fills this store; another fingerprint later is an EmbedderError."""
-        self._core.bind_embedder(coerce.string("fingerprint", fingerprint))
+    def bind_embedder(self, fingerprint: str | Embedder) -> None:
+        """Record the embedder that fills this store; another one later is an EmbedderError that names the difference.
+
+        Args:
+            fingerprint: what `sharpwave.embed.fingerprint` says of it, or the embedder itself. Given itself, it is also
+                asked for a few of the store's texts where the recorded name does not hold every setting, as those of
+                older versions and of bare functions do not: what makes other vectors is refused in the first case,
+                and a RuntimeWarning in the second.
+        """
+        from sharpwave.embed.names import bound_name
+
+        known = fingerprint if callable(fingerprint) else coerce.string("fingerprint", fingerprint)
+        self._core.bind_embedder(bound_name(self, known))
 
     # Files
 
@@ -251,7 +266,7 @@ class ValueStore(View[_core.Store]):
             sharpwave.FormatError: it is damaged; the message says where. `sharpwave repair` saves what is intact.
             FileNotFoundError: it is not there, and there is no config to make it with.
         """
-        path = FilePath(directory)
+        path = FilePath(directory).absolute()
         try:
             core, found = _core.Store.open(
                 os.fspath(path),
@@ -274,12 +289,19 @@ class ValueStore(View[_core.Store]):
 
     @staticmethod
     def repair(directory: str | os.PathLike[str]) -> Repair:
-        """Save what is intact in a damaged directory, in place; the damaged files are kept beside as ``….damaged``."""
+        """Save what is intact in a damaged directory, in place; what is lost is kept beside as ``….damaged``.
+
+        A repair that was broken off can be done again: the store and the losses are the same. As long as files of an
+        earlier repair lie beside, the report counts what they hold, and is not `complete`.
+        """
         return Repair(**_core.repair(os.fspath(directory)))
 
     @property
     def path(self) -> FilePath | None:
-        """The directory it lives in; None for a store in memory."""
+        """The directory it lives in, as it was opened, absolute; None for a store in memory.
+
+        A directory that is moved while its store is open takes the store along; this path does not follow.
+        """
         return self._path
 
     @property
@@ -350,6 +372,8 @@ class ValueStore(View[_core.Store]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies by its own versioned bytes; the copy lives in memory."""
+        if get_spawning_popen() is not None:
+            return _spawned, (type(self), self.to_bytes(), self._process)
         return type(self).from_bytes, (self.to_bytes(),)
 
     def __repr__(self) -> str:
@@ -357,6 +381,13 @@ class ValueStore(View[_core.Store]):
             return "ValueStore(closed)"
         where = f", path={str(self._path)!r}" if self._path else ""
         return f"ValueStore({self._summary()}{where})"
+
+
+def _spawned(kind: type[ValueStore], snapshot: bytes, process: int) -> ValueStore:
+    """A copy in a spawned process of the store that ``process`` has."""
+    made = kind.from_bytes(snapshot)
+    made._process = process  # pyright: ignore[reportPrivateUsage]
+    return made
 
 
 def _checked(config: Config) -> Config:

@@ -26,7 +26,7 @@ def cluster() -> Iterator[None]:
         namespace="contracts",
         object_store_memory=200 << 20,
         _system_config={"worker_niceness": 0},  # Ray gives its workers the lowest priority
-        runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}},
+        runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "SHARPWAVE_ALLOW": "tiny"}},
     )
     yield
     ray.shutdown()

@@ -90,7 +90,9 @@ def server(reward_file: Path) -> Iterator[str]:
     port = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "python")])
     command = [sys.executable, "-m", "sharpwave.integrations.openrlhf", "--config", str(reward_file), "--port", port]
-    process = subprocess.Popen([*command, "--frozen"], env={**os.environ, "PYTHONPATH": paths})
+    process = subprocess.Popen(
+        [*command, "--frozen"], env={**os.environ, "PYTHONPATH": paths, "SHARPWAVE_ALLOW": "tiny"}
+    )
     url = f"http://127.0.0.1:{port}"
     for _ in range(1200):
         assert process.poll() is None

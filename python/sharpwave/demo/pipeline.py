@@ -27,7 +27,6 @@ from sharpwave.demo.encoder import FLUENCY, MEANING, Encoder, fluent_encoder
 from sharpwave.demo.probes import Objective, ProbeSet, load_probes
 from sharpwave.demo.sample import SampleSettings, Story, sample_stories
 from sharpwave.demo.table import Measured, TableSettings, measure, splits
-from sharpwave.embed import fingerprint
 from sharpwave.episodes import Words
 from sharpwave.store import ValueStore
 from sharpwave.view import View
@@ -191,7 +190,7 @@ def shown_store(
     }
     texts = encoder.chunks([s.prompt for s in stories], [s.text for s in stories])
     store = build_store(Config(dim=base.steps.shape[1], **settings.config), base, named, texts, source="SmolLM2-135M")
-    store.bind_embedder(fingerprint(encoder.embedder))
+    store.bind_embedder(encoder.embedder)
     directory = settings.out / "store"
     directory.mkdir(parents=True, exist_ok=True)
     store.save(directory / "snapshot.safetensors")

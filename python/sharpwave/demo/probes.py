@@ -82,7 +82,7 @@ def load_probes(path: Path | str | None = None) -> ProbeSet:
         text = (resources.files("sharpwave.demo") / "probes.json").read_text("utf-8")
         path = "probes.json"
     else:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8-sig")
     try:
         data = json.loads(text)
         return ProbeSet(

@@ -52,7 +52,7 @@ def read_stories(path: Path) -> tuple[str | None, list[Story]]:
         return None, []
     key: str | None = None
     stories: list[Story] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

@@ -253,7 +253,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a ``.jsonl`` file, up to a torn one."""
     out: list[dict[str, Any]] = []
     if path.is_file():
-        for line in path.read_text("utf-8").splitlines():
+        for line in path.read_text("utf-8").split("\n"):
             try:
                 out.append(json.loads(line))
             except json.JSONDecodeError:

@@ -5,6 +5,7 @@ needs beside the call is a stable name, so that it can refuse vectors of another
 `fingerprint`.
 
 protocol.py      `Embedder`, `as_embedder`, `fingerprint`
+names.py         what a fingerprint holds, and `agree`, which compares two
 cache.py         `EmbeddingCache`: content hashes to vectors, in memory and on disk
 sentence.py      `SentenceTransformer`
 hidden.py        `HiddenStates`: a transformers model's own pooled hidden states
@@ -19,6 +20,7 @@ from sharpwave.embed.cache import EmbeddingCache
 from sharpwave.embed.fluency import Fluency
 from sharpwave.embed.hidden import HiddenStates
 from sharpwave.embed.joined import Joined
+from sharpwave.embed.names import agree
 from sharpwave.embed.protocol import (
     CallableEmbedder,
     Embedder,
@@ -36,6 +38,7 @@ __all__ = [
     "HiddenStates",
     "Joined",
     "SentenceTransformer",
+    "agree",
     "as_embedder",
     "fingerprint",
     "from_config",

@@ -15,6 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave._fork import renewed_in_children
+
+_parents: list[sqlite3.Connection] = []
+"""Connections that came across a fork: of no use here, and never to be closed here."""
+
 
 def text_key(text: str) -> bytes:
     """16 bytes of the SHA-256 of a text (surrogates included)."""
@@ -30,23 +35,34 @@ class EmbeddingCache:
             cache must not stop a training run.
         max_bytes: of vectors in memory.
 
-    Safe to share between threads and across a fork; pickles by its settings.
+    Safe to share between threads and across a fork, also while another thread uses it; pickles by its settings.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, max_bytes: int = 1 << 28):
-        self.path = None if path is None else Path(path)
+        # The file it names now: a later chdir makes it no other.
+        self.path = None if path is None else Path(path).absolute()
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0
-        self._reset()
-
-    def _reset(self) -> None:
         self._memory: OrderedDict[tuple[str, bytes], NDArray[np.float32]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._pid = os.getpid()
         self._broken = False
+        renewed_in_children(self)
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()  # no thread is within SQLite, whose own locks would stay held in the child
+
+    def _after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        if self._connection is not None:
+            # Closing it would clear away the log that the parent still writes.
+            _parents.append(self._connection)
+            self._connection = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "max_bytes": self.max_bytes}
@@ -88,7 +104,7 @@ class EmbeddingCache:
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
@@ -156,8 +172,6 @@ class EmbeddingCache:
     def _open(self) -> sqlite3.Connection | None:
         if self.path is None or self._broken:
             return None
-        if self._pid != os.getpid():  # a connection must not cross a fork
-            self._connection, self._pid = None, os.getpid()
         if self._connection is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
 from sharpwave.embed.host import Collected, to_device
-from sharpwave.embed.protocol import check_dtype, check_texts, weights_hash
+from sharpwave.embed.names import PROBES, Remembered, fields, precision, probe_of, weights_state
+from sharpwave.embed.protocol import check_dtype, check_texts, fixed_path, weights_hash
 
 Floats = NDArray[np.float64]
 
@@ -64,14 +65,14 @@ class Fluency:
         check_dtype(dtype)
         if batch_size < 1 or max_tokens < 2:
             raise ValueError("batch_size must be at least 1 and max_tokens at least 2")
-        self.path = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+        self.path = fixed_path(model) if isinstance(model, str | os.PathLike) else None
         if self.path is None and tokenizer is None:
             raise ValueError("a loaded model needs its tokenizer")
         self.device, self.dtype = device, dtype
         self.max_tokens, self.batch_size = max_tokens, batch_size
         self.cache = as_cache(cache)
         self._loaded: tuple[Any, Any] | None = None if self.path is not None else (model, tokenizer)
-        self._weights: str | None = None
+        self._known = Remembered()
         self.set_range(low, high)
 
     def set_range(self, low: float, high: float) -> None:
@@ -105,7 +106,7 @@ class Fluency:
 
     def surprise(self, texts: Sequence[str]) -> Floats:
         """``(n,)`` nats a token of each text."""
-        rows = rows_of(self.cache, lambda: f"{self._name}:{self.dtype}", check_texts(texts), self._read, 1)
+        rows = rows_of(self.cache, self._namespace, check_texts(texts), self._read, 1)
         return rows[:, 0].astype(np.float64)
 
     def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
@@ -116,14 +117,27 @@ class Fluency:
 
     @property
     def fingerprint(self) -> str:
-        """The model's weights, the cut-off and the range."""
-        return f"{self._name}:{self.low!r}:{self.high!r}"
+        """The model's weights (as they are now), the cut-off, the range and a probe; `embed.agree` compares two."""
+        return f"{self._name}:{self.low!r}:{self.high!r}{self._probe}"
 
     @property
     def _name(self) -> str:
-        if self._weights is None:
-            self._weights = weights_hash(self._load()[0])
-        return f"fluency:{self._weights}:{self.max_tokens}"
+        return f"fluency:{self._found()[0]}:{self.max_tokens}"
+
+    def _namespace(self) -> str:
+        return f"{self._name}{self._probe}:{precision(self._load()[0])}"
+
+    @property
+    def _probe(self) -> str:
+        return self._found()[1]
+
+    def _found(self) -> list[str]:
+        """The hash of the weights, and the surprise of the probes: the range is not part of it."""
+        model, _ = self._load()
+        return self._known(
+            (self.max_tokens, weights_state(model)),
+            lambda: f"{weights_hash(model)} {fields(probe=probe_of(self._read(list(PROBES))))}",
+        ).split(" ")
 
     @property
     def config(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ completion has already computed these: `HiddenStates.pool` takes that pass's hid
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, rows_of
 from sharpwave.embed.host import Collected, to_device
+from sharpwave.embed.names import PROBES, Remembered, fields, precision, probe_of_rows, weights_state
 from sharpwave.embed.protocol import check_dtype, check_texts, unit, weights_hash
 
 POOLS = ("mean", "last")
@@ -79,6 +81,7 @@ class HiddenStates:
         self.batch_size = batch_size
         self.cache = as_cache(cache)
         self.layer = self._layer_index(layer)
+        self._known = Remembered()
 
     def _layer_index(self, layer: int) -> int:
         layers = getattr(self.model.config, "num_hidden_layers", None)
@@ -96,7 +99,7 @@ class HiddenStates:
 
     @property
     def fingerprint(self) -> str:
-        """Weights (as they are now), layer, pooling and centre of texts read on their own."""
+        """Weights (as they are now), settings and a probe, of texts read on their own; `embed.agree` compares two."""
         return self._name("alone")
 
     @property
@@ -105,11 +108,22 @@ class HiddenStates:
         return self._name("context")
 
     def _name(self, mode: str) -> str:
-        centre = "" if self.center is None else f":{self.center.tobytes().hex()[:16]}"
-        return f"hidden-states:{weights_hash(self.model)}:{self.layer}:{self.pool_name}:{mode}{centre}"
+        shift = b"" if self.center is None else self.center.tobytes()
+        centre = f":{shift.hex()[:16]}" if shift else ""
+        settings = fields(cut=self.max_tokens, centre=hashlib.sha256(shift).hexdigest()[:16] if shift else "")
+        state = (self.layer, self.pool_name, settings, weights_state(self.model))
+        found = self._known(
+            state,
+            lambda: f"{weights_hash(self.model)} {fields(probe=probe_of_rows(self._encode(list(PROBES))))}",
+        )
+        weights, probe = found.split(" ")
+        return f"hidden-states:{weights}:{self.layer}:{self.pool_name}:{mode}{centre}{settings}{probe}"
 
     def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
-        return rows_of(self.cache, lambda: self.fingerprint, check_texts(texts), self._encode, self.dim)
+        return rows_of(self.cache, self._namespace, check_texts(texts), self._encode, self.dim)
+
+    def _namespace(self) -> str:
+        return f"{self.fingerprint}:{precision(self.model)}"
 
     def fit_center(self, texts: list[str]) -> NDArray[np.float32]:
         """Set and return the centre ``(d,)``: the mean row over ``texts``."""

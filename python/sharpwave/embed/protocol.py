@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sharpwave import coerce
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -59,11 +62,17 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """``texts`` as a list of str, or a TypeError that names the first item that is none."""
     if isinstance(texts, str):
         raise TypeError("texts must be a list of str, got one str")
-    out = list(texts)
+    out = coerce.sequence("texts", texts)
     for n, text in enumerate(out):
         if not isinstance(text, str):
             raise TypeError(f"texts[{n}] must be a str, got {type(text).__name__}")
     return out
+
+
+def fixed_path(model: str | os.PathLike[str]) -> str:
+    """A model's directory by its whole path, so that it stays the same one after a chdir; a name as it is."""
+    path = os.fspath(model)
+    return os.path.abspath(path) if os.path.isdir(path) else path  # noqa: PTH100, PTH112
 
 
 def check_dtype(dtype: str | None) -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sharpwave._lazy import require
 from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
 from sharpwave.embed.host import Collected
-from sharpwave.embed.protocol import check_dtype, check_texts, unit, weights_hash
+from sharpwave.embed.names import PROBES, Remembered, fields, precision, probe_of_rows, weights_state
+from sharpwave.embed.protocol import check_dtype, check_texts, fixed_path, unit, weights_hash
 
 
 class SentenceTransformer:
@@ -46,13 +47,13 @@ class SentenceTransformer:
         check_dtype(dtype)
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.path = str(model) if isinstance(model, str | Path) else None
+        self.path = fixed_path(model) if isinstance(model, str | Path) else None
         self.device = device
         self.dtype = dtype
         self.batch_size = batch_size
         self.cache = as_cache(cache)
         self._model: Any = None if self.path is not None else self._placed(model)
-        self._fingerprint: str | None = None
+        self._known = Remembered()
 
     @property
     def model(self) -> Any:
@@ -77,11 +78,31 @@ class SentenceTransformer:
 
     @property
     def fingerprint(self) -> str:
-        """The model's weights and its cut-off; the same at every precision and on every device."""
-        if self._fingerprint is None:
-            weights = weights_hash(self.model)
-            self._fingerprint = f"sentence-transformers:{weights}:{self.model.max_seq_length}:{self.dim}"
-        return self._fingerprint
+        """The model's weights, what is set about it now, and a probe; `embed.agree` compares two.
+
+        Fingerprints agree at every precision and on every device.
+        """
+        model, settings = self.model, self._settings()
+        return self._known(
+            (settings, model.max_seq_length, self.dim, weights_state(model)),
+            lambda: (
+                f"sentence-transformers:{weights_hash(model)}:{model.max_seq_length}:{self.dim}"
+                f"{settings}{fields(probe=probe_of_rows(self._encode(list(PROBES))))}"
+            ),
+        )
+
+    def _settings(self) -> str:
+        """What changes a vector and is no weight, as far as it is known."""
+        model = self.model
+        modules = list(model)
+        poolings = [m for m in modules if hasattr(m, "include_prompt")]
+        prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+        return fields(
+            modules="-".join(type(m).__name__ for m in modules),
+            pool="-".join(f"{_pooling(m)}{'' if m.include_prompt or not prompt else '.noprompt'}" for m in poolings),
+            prompt=prompt or "",
+            lower=int(any(getattr(m, "do_lower_case", False) for m in modules)),
+        )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -95,9 +116,10 @@ class SentenceTransformer:
         return state
 
     def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
-        return rows_of(
-            self.cache, lambda: f"{self.fingerprint}:{self.dtype}", check_texts(texts), self._encode, self.dim
-        )
+        return rows_of(self.cache, self._namespace, check_texts(texts), self._encode, self.dim)
+
+    def _namespace(self) -> str:
+        return f"{self.fingerprint}:{precision(self.model)}"
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         order = sorted(range(len(texts)), key=lambda n: (-len(texts[n]), n))
@@ -112,3 +134,9 @@ class SentenceTransformer:
         collected = Collected(len(texts), rows.shape[1], rows.device)
         collected.put(order, rows)
         return unit(collected.finish())
+
+
+def _pooling(module: Any) -> str:
+    """``mean``, ``cls``, …, in every version of sentence-transformers."""
+    mode = getattr(module, "pooling_mode", None) or module.get_pooling_mode_str()
+    return mode if isinstance(mode, str) else ".".join(mode)

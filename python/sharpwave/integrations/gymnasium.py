@@ -14,6 +14,7 @@ from typing import Any, SupportsFloat
 from sharpwave._lazy import MissingExtra
 from sharpwave.integrations.observations import ObservationEmbedder, RandomFeatures, default_embedder, stack
 from sharpwave.integrations.running import Paid
+from sharpwave.integrations.sharing import Shared, unshared
 from sharpwave.integrations.stepwise import Freezes, StepReward
 from sharpwave.reports import ReplayReport
 
@@ -40,6 +41,9 @@ class ValueMemory(Freezes, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCons
 
     An episode that is given up by a `reset` before it ended is not observed.
 
+    Wrappers that are given one store share it, and so does every environment that is made from the ``spec`` of one, and
+    every deep copy; in one process. A process of its own has a client of a served store.
+
     Args:
         env: what to wrap.
         store: a `ValueStore` or a client of a served one.
@@ -49,6 +53,11 @@ class ValueMemory(Freezes, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCons
             NormalizeReward's ``update_running_mean``. Rewards are paid in any case.
         **options: of `StepReward`: functional, weight, rarity, discount, channel, reward_range, channel_weights, pays,
             remember, sleep_every, sleep, habituation.
+
+    Raises:
+        ValueError, sharpwave.EmbedderError: as `StepReward`.
+        RuntimeError: the store is a copy of a parent process's, and would learn there.
+        TypeError: (when its ``spec`` is pickled) the store is no served one.
     """
 
     def __init__(
@@ -60,10 +69,13 @@ class ValueMemory(Freezes, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCons
         update_memory: bool = True,
         **options: Any,
     ) -> None:
-        gym.utils.RecordConstructorArgs.__init__(
-            self, store=store, embedder=embedder, update_memory=update_memory, **options
-        )
+        # Gymnasium copies what it records, and records it again with every wrapper outside of this one.
+        shared = {"store": store, "embedder": embedder, "habituation": options.get("habituation")}
+        kept = {name: Shared(unshared(argument)) for name, argument in shared.items()}
+        recorded: dict[str, Any] = {**options, **kept, "update_memory": update_memory}
+        gym.utils.RecordConstructorArgs.__init__(self, **recorded)
         gym.Wrapper.__init__(self, env)
+        store, embedder, options["habituation"] = (one.it for one in kept.values())
         if embedder is None:
             embedder = default_embedder(env.observation_space, store.dim)
         self.memory = StepReward(store, embedder, learn=update_memory, **options)

@@ -26,7 +26,7 @@ import numpy as np
 
 from sharpwave import coerce
 from sharpwave._batching import Batcher
-from sharpwave.episodes import Text
+from sharpwave.episodes import Text, pairs
 from sharpwave.reward import InstrumentalReward, RewardOutput
 from sharpwave.reward.weights import TERMS
 
@@ -115,7 +115,7 @@ class Together:
         """Ask for several at once, and wait for the answers."""
         waiting = [
             self.submit(prompt, completion, columns=column, **options)
-            for prompt, completion, column in zip(prompts, completions, columns, strict=True)
+            for prompt, completion, column in zip(*pairs(prompts, completions), columns, strict=True)
         ]
         return [answer.result() for answer in waiting]
 
@@ -163,6 +163,15 @@ def _finite(values: Any, row: int) -> float:
 
 _made: dict[tuple[int, str], Together] = {}
 _making = threading.Lock()
+
+
+def _make_anew() -> None:
+    """In a child, where the thread that held the lock is not."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_make_anew)
 
 
 def shared(config: str | os.PathLike[str] | None = None, **options: Any) -> Together:

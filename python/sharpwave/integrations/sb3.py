@@ -24,6 +24,8 @@ from sharpwave.integrations.observations import ObservationEmbedder, RandomFeatu
 from sharpwave.integrations.running import Paid
 from sharpwave.integrations.stepwise import Keeps, StepReward
 from sharpwave.reports import ReplayReport
+from sharpwave.reward.checkpoint import checksum
+from sharpwave.store import SNAPSHOT
 
 try:
     from stable_baselines3.common.callbacks import BaseCallback
@@ -34,6 +36,7 @@ except ImportError as error:
 
 __all__ = ["RandomFeatures", "StepReward", "ValueMemoryCallback", "VecValueMemory"]
 
+MARK = "sharpwave_snapshot"
 PARTS = ("environment", "instrumental", "support", "value", "rarity")
 
 
@@ -174,12 +177,12 @@ class ValueMemoryCallback(BaseCallback):
         save_every: environment steps from one checkpoint to the next; 0: none.
         directory: where checkpoints go, as ``<directory>/steps-<n>``; and ``<directory>/last`` at the end.
         save_model: whether the checkpoint holds the model (``model.zip``) too.
-        resume_from: a checkpoint whose store is restored when training begins.
+        resume_from: a checkpoint whose store is restored when training begins, the first time.
         verbose: as for every callback of Stable-Baselines3.
 
     Raises:
         ValueError: ``save_every`` without a directory; (when training begins) no `VecValueMemory` around the model's
-            environments.
+            environments, or the store of ``resume_from`` is not the one that the model was saved with.
     """
 
     def __init__(
@@ -195,11 +198,11 @@ class ValueMemoryCallback(BaseCallback):
         super().__init__(verbose)
         self.sleep_every = coerce.count("sleep_every", sleep_every)
         self.save_every = coerce.count("save_every", save_every)
-        self.directory = None if directory is None else Path(directory)
+        self.directory = None if directory is None else Path(directory).absolute()
         if self.save_every and self.directory is None:
             raise ValueError("save_every needs directory=")
         self.save_model = save_model
-        self.resume_from = None if resume_from is None else Path(resume_from)
+        self.resume_from = None if resume_from is None else Path(resume_from).absolute()
         self._sums: dict[str, list[float]] = {}
         self._episodes: deque[dict[str, float]] = deque(maxlen=100)
         self._slept = self._saved = 0
@@ -209,7 +212,8 @@ class ValueMemoryCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         if self.resume_from is not None:
-            self.memory.restore(self.resume_from)
+            self.memory.memory.restore(self.resume_from, snapshot=getattr(self.model, MARK, None))
+            self.resume_from = None
             # The model holds the observations of a reset that came before: the episodes begin with them.
             last = self.model._last_obs  # type: ignore[attr-defined]
             self.memory.memory.begin(last)
@@ -252,6 +256,7 @@ class ValueMemoryCallback(BaseCallback):
         assert self.directory is not None
         folder = self.memory.save(self.directory / name)
         if self.save_model:
+            setattr(self.model, MARK, checksum(folder / SNAPSHOT))  # its attributes are saved with it
             self.model.save(folder / "model")
 
 

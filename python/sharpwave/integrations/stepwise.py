@@ -21,6 +21,7 @@ in continuous spaces too.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import threading
@@ -33,11 +34,13 @@ from numpy.typing import NDArray
 
 from sharpwave import coerce
 from sharpwave._files import write_whole
-from sharpwave.embed import fingerprint
+from sharpwave._fork import renewed_in_children
 from sharpwave.habituation import Habituation
 from sharpwave.integrations.observations import ObservationEmbedder, embed
 from sharpwave.integrations.running import Episode, Paid, laid_out
+from sharpwave.integrations.sharing import refuse_copy
 from sharpwave.reports import ReplayReport
+from sharpwave.reward.checkpoint import checksum, same_snapshot
 from sharpwave.reward.warn import Once
 from sharpwave.store import SNAPSHOT, ValueStore
 from sharpwave.view import Functional
@@ -79,6 +82,7 @@ class StepReward:
     Raises:
         ValueError: an unknown functional, a number out of range, or options that exclude each other.
         sharpwave.EmbedderError: the store was filled with another embedder.
+        RuntimeError: the store is a copy of a parent process's, and would learn there.
     """
 
     def __init__(
@@ -125,6 +129,8 @@ class StepReward:
         self.channel_weights = channel_weights
         self.pays: Pays = pays
         self.learning = coerce.flag("learn", learn)
+        if self.learning:
+            refuse_copy(store)
         if remember not in ("all", "rewarded"):
             raise ValueError(f'remember must be "all" or "rewarded", got {remember!r}')
         self.remember: Remember = remember
@@ -138,10 +144,11 @@ class StepReward:
         self.source = coerce.string("source", source)
         self.last_sleep: ReplayReport | None = None
         self.episodes = 0
-        self._lock = threading.RLock()
+        self._after_fork()
+        renewed_in_children(self)
         self._once = Once("ValueMemory")
         self._running: list[Episode] = []
-        store.bind_embedder(fingerprint(embedder))
+        store.bind_embedder(embedder)
         if self.channel is not None:
             if self.channel not in store.channels:
                 store.add_channel(self.channel, *self.reward_range)
@@ -352,38 +359,56 @@ class StepReward:
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write the store (``snapshot.safetensors``) and what else changed into ``directory``, made if missing."""
-        folder = Path(directory)
+        folder = Path(directory).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
             self.store.save(folder / SNAPSHOT)
-            write_whole(folder / STATE, json.dumps({"version": 1, "state": self.state_dict()}))
+            kept = {"version": 1, "snapshot": checksum(folder / SNAPSHOT), "state": self.state_dict()}
+            write_whole(folder / STATE, json.dumps(kept))
         return folder
 
-    def restore(self, directory: str | os.PathLike[str]) -> Self:
+    def restore(self, directory: str | os.PathLike[str], snapshot: str | None = None) -> Self:
         """Make it what it was when it was saved; the store stays the same object. Reset the environments then.
+
+        Args:
+            directory: where it was saved.
+            snapshot: the checksum that the store's snapshot must have, where the caller knows it.
 
         Raises:
             FileNotFoundError: nothing was saved there.
+            ValueError: the snapshot is not the one that was saved with the rest.
             sharpwave.EmbedderError: it was saved with another embedder.
         """
-        folder = Path(directory)
+        folder = Path(directory).absolute()
         for name in (SNAPSHOT, STATE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"nothing was saved in {folder}: {name} is missing")
+        kept = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        same_snapshot(folder / SNAPSHOT, kept.get("snapshot"), snapshot)
         loaded = ValueStore.load(folder / SNAPSHOT)
-        loaded.bind_embedder(fingerprint(self.embedder))
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))["state"]
+        loaded.bind_embedder(self.embedder)
         with self._lock:
-            self.load_state_dict(state)
+            self.load_state_dict(kept["state"])
             self.store.become(loaded)
             self._running = []
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """An engine in the middle of the same episodes, around the same store, embedder and habituation."""
+        made = copy.copy(self)
+        memo[id(self)] = made
+        made._running = copy.deepcopy(self._running, memo)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._after_fork()
+        renewed_in_children(self)
+
+    def _after_fork(self) -> None:
         self._lock = threading.RLock()
 
 

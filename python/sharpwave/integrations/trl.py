@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpwave._lazy import MissingExtra
+from sharpwave.integrations.checkpoints import checkpoint, marked, resumed_from
 from sharpwave.integrations.dense import DenseCreditMixin
 from sharpwave.reward import InstrumentalReward
+from sharpwave.reward.checkpoint import checksum
+from sharpwave.store import SNAPSHOT
 
 try:
     from transformers import TrainerCallback
@@ -34,9 +37,10 @@ class SharpwaveCallback(TrainerCallback):
     """Sleeps, saves and restores a reward with its trainer.
 
     * After an optimizer step the store sleeps: what was proposed is consolidated, values are replayed.
-    * Each checkpoint gets a folder of the reward's name with the store and the reward's state; one rank writes it.
-    * A resumed run gets both back, from ``output_dir/checkpoint-N``, before it goes on. A trainer does not tell a
-      callback where it resumes from: pass ``resume_from`` if that is another directory.
+    * Each checkpoint gets a folder of the reward's name with the store and the reward's state; one rank writes it. The
+      trainer's own state there gets a mark of it, with the store's digest.
+    * A resumed run gets both back before it goes on, from the checkpoint that the trainer has loaded. If it was moved
+      since, and is neither in ``output_dir`` nor where ``args.resume_from_checkpoint`` says, pass ``resume_from``.
 
     Args:
         reward: what the trainer was given; of `InstrumentalReward.parts`, the reward that they are of.
@@ -44,7 +48,8 @@ class SharpwaveCallback(TrainerCallback):
         resume_from: a checkpoint directory (or the reward's folder in it) to start from in any case.
 
     Raises:
-        FileNotFoundError: (at the beginning of a resumed run) the checkpoint holds no such reward.
+        FileNotFoundError: (at the beginning of a resumed run) the checkpoint holds no such reward, or is not found.
+        ValueError: what lies there is not what was saved with it; (when saving) two rewards have one name.
     """
 
     def __init__(
@@ -60,16 +65,20 @@ class SharpwaveCallback(TrainerCallback):
             raise ValueError(f"sleep_every must not be negative, got {sleep_every}")
         self.reward = reward
         self.sleep_every = sleep_every
-        self.resume_from = None if resume_from is None else Path(resume_from)
+        self.resume_from = None if resume_from is None else Path(resume_from).absolute()
+        self._mark: str | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Restore a resumed run's reward."""
         model = kwargs.get("model")
         self.reward.follow(None if model is None else weakref.ref(model))
+        name = self.reward.name
         if self.resume_from is not None:
-            self._restore(self.resume_from)
+            inside = self.resume_from / name
+            self.reward.restore(inside if inside.is_dir() else self.resume_from)
         elif state.global_step > 0:
-            self._restore(checkpoint(args, state))
+            found, mark = resumed_from(args, state, name)
+            self.reward.restore(found / name, snapshot=mark["snapshot"])
 
     def on_step_end(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
         """Sleep."""
@@ -79,19 +88,6 @@ class SharpwaveCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Save beside the model. It is called on every rank, after the checkpoint's directory was made."""
         if state.is_world_process_zero:
-            self.reward.save(checkpoint(args, state) / self.reward.name)
-
-    def _restore(self, directory: Path) -> None:
-        inside = directory / self.reward.name
-        try:
-            self.reward.restore(inside if inside.is_dir() else directory)
-        except FileNotFoundError as missing:
-            raise FileNotFoundError(
-                f"{missing}; a run that is resumed from elsewhere needs "
-                f"SharpwaveCallback(reward, resume_from='path/to/checkpoint-N')"
-            ) from None
-
-
-def checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the trainer keeps the checkpoint of this moment."""
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            saved = self.reward.save(checkpoint(args, state) / self.reward.name)
+            facts = {"snapshot": checksum(saved / SNAPSHOT), "digest": self.reward.store.digest()}
+            self._mark = marked(args, state, self.reward.name, self._mark, **facts)

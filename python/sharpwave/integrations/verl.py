@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sharpwave import coerce
 from sharpwave._lazy import MissingExtra, require
 from sharpwave.episodes import Text
 from sharpwave.integrations.pointwise import CONFIG, Parts, Together, shared
@@ -80,10 +81,10 @@ def _known(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(prompt: Any) -> Text | None:
-    """A text or chat messages; Ray and pandas make arrays of lists."""
-    if prompt is None or isinstance(prompt, str):
-        return prompt
-    return [dict(message) for message in prompt]
+    """A text or chat messages; Ray and pandas make arrays of lists, and missing ones of None."""
+    if coerce.missing(prompt):
+        return None
+    return prompt.tolist() if hasattr(prompt, "tolist") else prompt
 
 
 class SharpwaveRewardManager(RewardManagerBase):

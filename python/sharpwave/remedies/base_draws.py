@@ -41,7 +41,9 @@ def draw_base(
         raise ValueError("the reward has no base samples: pass base=(prompts, completions) when it is made")
     if each_step and cache is not None:
         raise ValueError("each_step draws anew for each batch: there is nothing for a cache to keep")
-    source = BaseDraws(draw, reward.chunker, reward.embedder, reward.store.dim, None if cache is None else Path(cache))
+    source = BaseDraws(
+        draw, reward.chunker, reward.embedder, reward.store.dim, None if cache is None else Path(cache).absolute()
+    )
     kept = source.read()
     if kept[1]:
         reward.base.add(kept[0], source.vectors(*kept))

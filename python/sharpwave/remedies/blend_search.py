@@ -117,7 +117,9 @@ def search(
             or whatever `blend` refuses.
         OSError: a file cannot be read or written.
     """
-    base, tuned = None if base is None else Path(base), Path(tuned)
+    # The measure may change the working directory.
+    base, tuned = None if base is None else Path(base).absolute(), Path(tuned).absolute()
+    record, scratch = (None if path is None else Path(path).absolute() for path in (record, scratch))
     for weight in weights:
         check(weight, method)
     if not weights or refine < 0:

@@ -27,11 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave._core import EmbedderError
 from sharpwave._files import write_whole
+from sharpwave._fork import renewed_in_children
 from sharpwave.divergence import Reference, mahalanobis
-from sharpwave.embed import Embedder, as_embedder, fingerprint
-from sharpwave.episodes import Chunker, Sentences, Text, chunk_batch, completion_text
+from sharpwave.embed import Embedder, as_embedder
+from sharpwave.embed.names import bound_name
+from sharpwave.episodes import Chunker, Sentences, Text, chunk_batch, completion_text, pairs
 from sharpwave.remedies.parts import Start, Watched
 from sharpwave.reward import InstrumentalReward, ranks
 from sharpwave.reward.base import groups
@@ -100,10 +101,9 @@ class Drift:
         self.seed = seed
         self.name = name
         self.__name__ = name
-        prompts, completions = list(base[0]), list(base[1])
-        named = None if self.view is None else self.view.embedder
-        if named is not None and named != fingerprint(self.embedder):
-            raise EmbedderError(f"the store was filled with the embedder {named!r}, not {fingerprint(self.embedder)!r}")
+        prompts, completions = pairs(*base)
+        if self.view is not None:
+            bound_name(self.view, self.embedder)
         self._dim = self._measure_dim(prompts, completions)
         rows = self._embed(prompts, completions).vectors()
         rows = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
@@ -120,7 +120,8 @@ class Drift:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._after_fork()
+        renewed_in_children(self)
         self._model: Callable[[], Any] = lambda: None
 
     # What a trainer calls
@@ -167,6 +168,8 @@ class Drift:
             prompts, completions: E of each.
             keep: whether the batch counts for the start of the run.
         """
+        parts = [watched.parts(prompts, completions) for watched in self._watched]
+        prompts, completions = pairs(prompts, completions)
         found = self._embed(prompts, completions)
         out: Reading = {"empty": float(1.0 - found.kept.mean()) if len(completions) else 0.0}
         rows = found.vectors()
@@ -181,7 +184,6 @@ class Drift:
         if self.view is not None and len(found.steps):
             scores = self.view.score(found.steps, found.offsets, context=found.context)
             supports = found.means(scores.support)
-        parts = [watched.parts(prompts, completions) for watched in self._watched]
         out, supports, parts = over_ranks(out, supports, parts)
         if len(supports) and self._support.over:
             out["support"] = float(supports.mean()) / max(self._support.constants.mean, 1e-12)
@@ -279,6 +281,9 @@ class Drift:
         if not path.is_file():
             raise FileNotFoundError(f"no drift was saved in {directory}: {STATE} is missing")
         self.load_state_dict(json.loads(path.read_text("utf-8")))
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_model")}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpwave._lazy import MissingExtra, require
-from sharpwave.integrations.trl import checkpoint
+from sharpwave.integrations.checkpoints import checkpoint, marked, of_run, resumed_from
 from sharpwave.remedies import tensors
 from sharpwave.remedies.adapters import is_adapter
 from sharpwave.remedies.drift import LIMITS, LOW, MONITORS, Drift, Reading
@@ -76,7 +76,7 @@ class EarlyStop(TrainerCallback):
         limits: by monitor; those that are named replace `LIMITS`, and no others count then.
         patience: how many batches in a row must pass a limit. A batch without a reading neither counts nor interrupts.
         restore: whether to go back.
-        resume_from: the checkpoint directory of a resumed run, if it is not in the trainer's output directory.
+        resume_from: the checkpoint directory of a resumed run, if it was moved since it was saved.
 
     Attributes:
         stopped: why, when it was; else None.
@@ -109,7 +109,8 @@ class EarlyStop(TrainerCallback):
         self.drift = drift
         self.patience = patience
         self.restore = restore
-        self.resume_from = None if resume_from is None else Path(resume_from)
+        self.resume_from = None if resume_from is None else Path(resume_from).absolute()
+        self._mark: str | None = None
         self.stopped: Stop | None = None
         self._first = 0
 
@@ -119,10 +120,8 @@ class EarlyStop(TrainerCallback):
         self.drift.follow(kwargs["model"])
         self._first = len(self.drift.readings)
         if self.resume_from is not None or state.global_step > 0:
-            kept = (self.resume_from or checkpoint(args, state)) / self.drift.name
-            if not kept.is_dir():
-                raise FileNotFoundError(f"{kept}: the checkpoint holds no drift; pass EarlyStop(…, resume_from=…)")
-            self.drift.restore(kept)
+            found = self.resume_from or resumed_from(args, state, self.drift.name)[0]
+            self.drift.restore(found / self.drift.name)
             self._first = 0
 
     def on_step_end(self, _: TrainingArguments, state: TrainerState, *given: Any, **__: Any) -> None:
@@ -141,12 +140,13 @@ class EarlyStop(TrainerCallback):
         """Beside the checkpoint's other files."""
         if state.is_world_process_zero:
             self.drift.save(checkpoint(args, state) / self.drift.name)
+            self._mark = marked(args, state, self.drift.name, self._mark)
 
-    def on_train_end(self, args: TrainingArguments, *_: Any, **kwargs: Any) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         """Go back."""
         if self.stopped is None or not self.restore:
             return
-        kept = last_before(Path(str(args.output_dir)), self.stopped.crossed)
+        kept = last_before(Path(str(args.output_dir)).absolute(), self.stopped.crossed, state)
         if kept is None:
             warnings.warn(
                 f"{args.output_dir} holds no checkpoint from before step {self.stopped.crossed}, so the model stays as "
@@ -182,10 +182,13 @@ def crossing(readings: Sequence[Reading], limits: Mapping[str, float], patience:
     return None
 
 
-def last_before(directory: Path, step: int) -> Path | None:
-    """The newest checkpoint with fewer steps than ``step``: the batch of that step was written by another model."""
+def last_before(directory: Path, step: int, state: TrainerState) -> Path | None:
+    """The newest checkpoint of this run with fewer steps than ``step``: that step's batch was written by another model.
+
+    Another run may have saved into the same directory: its log is not how the log of this one began.
+    """
     found = {int(p.name[11:]): p for p in directory.glob("checkpoint-*") if p.name[11:].isdigit()}
-    older = [n for n in found if n < step and any(found[n].rglob("*.safetensors"))]
+    older = [n for n in found if n < step and any(found[n].rglob("*.safetensors")) and of_run(found[n], state)]
     return found[max(older)] if older else None
 
 

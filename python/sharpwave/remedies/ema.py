@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpwave._lazy import MissingExtra, require
-from sharpwave.integrations.trl import checkpoint
+from sharpwave.integrations.checkpoints import checkpoint, marked, resumed_from
 
 try:
     from transformers import TrainerCallback
@@ -35,7 +35,7 @@ class Ema(TrainerCallback):
 
     Args:
         decay: μ in [0, 1): 0.99 looks back about a hundred steps.
-        resume_from: the checkpoint directory of a resumed run, if it is not in the trainer's output directory.
+        resume_from: the checkpoint directory of a resumed run, if it was moved since it was saved.
 
     Raises:
         ValueError: μ outside [0, 1).
@@ -48,7 +48,8 @@ class Ema(TrainerCallback):
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
         self.decay = decay
-        self.resume_from = None if resume_from is None else Path(resume_from)
+        self.resume_from = None if resume_from is None else Path(resume_from).absolute()
+        self._mark: str | None = None
         self.average: dict[str, Any] = {}
 
     def start(self, model: Any) -> None:
@@ -88,7 +89,7 @@ class Ema(TrainerCallback):
         """Begin, or go on from the checkpoint that is resumed."""
         model = kwargs["model"]
         if state.global_step:
-            kept = (self.resume_from or checkpoint(args, state)) / self.FILE
+            kept = (self.resume_from or resumed_from(args, state, self.FILE)[0]) / self.FILE
             if not kept.is_file():
                 raise FileNotFoundError(f"{kept}: the checkpoint holds no average; pass Ema(…, resume_from=…)")
             device = str(next(model.parameters()).device)
@@ -105,3 +106,4 @@ class Ema(TrainerCallback):
         if state.is_world_process_zero:
             weights = {k: v.cpu().contiguous() for k, v in self.average.items()}
             require("safetensors.torch", "trl").save_file(weights, checkpoint(args, state) / self.FILE)
+            self._mark = marked(args, state, self.FILE, self._mark)

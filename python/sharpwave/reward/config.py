@@ -9,14 +9,22 @@
     learn: propose
     base: base.jsonl                         # lines {"prompt": …, "completion": …}, or {prompts: […], completions: […]}
 
+A function is run, so a configuration may name only what its reader allows: functions of this package, and of modules
+that the reader has imported already and that are not Python's own; others by ``allow=("package",)``, or in the
+environment as ``SHARPWAVE_ALLOW=package,other.module``.
+
 Every other argument of `InstrumentalReward` goes by its own name. ``_target_`` (Hydra) may be there at every level and
 is not looked at: ``_target_: sharpwave.InstrumentalReward.from_config`` is what Hydra needs.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import Callable, Mapping
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +34,7 @@ import numpy as np
 from sharpwave import embed, episodes, serve
 from sharpwave._lazy import require
 from sharpwave.config import Config
+from sharpwave.corpus import read_rows
 from sharpwave.reward.scale import Scale
 from sharpwave.reward.terminal import FunctionTerminal
 from sharpwave.serve.ray import Handle, actor
@@ -35,6 +44,9 @@ if TYPE_CHECKING:
     from sharpwave.reward.core import InstrumentalReward
 
 Reward = TypeVar("Reward", bound="InstrumentalReward")
+
+ALLOW = "SHARPWAVE_ALLOW"
+"""The environment's variable with prefixes of modules whose functions configurations may name, between commas."""
 
 PLAIN = (
     "functional",
@@ -84,10 +96,23 @@ def describe(reward: InstrumentalReward) -> dict[str, Any]:
     }
 
 
-def build(cls: type[Reward], config: Mapping[str, Any] | str | None, overrides: Mapping[str, Any]) -> Reward:
+def build(
+    cls: type[Reward],
+    config: Mapping[str, Any] | str | None,
+    overrides: Mapping[str, Any],
+    allow: Sequence[str] | None = None,
+) -> Reward:
     """A reward of class ``cls``; ``overrides`` replace whole entries, and may be objects.
 
+    Args:
+        cls: of what class.
+        config: plain data, or the file that holds it.
+        overrides: entries that replace those of the config.
+        allow: modules, with all below them, whose functions the config may name; None: what ``SHARPWAVE_ALLOW`` has.
+            Functions of this package, and of modules that are imported already and not Python's own, always.
+
     Raises:
+        PermissionError: a function of a module that is not allowed; it was not imported.
         KeyError: an unknown entry.
         ValueError: an entry that is missing or cannot be read.
         sharpwave.EmbedderError: the embedder is not the one that was recorded.
@@ -101,9 +126,9 @@ def build(cls: type[Reward], config: Mapping[str, Any] | str | None, overrides: 
     recorded = options.pop("fingerprint", None)
     arguments: dict[str, Any] = {
         "store": _part(options.pop("store"), _build_store),
-        "embedder": _part(options.pop("embedder"), _build_embedder),
+        "embedder": _part(options.pop("embedder"), functools.partial(_build_embedder, allow=allow)),
         "chunker": _part(options.pop("chunker", None), episodes.from_config),
-        "terminal": _part(options.pop("terminal", None), _build_terminal),
+        "terminal": _part(options.pop("terminal", None), functools.partial(_build_terminal, allow=allow)),
         "normalise": _part(options.pop("normalise", "base"), _build_scale),
         "base": _part(options.pop("base", None), _build_base),
     }
@@ -124,8 +149,8 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file does not hold a mapping.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    data = json.loads(text) if str(path).endswith(".json") else require("yaml", "demo").safe_load(text)
+    text = Path(path).read_text(encoding="utf-8-sig")
+    data = json.loads(text) if str(path).lower().endswith(".json") else require("yaml", "demo").safe_load(text)
     if not isinstance(data, dict):
         raise ValueError(f"{path} does not hold a mapping")
     return data
@@ -194,16 +219,16 @@ def _describe_embedder(embedder: Any) -> Any:
         return None
 
 
-def _build_embedder(entry: Any) -> Any:
+def _build_embedder(entry: Any, allow: Sequence[str] | None) -> Any:
     if isinstance(entry, Mapping) and "function" in entry:
-        return _imported(entry["function"])
+        return allowed(entry["function"], allow)
     return embed.from_config(entry)
 
 
-def _build_terminal(entry: Any) -> Any:
+def _build_terminal(entry: Any, allow: Sequence[str] | None) -> Any:
     if isinstance(entry, str):
         return entry
-    return FunctionTerminal(_imported(entry["function"]), entry.get("name"))
+    return FunctionTerminal(allowed(entry["function"], allow), entry.get("name"))
 
 
 def _build_scale(entry: Any) -> Any:
@@ -213,25 +238,78 @@ def _build_scale(entry: Any) -> Any:
 def _build_base(entry: Any) -> Any:
     if isinstance(entry, Mapping):
         return entry["prompts"], entry["completions"]
-    with Path(entry).open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    return [row.get("prompt") for row in rows], [row["completion"] for row in rows]
+    rows = read_rows(entry)
+    return [row.prompt for row in rows], [row.completion for row in rows]
 
 
 def _import_path(function: Any) -> str | None:
     """``package.module:name`` where that leads back to ``function``."""
     path = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
     try:
-        return path if _imported(path) is function else None
-    except (ImportError, AttributeError, ValueError):
+        module, name = _split(path)
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (KeyError, AttributeError, ValueError):
         return None
+    return path if found is function else None
 
 
-def _imported(path: str) -> Any:
-    module, colon, name = path.partition(":")
-    if not colon or not module or not name:
-        raise ValueError(f"a function is named 'package.module:name', got {path!r}")
+def allowed(path: Any, allow: Sequence[str] | None = None) -> Any:
+    """The function ``package.module:name``, if a configuration may name it; see `build`.
+
+    Both the module that is named and the one that defines the function must be allowed, so that what a module happens
+    to have imported is out of reach.
+
+    Raises:
+        PermissionError: it may not; a module that is not allowed is not imported.
+        ValueError: no such name, or what it names is no function.
+    """
+    module, name = _split(path)
+    prefixes = ("sharpwave", *(_from_environment() if allow is None else allow))
+    if not _may(module, prefixes):
+        raise PermissionError(_refusal(path, module))
     found: Any = import_module(module)
     for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{path!r} is not there: {module} has no {name!r}")
         found = getattr(found, part)
+        if inspect.ismodule(found):
+            raise PermissionError(f"{path!r} leads through the module {found.__name__!r}: name a function where it is")
+    home = _home(found)
+    if not callable(found) or not _may(home, prefixes):
+        raise PermissionError(_refusal(path, home) if callable(found) else f"{path!r} is no function")
     return found
+
+
+def _may(module: str, prefixes: Sequence[str]) -> bool:
+    """Whether a module is one of those, below one, or imported already and not Python's own."""
+    if any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes):
+        return True
+    return module in sys.modules and module.partition(".")[0] not in sys.stdlib_module_names
+
+
+def _home(function: Any) -> str:
+    """The module that defines a function, a class, or the class of another callable."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    found = getattr(function, "__module__", None)
+    return found if isinstance(found, str) else type(function).__module__
+
+
+def _from_environment() -> list[str]:
+    return [prefix.strip() for prefix in os.environ.get(ALLOW, "").split(",") if prefix.strip()]
+
+
+def _refusal(path: str, module: str) -> str:
+    return (
+        f"a configuration may not name {path!r}: it runs code of {module!r}, which nobody has allowed; pass "
+        f"allow=({module.partition('.')[0]!r},) or set {ALLOW} if you trust the configuration with it"
+    )
+
+
+def _split(path: Any) -> tuple[str, str]:
+    module, colon, name = path.partition(":") if isinstance(path, str) else ("", "", "")
+    if not colon or not module or not name:
+        raise ValueError(f"a function is named 'package.module:name', got {path!r}")
+    return module, name

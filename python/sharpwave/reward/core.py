@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import coerce, divergence
-from sharpwave.embed import Embedder, as_embedder, fingerprint
-from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch
+from sharpwave._fork import renewed_in_children
+from sharpwave.embed import Embedder, as_embedder
+from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch, pairs
 from sharpwave.habituation import Habituation, shared
 from sharpwave.reports import Explanation, ReplayReport, Scores
 from sharpwave.reward import checkpoint, ranks
@@ -139,8 +140,8 @@ class InstrumentalReward(Later):
         self._open()
 
     def _start(self) -> None:
-        self._lock = threading.RLock()
-        self._pool = None
+        self._after_fork()
+        renewed_in_children(self)
         self._once = Once(self.name)
         self._model: Callable[[], Any] | None = None
         self._last: tuple[Any, set[str], RewardOutput] | None = None
@@ -158,7 +159,7 @@ class InstrumentalReward(Later):
 
     @store.setter
     def store(self, store: ValueStore) -> None:
-        store.bind_embedder(fingerprint(self.embedder))
+        store.bind_embedder(self.embedder)
         self._store = store
         self._changed()
 
@@ -179,7 +180,8 @@ class InstrumentalReward(Later):
         """Score completions, and learn them if that is on.
 
         Args:
-            prompts, completions: E of each, texts or chat messages.
+            prompts, completions: E of each, texts or chat messages, in any sequence (`episodes.pairs`); one that cannot
+                be read earns None for itself.
             learn: whether they may enter the store in the way that the reward's ``learn`` says. None: unless `eval` was
                 called.
             columns: what else a terminal may want, such as columns of the dataset.
@@ -205,7 +207,7 @@ class InstrumentalReward(Later):
         Returns:
             One entry a step; none for a completion that cannot be scored.
         """
-        prompts, completions = ([], []) if beside is None else beside
+        prompts, completions = ([], []) if beside is None else pairs(*beside)
         batch = chunk_batch(self.chunker, [prompt, *prompts], [completion, *completions])
         scorable = Scorable.of(batch, self.embedder, self.store.dim)
         if not scorable.kept[0]:
@@ -234,9 +236,10 @@ class InstrumentalReward(Later):
 
         Constants that the scale has already stay as they are.
         """
+        prompts, completions = pairs(prompts, completions)
         batch = chunk_batch(self.chunker, prompts, completions)
         scorable = Scorable.of(batch, self.embedder, self.store.dim)
-        self.base_texts = (list(prompts), list(completions))
+        self.base_texts = (prompts, completions)
         self.base = BaseSamples(prompts, scorable.vectors())
         given: Floats | None = None
         if isinstance(self.terminal, FunctionTerminal):  # asked first: its channel takes its range from what it gives
@@ -267,6 +270,7 @@ class InstrumentalReward(Later):
     ) -> int:
         """Write episodes into the store whatever ``learn`` says, the terminal's values with them, to fill it before
         training. Returns how many; those that cannot be scored are left out. Sleep afterwards."""
+        prompts, completions = pairs(prompts, completions)
         batch = chunk_batch(self.chunker, prompts, completions)
         found = self._measure(prompts, completions, dict(columns or {}), batch, Clock())
         source = source or f"{self.name}:seed"
@@ -304,6 +308,7 @@ class InstrumentalReward(Later):
         every_rank: bool,
     ) -> RewardOutput:
         clock = Clock()
+        prompts, completions = pairs(prompts, completions)
         batch = chunk_batch(self.chunker, prompts, completions)
         clock.lap("chunk")
         found = self._measure(prompts, completions, columns, batch, clock, learning, every_rank)
@@ -471,10 +476,20 @@ class InstrumentalReward(Later):
         """Write the store and `state_dict` into a directory."""
         return checkpoint.save(self, directory)
 
-    def restore(self, directory: str | os.PathLike[str]) -> None:
-        """The inverse of `save`; the content of the live store is replaced."""
+    def restore(self, directory: str | os.PathLike[str], *, snapshot: str | None = None) -> None:
+        """The inverse of `save`; the content of the live store is replaced.
+
+        Args:
+            directory: where it was saved.
+            snapshot: the checksum that the store's snapshot must have, where the caller knows it.
+
+        Raises:
+            FileNotFoundError: nothing was saved there.
+            ValueError: the snapshot is another one.
+            sharpwave.FormatError, sharpwave.EmbedderError: it is damaged, or was made with another embedder.
+        """
         with self._lock:
-            checkpoint.restore(self, directory)
+            checkpoint.restore(self, directory, snapshot)
             self._changed()
 
     def to_config(self) -> dict[str, Any]:
@@ -484,11 +499,33 @@ class InstrumentalReward(Later):
         return describe(self)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | str | None = None, /, **overrides: Any) -> Self:
-        """A reward from plain data, or from the YAML or JSON file that holds it; see docs/api.md."""
+    def from_config(
+        cls,
+        config: Mapping[str, Any] | str | None = None,
+        /,
+        *,
+        allow: Sequence[str] | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """A reward from plain data, or from the YAML or JSON file that holds it; see docs/api.md.
+
+        Args:
+            config: the data or the file.
+            allow: modules, with all below them, whose functions it may name; None: what the environment has as
+                ``SHARPWAVE_ALLOW``. Functions of this package, and of modules that are imported already and are not
+                Python's own, it may name in any case.
+            overrides: entries that replace those of the config; objects too.
+
+        Raises:
+            PermissionError: it names a function that is not allowed.
+        """
         from sharpwave.reward.config import build
 
-        return build(cls, config, overrides)
+        return build(cls, config, overrides, allow)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._pool = None
 
     def __getstate__(self) -> dict[str, Any]:
         run = ("_lock", "_once", "_model", "_last", "_pool")

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from sharpwave import coerce
 from sharpwave.reports import ReplayReport
 from sharpwave.reward.base import BaseSamples
 from sharpwave.reward.learning import Learn
@@ -64,7 +65,7 @@ class TrainerFunction:
         if completions is None:
             raise TypeError("a reward function needs completions=")
         if prompts is None:
-            prompts = [None] * len(completions)
+            prompts = [None] * len(coerce.sequence("completions", completions))
         with self._lock:
             if self._last is not None and self._last[0] is completions and asker not in self._last[1]:
                 self._last[1].add(asker)

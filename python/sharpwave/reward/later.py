@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from sharpwave import coerce
 from sharpwave.embed import Embedder, Joined
 from sharpwave.episodes import Chunker, Text, chunk_batch
 from sharpwave.reward.function import TrainerFunction
@@ -47,7 +48,8 @@ class Later(TrainerFunction):
         columns: Mapping[str, Any] | None = None,
     ) -> Future[RewardOutput]:
         """`score_texts`, begun now and finished later; what was submitted first is scored first."""
-        return self._thread().submit(self.score_texts, list(prompts), list(completions), learn=learn, columns=columns)
+        given = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
+        return self._thread().submit(self.score_texts, *given, learn=learn, columns=columns)
 
     def prepare(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Future[int]:
         """Embed the steps of completions that are finished before their batch is, into the embedder's cache; gives how
@@ -58,7 +60,8 @@ class Later(TrainerFunction):
         """
         if not cached(self.embedder):
             raise ValueError("prepare needs an embedder with a cache, such as SentenceTransformer(…, cache=True)")
-        return self._thread().submit(self._embed, list(prompts), list(completions))
+        given = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
+        return self._thread().submit(self._embed, *given)
 
     def asynchronous(self) -> AsyncReward:
         """This reward as a coroutine function, for trainers that gather those: several rewards take their time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from errno import EAGAIN
@@ -17,8 +17,9 @@ from sharpwave.serve import wire
 from sharpwave.serve.ledger import Conflict, Unsettled
 from sharpwave.serve.limits import App, Guard, Limits, Refused, one_line
 from sharpwave.serve.metrics import Metrics
-from sharpwave.serve.openapi import KEY, operation
+from sharpwave.serve.openapi import KEY, POLICY, operation, page
 from sharpwave.serve.service import Service
+from sharpwave.serve.tokens import checked
 from sharpwave.serve.verbs import VERBS, Data, Verb
 
 try:
@@ -33,14 +34,23 @@ _LARGE = 1 << 16
 
 
 def create_app(
-    service: Service, *, limits: Limits | None = None, token: str | None = None, metrics: Metrics | None = None
+    service: Service,
+    *,
+    limits: Limits | None = None,
+    token: str | None = None,
+    metrics: Metrics | None = None,
+    allowed_hosts: Collection[str] | None = None,
 ) -> App:
     """The service as an ASGI application. It closes the service when it ends.
 
     Args:
         token: that every request but `/health` must bear.
+        allowed_hosts: names under which it may be asked, beside those of the loopback address; by default none if there
+            is no token, since any page could make a browser ask, and all if there is one.
     """
     bounds, counts = limits or Limits(), metrics or Metrics()
+    token = None if token is None else checked(token)
+    hosts = () if allowed_hosts is None and token is None else allowed_hosts
     counts.known = frozenset({*VERBS, "snapshot", "health", "metrics"})
     service.batcher.told = counts.batched
 
@@ -54,6 +64,7 @@ def create_app(
         version=__version__,
         summary="A value memory that many processes share.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     for verb in VERBS.values():
@@ -63,7 +74,7 @@ def create_app(
     _beside(api, service, counts)
     for kind, worded in ((Refused, _refused), (HTTPException, _unknown), (Exception, _failed)):
         api.add_exception_handler(kind, worded)
-    return Guard(api, bounds, token, counts)  # pyright: ignore[reportArgumentType]
+    return Guard(api, bounds, token, counts, hosts)  # pyright: ignore[reportArgumentType]
 
 
 def _answering(service: Service, verb: Verb, limits: Limits) -> Callable[[Request], Any]:
@@ -90,6 +101,10 @@ def _beside(api: FastAPI, service: Service, counts: Metrics) -> None:
     @api.get("/health", summary="Whether it answers; needs no token.")
     async def health() -> dict[str, str]:
         return {"status": "closing" if service.closed else "ok", "version": __version__}
+
+    @api.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(page(), media_type="text/html", headers={"Content-Security-Policy": POLICY})
 
     @api.get("/metrics", summary="Counters in Prometheus' text format.", response_class=Response)
     async def metrics() -> Response:
@@ -189,13 +204,14 @@ def _worded(error: Exception) -> Refused:
         (BlockingIOError, 503),
         (MemoryError, 413),
         (ValueError, 400),
+        (OverflowError, 400),
         (OSError, 507),
         (RuntimeError, 503),
         (CancelledError, 503),
     )
     for kind, status in kinds:
         if isinstance(error, kind):
-            named = "ValueError" if kind in (Conflict,) else kind.__name__
+            named = "ValueError" if kind in (Conflict, OverflowError) else kind.__name__
             return Refused(status, one_line(error), named)
     return Refused(500, f"{type(error).__name__}: {one_line(error)}", "RuntimeError")
 

@@ -9,14 +9,12 @@ import random
 import threading
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from sharpwave import EmbedderError, FormatError, coerce
-from sharpwave.serve import wire
+from sharpwave.serve import tokens, wire
 from sharpwave.serve.remote import RemoteStore, key_for
 from sharpwave.serve.verbs import Data
 
-TOKEN = "SHARPWAVE_TOKEN"  # noqa: S105 — the name of the variable
 AGAIN = (502, 503, 504)
 WAITED: dict[str, type[OSError]] = {"503": TimeoutError, "504": TimeoutError, "507": OSError}
 
@@ -50,13 +48,9 @@ class HttpLink:
     """
 
     def __init__(self, url: str, token: str | None, timeout: float, patience: float) -> None:
-        parts = urlsplit(coerce.string("url", url))
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
-            raise ValueError(f"url must be like http://127.0.0.1:8808, got {url!r}")
-        self.url = f"{parts.scheme}://{parts.netloc}"
+        scheme, self._host, self._port = tokens.origin(url)
+        self.url, self._secure = f"{scheme}://{tokens.parsed(url).netloc}", scheme == "https"
         self.token, self.timeout, self.patience = token, timeout, patience
-        self._secure, self._host = parts.scheme == "https", parts.hostname
-        self._port = parts.port or (443 if self._secure else 80)
         self._local = threading.local()
 
     def call(self, verb: str, arguments: Data) -> Data:
@@ -107,6 +101,8 @@ class HttpLink:
             pause = min(2 * pause, 1.0)
         if status != 200:
             kind, message = _error(answer)
+            if status == 401 and self.token is None:
+                message += f" (this client has none: give token=, or {tokens.TOKEN} and {tokens.ORIGINS})"
             raise KINDS.get(kind, RuntimeError)(message)
         return answer
 
@@ -152,29 +148,42 @@ class Client(RemoteStore):
     >>> store = sw.serve.Client("http://127.0.0.1:8808")
     >>> reward = sw.InstrumentalReward(store, embedder, learn="propose")
 
-    It may be shared between threads and pickles as its address (and its token). What fails on the way is sent again,
+    It may be shared between threads and pickles as its address, without its token. What fails on the way is sent again,
     with growing pauses; a write is done once however often it is sent, also when the server was killed and started
     again in between.
 
     Args:
         url: such as ``http://127.0.0.1:8808``.
-        token: what the server was given; by default what the environment has as ``SHARPWAVE_TOKEN``.
+        token: what the server was given; by default what the environment has as ``SHARPWAVE_TOKEN``, if
+            ``SHARPWAVE_TOKEN_ORIGIN`` names this url there (or several, with blanks between them).
         timeout: seconds for one attempt.
         patience: seconds after which no further attempt is made.
+        pickle_token: let a pickle of this client have the token, readable by everybody who has the pickle. Without,
+            the process that loads it takes its own from the environment.
 
     Raises:
-        ValueError: an url that is none. Nothing is asked of the server until the first call.
+        ValueError: an url or a token that is none. Nothing is asked of the server until the first call.
         ConnectionError: (of any call) the server could not be reached in time.
         TimeoutError: (of any call) it was reached and had no time.
         PermissionError: (of any call) it wants another token.
     """
 
-    __slots__ = ("_http",)
+    __slots__ = ("_http", "_pickle_token")
     _http: HttpLink
+    _pickle_token: bool
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 120.0, patience: float = 60.0) -> None:
-        token = os.environ.get(TOKEN) if token is None else coerce.string("token", token)
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 120.0,
+        patience: float = 60.0,
+        pickle_token: bool = False,
+    ) -> None:
+        token = tokens.of_environment(url) if token is None else tokens.checked(token)
         self._http = HttpLink(url, token, coerce.number("timeout", timeout), coerce.number("patience", patience))
+        self._pickle_token = coerce.flag("pickle_token", pickle_token)
         super().__init__(self._http)
 
     @property
@@ -191,11 +200,12 @@ class Client(RemoteStore):
         return self._http.get("/metrics").decode()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _client, (self._http.url, self._http.token, self._http.timeout, self._http.patience)
+        token = self._http.token if self._pickle_token else None
+        return _client, (self._http.url, token, self._http.timeout, self._http.patience)
 
 
 def _client(url: str, token: str | None, timeout: float, patience: float) -> Client:
-    return Client(url, token, timeout=timeout, patience=patience)
+    return Client(url, token, timeout=timeout, patience=patience, pickle_token=token is not None)
 
 
 def _error(answer: bytes | bytearray) -> tuple[str, str]:

@@ -74,6 +74,8 @@ class Ledger:
         self._owner = b""
         self._owed: Statement | None = None
         self._lock = threading.Lock()
+        if directory is not None:  # it is nobody else's to read, and SQLite gives the files beside it the same mode
+            os.close(os.open(self._where, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         with self._worded():
             self._file = sqlite3.connect(self._where, timeout=10, check_same_thread=False, isolation_level=None)
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from html import escape
 from typing import Any
 
-from sharpwave.serve.verbs import Verb
+from sharpwave.serve.verbs import VERBS, Verb
 from sharpwave.serve.wire import BINARY, JSON
 
 Schema = dict[str, Any]
@@ -59,13 +60,43 @@ ERROR: Schema = {
 ERRORS = {
     "400": "an argument is wrong; the line names it",
     "401": "the bearer token is missing or wrong",
+    "403": "it comes from a page of another origin",
     "404": "no such memory, episode or channel",
     "409": "another embedder filled the store, or the key was used for another request",
+    "408": "the headers or the body took too long to arrive",
     "413": "the body or the answer would be too large",
     "415": "the content type is neither",
+    "421": "it was asked by a name that is not this server's",
+    "431": "the headers are too long",
     "503": "too much at once, or the server is closing: try again",
     "504": "it took too long",
+    "507": "the disk is full; with Retry-After, the write may be sent again with its key",
 }
+
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""Of the page: it loads and runs nothing."""
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>sharpwave</title>
+<style>body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto }} td, th {{ text-align: left; \
+vertical-align: top; padding: .2em 1em .2em 0 }}</style></head>
+<body><h1>sharpwave</h1><p>Each verb is <code>POST /v1/verb</code> with its arguments in a JSON object or a safetensors
+file; those in bold have to be there. <a href="/openapi.json">/openapi.json</a> says it to programs.</p>
+<table><tr><th>Verb</th><th>Arguments</th><th></th></tr>{rows}</table></body></html>
+"""
+
+
+def page() -> str:
+    """The verbs for people who look with a browser: no scripts, and nothing of anybody else's."""
+    rows: list[str] = []
+    for verb in VERBS.values():
+        names = [
+            f"<b>{escape(name)}</b>" if default is inspect.Parameter.empty else escape(name)
+            for name, default in verb.arguments.items()
+        ]
+        cells = (f"<code>{escape(verb.name)}</code>", ", ".join(names), escape(verb.summary))
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return PAGE.format(rows="\n".join(rows))
 
 
 def operation(verb: Verb) -> dict[str, Any]:

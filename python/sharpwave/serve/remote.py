@@ -8,9 +8,7 @@ a *link* instead: the same methods, the same types, the same messages. A link ca
 from __future__ import annotations
 
 import json
-import os
 import uuid
-from pathlib import Path as FilePath
 from typing import Any, ClassVar, NoReturn, Protocol, Self, cast
 
 import numpy as np
@@ -268,10 +266,7 @@ class RemoteCore:
         return self.link.snapshot()
 
     def save(self, path: str) -> None:
-        target = FilePath(path)
-        beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        beside.write_bytes(self.link.snapshot())
-        beside.replace(target)
+        _core.Store.from_bytes(self.link.snapshot()).save(path)
 
     def frozen(self) -> _core.View:
         return _core.Store.from_bytes(self.link.snapshot()).frozen()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import Any
 
 from sharpwave._lazy import require
 from sharpwave.serve.app import create_app
-from sharpwave.serve.limits import Limits
+from sharpwave.serve.limits import Limits, is_loopback
+from sharpwave.serve.protocol import protocol
 from sharpwave.serve.service import Service
-
-TOKEN = "SHARPWAVE_TOKEN"  # noqa: S105 — the name of the variable
+from sharpwave.serve.tokens import TOKEN, checked
 
 
 def serve(
@@ -25,6 +24,7 @@ def serve(
     *,
     token: str | None = None,
     limits: Limits | None = None,
+    allowed_hosts: Collection[str] = (),
     grace: float = 30.0,
     ready: Callable[[str], None] | None = None,
 ) -> None:
@@ -34,6 +34,8 @@ def serve(
         host: an address of this machine. One that others can reach needs a token.
         port: 0 for any that is free.
         token: by default what the environment has as ``SHARPWAVE_TOKEN``.
+        allowed_hosts: names under which the server may be asked, beside those of the loopback address and `host`.
+            Where others can reach it (and need a token), any name will do if none is given.
         grace: seconds for requests that are being answered when the end comes. A write that has begun is finished
             in any case.
         ready: called with the url once requests are answered.
@@ -45,10 +47,14 @@ def serve(
     uvicorn = require("uvicorn", "serve")
     token = os.environ.get(TOKEN) if token is None else token
     check_address(host, port, token)
+    bounds = limits or Limits()
+    names = {host, *allowed_hosts} if allowed_hosts or is_loopback(host) else None
     taken = listening(host, port)
     try:
         config = uvicorn.Config(
-            create_app(service, limits=limits, token=token),
+            create_app(service, limits=bounds, token=token, allowed_hosts=names),
+            http=protocol(bounds),
+            ws="none",
             access_log=False,
             log_level="warning",
             lifespan="on",
@@ -68,20 +74,10 @@ def check_address(host: str, port: int, token: str | None) -> None:
     """A ValueError if the port or the token is none, or the token is missing where it is needed."""
     if not 0 <= port < 1 << 16:
         raise ValueError(f"port must lie in [0, 65535], got {port}")
-    if token is not None and (not token.strip() or not token.isascii() or not token.isprintable()):
-        raise ValueError("the token must be printable ASCII, and not empty")
+    if token is not None:
+        checked(token)
     if token is None and not is_loopback(host):
         raise ValueError(f"{host} can be reached from elsewhere: give a --token, or {TOKEN} in the environment")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -8,6 +8,7 @@ of a tuple by the names in `RETURNS`.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, cast
@@ -123,12 +124,25 @@ def _habituation(given: Any) -> Habituation | None:
     return Habituation.from_dict({"episodes": 1, "eta": eta, "recent": [[ids, uses]]})
 
 
+def _observed(drives: Any) -> Any:
+    """Drives with NaN where JSON, which has none, says null: nothing was observed there."""
+
+    def row(given: Any) -> Any:
+        return [math.nan if one is None else one for one in given] if isinstance(given, list) else given
+
+    if isinstance(drives, dict):
+        return {name: row(column) for name, column in drives.items() if column is not None}
+    return [row(one) for one in row(drives)] if isinstance(drives, list) else drives
+
+
 def _run(name: str) -> Callable[[ValueStore, Data], Data]:
     names = RETURNS[name]
 
     def run(store: ValueStore, arguments: Data) -> Data:
         if "habituation" in arguments:
             arguments = {**arguments, "habituation": _habituation(arguments["habituation"])}
+        if "drives" in arguments:
+            arguments = {**arguments, "drives": _observed(arguments["drives"])}
         found = getattr(store, name)(**arguments)
         if not names:
             return plain(found) or {}

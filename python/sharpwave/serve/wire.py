@@ -1,7 +1,8 @@
 """Bodies: a structure of plain data and arrays as bytes and back, as safetensors or as JSON.
 
 In the binary form every array is a tensor, named by its place (`steps`, `habituation.ids`, `paths.0.ids`), and what is
-left goes as JSON into the header's metadata, under ``data``, with null where an array was. Any safetensors reader can
+left goes as JSON into the header's metadata, under ``data``, with null where an array was. A tensor without dimensions
+is one number, such as NaN, which JSON does not have. Any safetensors reader can
 read it. What comes in is not trusted: shapes, types and sizes are checked against the bytes that are there before
 anything is made of them, and arrays are views of those bytes.
 """
@@ -52,7 +53,7 @@ def pack(data: Data) -> bytes:
     """The binary form. Arrays stand anywhere in `data`; keys have no dots."""
     tensors: Tensors = {}
     rest = _without_arrays(data, "", tensors)
-    header: dict[str, Any] = {"__metadata__": {"data": json.dumps(rest, separators=(",", ":"))}}
+    header: dict[str, Any] = {"__metadata__": {"data": json.dumps(rest, separators=(",", ":"), allow_nan=False)}}
     end = 0
     # Wide elements first, so that each tensor lies at a multiple of its own width.
     order = sorted(tensors, key=lambda name: -tensors[name].itemsize)
@@ -88,7 +89,8 @@ def unpack(body: bytes | bytearray | memoryview) -> Data:
         raise WireError("the header's metadata must map strings to strings")
     data = _object("data", written)
     for name, entry in header.items():
-        _place(data, name, _tensor(name, entry, view[8 + length :]))
+        array = _tensor(name, entry, view[8 + length :])
+        _place(data, name, array if array.ndim else array.item())
     return data
 
 
@@ -120,10 +122,15 @@ def _without_arrays(value: Any, path: str, tensors: Tensors) -> Any:
         return {key: _without_arrays(item, f"{path}.{key}" if path else key, tensors) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_arrays(item, f"{path}.{n}", tensors) for n, item in enumerate(value)]
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no such number
+        tensors[path] = np.array(value, "<f8")
+        return None
+    return value
 
 
-def _place(data: Data, name: str, array: NDArray[Any]) -> None:
+def _place(data: Data, name: str, array: Any) -> None:
     """Put an array where its name says; only into what is there, except at the top."""
     *path, last = name.split(".")
     where: Any = data

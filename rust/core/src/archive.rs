@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::heap::{HeapSize, heap_size, no_heap};
 use crate::error::Result;
 use crate::memory::episodes::Episode;
 use crate::values::{Need, Order, ReplayRequest};
@@ -72,6 +73,49 @@ pub(crate) struct Entry {
     pub(crate) operation: Operation,
 }
 
+heap_size!(Entry {
+    next_memory,
+    operation
+});
+
+impl HeapSize for Operation {
+    fn heap_size(&self) -> usize {
+        match self {
+            Self::Calibrate { steps, offsets } => steps.heap_size() + offsets.heap_size(),
+            Self::AddTerminal {
+                name,
+                key,
+                low: _,
+                high: _,
+            } => name.heap_size() + key.heap_size(),
+            Self::AddChannel {
+                name,
+                low: _,
+                high: _,
+            }
+            | Self::RemoveChannel { name } => name.heap_size(),
+            Self::Observe(episode) | Self::Propose(episode) => episode.heap_size(),
+            Self::Insert {
+                keys,
+                drives,
+                texts,
+                rows,
+            } => keys.heap_size() + drives.heap_size() + texts.heap_size() + rows.heap_size(),
+            Self::Replay {
+                budget: _,
+                tol: _,
+                order,
+                need,
+                starts,
+                floor: _,
+                extend: _,
+                consolidate: _,
+                max_drift: _,
+            } => order.heap_size() + need.heap_size() + starts.heap_size(),
+        }
+    }
+}
+
 impl Operation {
     /// Every array of the operation, in a fixed order: what a snapshot pools.
     pub(crate) fn arrays(&self) -> Vec<&Vec<f32>> {
@@ -85,15 +129,6 @@ impl Operation {
             Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
                 Vec::new()
             }
-        }
-    }
-
-    /// The texts that it came with.
-    pub(crate) fn texts(&self) -> &[String] {
-        match self {
-            Self::Observe(episode) | Self::Propose(episode) => &episode.texts,
-            Self::Insert { texts, .. } => texts,
-            _ => &[],
         }
     }
 
@@ -168,6 +203,9 @@ pub(crate) trait Journal: Any + Send + Sync {
 /// The place of a store for its journal, if it has one. A copy of the store has none.
 #[derive(Default)]
 pub(crate) struct JournalSlot(Option<Box<dyn Journal>>);
+
+// What is put in belongs to the directory.
+no_heap!(JournalSlot);
 
 impl Clone for JournalSlot {
     fn clone(&self) -> Self {

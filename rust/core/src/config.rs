@@ -1,5 +1,6 @@
 //! Every number of the model, validated once and stored with the data.
 
+use crate::base::heap::no_heap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -71,6 +72,8 @@ pub struct Config {
     /// Keep the raw episodes, so that `veto` can replay history without one of them.
     pub keep_episodes: bool,
 }
+
+no_heap!(Config);
 
 impl Config {
     /// The defaults of the model for embeddings of dimension `dim`.

@@ -43,8 +43,10 @@ pub enum Error {
     Locked {
         /// The directory.
         path: std::path::PathBuf,
-        /// The process of the writer, if it is known.
+        /// The process of the writer, if it is known, as its machine or container counts.
         process: Option<u32>,
+        /// The machine of the writer, if it is known to be another.
+        machine: Option<String>,
     },
     /// The caller wanted it to stop.
     Interrupted,
@@ -86,14 +88,21 @@ impl fmt::Display for Error {
                 "the store was filled by embedder {recorded:?}; {offered:?} would mix two spaces"
             ),
             Self::Format { section, message } => write!(f, "{section}: {message}"),
-            Self::Locked { path, process } => {
+            Self::Locked {
+                path,
+                process,
+                machine,
+            } => {
                 write!(f, "{}: open for writing ", path.display())?;
-                match process {
-                    Some(process) if *process == std::process::id() => {
+                match (process, machine) {
+                    (Some(process), Some(machine)) => {
+                        write!(f, "in process {process} of {machine:?}")?;
+                    }
+                    (Some(process), None) if *process == std::process::id() => {
                         f.write_str("in this process already")?;
                     }
-                    Some(process) => write!(f, "in process {process}")?,
-                    None => f.write_str("elsewhere")?,
+                    (Some(process), None) => write!(f, "in process {process}")?,
+                    (None, _) => f.write_str("elsewhere")?,
                 }
                 f.write_str("; it can be opened read-only meanwhile")
             }

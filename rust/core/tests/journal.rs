@@ -471,6 +471,9 @@ fn a_repair_makes_a_damaged_snapshot_again_from_its_archive() {
             let report = repair(&folder.0).unwrap();
             let (store, _) = Journal::read(&folder.0).unwrap();
             assert_eq!(store.digest(), lived.digest());
+            let aside = folder.0.join("snapshot.safetensors.damaged");
+            assert_eq!(fs::read(&aside).unwrap(), damaged);
+            fs::remove_file(aside).unwrap();
             exact += usize::from(!report.rebuilt.is_empty());
             without += usize::from(report.archive_lost);
         }

@@ -63,6 +63,8 @@ mod _core {
         report.set_item("damaged", done.damaged)?;
         report.set_item("refused", done.refused)?;
         report.set_item("cut", done.cut)?;
+        report.set_item("missing", done.missing)?;
+        report.set_item("set_aside", done.set_aside)?;
         Ok(report)
     }
 

@@ -1,6 +1,4 @@
-//! Memory: what the machine has, and what a vector holds.
-
-use std::mem::size_of;
+//! Memory: what the machine has.
 
 use crate::error::{Error, Result};
 
@@ -34,9 +32,4 @@ fn machine() -> usize {
     {
         usize::MAX / 4
     }
-}
-
-/// What a vector has reserved, without what its elements hold elsewhere.
-pub(crate) fn reserved<T>(vector: &Vec<T>) -> usize {
-    vector.capacity() * size_of::<T>()
 }

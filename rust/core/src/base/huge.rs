@@ -8,6 +8,8 @@ use std::ops::{Deref, DerefMut};
 #[cfg(target_os = "linux")]
 use rustix::mm::{Advice, madvise};
 
+use crate::base::heap::HeapSize;
+
 /// Bytes of a huge page.
 const PAGE: usize = 1 << 21;
 /// Bytes of a cache line.
@@ -59,10 +61,11 @@ impl<T: Copy> Huge<T> {
     pub(crate) fn truncate(&mut self, len: usize) {
         self.0.truncate(len);
     }
+}
 
-    /// Elements there is room for.
-    pub(crate) fn capacity(&self) -> usize {
-        self.0.capacity()
+impl<T: HeapSize> HeapSize for Huge<T> {
+    fn heap_size(&self) -> usize {
+        self.0.heap_size()
     }
 }
 
@@ -167,10 +170,10 @@ mod tests {
         for row in 0..3000usize {
             rows.extend(1000, row);
         }
-        assert!(rows.capacity() >= 3_000_000);
+        assert!(rows.0.capacity() >= 3_000_000);
         let copy = rows.clone();
         rows.reserve_for(4_000_000);
-        assert!(rows.capacity() > 7_500_000);
+        assert!(rows.0.capacity() > 7_500_000);
         rows[0] = 7;
         assert!(copy.iter().enumerate().all(|(at, &row)| row == at / 1000));
     }

@@ -4,6 +4,7 @@ pub(crate) mod alloc;
 pub(crate) mod cancel;
 pub mod fpenv;
 pub(crate) mod group_commit;
+pub(crate) mod heap;
 pub(crate) mod huge;
 pub(crate) mod rng;
 pub(crate) mod slot;

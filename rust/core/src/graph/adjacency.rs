@@ -5,6 +5,7 @@
 //! entries gather beside the settled ones. Once more than a quarter of a block (and some) is room that no
 //! entry needs, the block alone is laid out anew: no change ever costs more than its block.
 
+use crate::base::heap::{HeapSize, no_heap};
 use crate::base::slot::Slot;
 use crate::memory::slot_map::SlotMap;
 
@@ -22,12 +23,26 @@ struct Head {
     room: u32,
 }
 
+no_heap!(Head);
+
 #[derive(Clone, Debug)]
 struct Block<W> {
     heads: Vec<Head>,
     names: Vec<Slot>,
     weights: Vec<W>,
     entries: usize,
+}
+
+impl<W: HeapSize> HeapSize for Block<W> {
+    fn heap_size(&self) -> usize {
+        let Self {
+            heads,
+            names,
+            weights,
+            entries: _,
+        } = self;
+        heads.heap_size() + names.heap_size() + weights.heap_size()
+    }
 }
 
 impl<W> Default for Block<W> {
@@ -174,6 +189,13 @@ pub(crate) struct Rows<W> {
     blocks: Vec<Block<W>>,
 }
 
+impl<W: HeapSize> HeapSize for Rows<W> {
+    fn heap_size(&self) -> usize {
+        let Self { blocks } = self;
+        blocks.heap_size()
+    }
+}
+
 impl<W> Default for Rows<W> {
     fn default() -> Self {
         Self { blocks: Vec::new() }
@@ -299,21 +321,6 @@ impl<W: Copy> Rows<W> {
     pub(crate) fn entries(&self) -> usize {
         self.blocks.iter().map(|block| block.entries).sum()
     }
-
-    /// Bytes held, with all the room that no entry needs.
-    pub(crate) fn bytes(&self) -> usize {
-        let of = |block: &Block<W>| {
-            size_of::<Block<W>>()
-                + block.heads.capacity() * size_of::<Head>()
-                + block.names.capacity() * size_of::<Slot>()
-                + if size_of::<W>() == 0 {
-                    0
-                } else {
-                    block.weights.capacity() * size_of::<W>()
-                }
-        };
-        self.blocks.iter().map(of).sum()
-    }
 }
 
 #[cfg(test)]
@@ -373,7 +380,11 @@ mod tests {
         let most = rows.entries() as f64 * 12.0 * 1.25 * 1.125
             + rows.blocks.len() as f64 * (SLACK as f64 * 12.0 * 1.125 + 100.0)
             + f64::from(slots) * 12.0 * 2.0;
-        assert!(rows.bytes() as f64 <= most, "{} > {most}", rows.bytes());
+        assert!(
+            rows.heap_size() as f64 <= most,
+            "{} > {most}",
+            rows.heap_size()
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::heap::heap_size;
 use crate::base::rng::splitmix64;
 use crate::config::Config;
 use crate::linalg;
@@ -19,6 +20,11 @@ pub(crate) struct EdgeStatistics {
     pub(crate) followed: Vec<u64>,
     pub(crate) unrelated: Vec<u64>,
 }
+
+heap_size!(EdgeStatistics {
+    followed,
+    unrelated
+});
 
 impl Default for EdgeStatistics {
     fn default() -> Self {

@@ -15,6 +15,7 @@ use std::iter::{Map, Zip};
 use std::slice;
 
 use crate::base::cancel;
+use crate::base::heap::heap_size;
 use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::linalg;
@@ -77,6 +78,12 @@ pub(crate) struct Graph {
     sources: Rows<()>,
 }
 
+heap_size!(Graph {
+    rows,
+    mass,
+    sources
+});
+
 impl Graph {
     /// The associations of the live memories in other slots.
     pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Self {
@@ -118,11 +125,6 @@ impl Graph {
     /// How many associations there are.
     pub(crate) fn edges(&self) -> usize {
         self.rows.entries()
-    }
-
-    /// Bytes held for associations, both ways.
-    pub(crate) fn bytes(&self) -> usize {
-        self.rows.bytes() + self.sources.bytes() + self.mass.capacity() * size_of::<f64>()
     }
 
     /// Makes room for a memory in `slot`.
@@ -202,6 +204,7 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
+    use crate::base::heap::HeapSize;
     use crate::config::Config;
     use crate::memory::episodes::Episodes;
     use crate::ops::observe::Observation;
@@ -246,11 +249,11 @@ mod tests {
             let blocks = slots.div_ceil(1024);
             let stated = 1.4 * (16 * edges) as f64 + (32 * 2 * slots + 9216 * blocks) as f64;
             assert!(
-                graph.bytes() as f64 <= stated,
+                graph.heap_size() as f64 <= stated,
                 "round {round}: {} bytes, stated {stated}",
-                graph.bytes()
+                graph.heap_size()
             );
-            most = most.max(graph.bytes() as f64 / edges as f64);
+            most = most.max(graph.heap_size() as f64 / edges as f64);
             // Forward and reverse say the same.
             let forward: usize = store
                 .memories

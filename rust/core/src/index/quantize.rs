@@ -11,7 +11,7 @@
 //! Codes are held as unsigned bytes `c + 128`: the product with a query's codes `q` is then too large by
 //! `128·Σq`, which the scan subtracts beforehand. A freed slot has slack −∞ and is never a candidate.
 
-use crate::base::alloc::reserved;
+use crate::base::heap::{heap_size, no_heap};
 use crate::base::huge::Huge;
 use crate::base::slot::Slot;
 use crate::base::threads;
@@ -35,6 +35,8 @@ pub(crate) const MOST_DIMENSIONS: usize = 65_536;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line(pub(crate) [u8; 64]);
 
+no_heap!(Line);
+
 /// The codes of all slots.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Codes {
@@ -46,12 +48,14 @@ pub(crate) struct Codes {
     pub(crate) slack: Vec<f32>,
 }
 
-impl Codes {
-    /// Bytes held.
-    pub(crate) fn nbytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>() + reserved(&self.scale) + reserved(&self.slack)
-    }
+heap_size!(Codes {
+    groups,
+    lines,
+    scale,
+    slack
+});
 
+impl Codes {
     pub(crate) fn new(dim: usize) -> Self {
         Self {
             groups: dim.div_ceil(GROUP),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::heap::{HeapSize, heap_size, no_heap};
 use crate::error::{Error, Result};
 
 /// How a channel gets its drives.
@@ -30,6 +31,13 @@ pub struct Channel {
     pub high: f32,
 }
 
+heap_size!(Channel {
+    name,
+    kind,
+    low,
+    high
+});
+
 impl Channel {
     /// `clip((s − low)/(high − low), 0, 1)²`: the drive of a step whose cosine to the terminal is `s`.
     pub(crate) fn drive(&self, s: f32) -> f32 {
@@ -46,6 +54,14 @@ impl Channel {
 /// The channels in the order of their adding: the columns of every `(…, Q)` array.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Channels(Vec<Channel>);
+
+impl HeapSize for Channels {
+    fn heap_size(&self) -> usize {
+        self.0.heap_size()
+    }
+}
+
+no_heap!(Kind);
 
 impl Channels {
     pub(crate) fn len(&self) -> usize {

@@ -1,6 +1,5 @@
 //! What a column of the memories can do: rows of a fixed width by slot.
 
-use crate::base::alloc::reserved;
 use crate::base::huge::Huge;
 use crate::base::slot::Slot;
 
@@ -19,33 +18,9 @@ pub(crate) trait Column {
 
     /// The rows of the slots in `order`, with room for `spare` more where a column is dear to grow.
     fn permuted(&self, order: &[Slot], width: usize, spare: usize) -> Self;
-
-    /// Bytes held.
-    fn nbytes(&self) -> usize;
 }
 
-/// What an element holds beside itself.
-pub(crate) trait Held {
-    /// Bytes.
-    fn held(&self) -> usize {
-        0
-    }
-}
-
-impl Held for bool {}
-impl Held for i64 {}
-impl Held for u32 {}
-impl Held for u64 {}
-impl Held for f32 {}
-impl Held for f64 {}
-
-impl Held for Option<Box<str>> {
-    fn held(&self) -> usize {
-        self.as_ref().map_or(0, |text| text.len())
-    }
-}
-
-impl<T: Clone + Held> Column for Vec<T> {
+impl<T: Clone> Column for Vec<T> {
     type Element = T;
 
     fn push(&mut self, width: usize, fill: T) {
@@ -62,10 +37,6 @@ impl<T: Clone + Held> Column for Vec<T> {
 
     fn permuted(&self, order: &[Slot], width: usize, _: usize) -> Self {
         rows(self, width, order)
-    }
-
-    fn nbytes(&self) -> usize {
-        reserved(self) + self.iter().map(Held::held).sum::<usize>()
     }
 }
 
@@ -91,10 +62,6 @@ impl Column for Huge<f32> {
             permuted.append(&self[slot as usize * width..(slot as usize + 1) * width]);
         }
         permuted
-    }
-
-    fn nbytes(&self) -> usize {
-        self.capacity() * size_of::<f32>()
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::base::alloc::reserved;
+use crate::base::heap::{heap_size, no_heap};
 use crate::base::huge::Huge;
 use crate::base::slot::Slot;
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::index::quantize::Codes;
 use crate::index::uses_codes;
 use crate::linalg;
 use crate::memory::channels::{Channels, Kind};
-use crate::memory::column::{Column, Held};
+use crate::memory::column::Column;
 use crate::memory::episodes::normalise;
 use crate::memory::slot_map::SlotMap;
 
@@ -28,11 +28,7 @@ pub(crate) struct Provenance {
     pub(crate) step: u32,
 }
 
-impl Held for Vec<Provenance> {
-    fn held(&self) -> usize {
-        reserved(self)
-    }
-}
+no_heap!(Provenance);
 
 /// What a new memory brings along.
 pub(crate) struct NewMemory<'a> {
@@ -74,11 +70,9 @@ macro_rules! columns {
             fn permuted(&self, order: &[Slot], widths: Widths, spare: usize) -> Self {
                 Self { $($name: self.$name.permuted(order, widths.$width, spare),)* }
             }
-
-            fn nbytes(&self) -> usize {
-                0 $(+ self.$name.nbytes())*
-            }
         }
+
+        heap_size!(Columns { $($name),* });
     };
 }
 
@@ -113,6 +107,8 @@ struct Widths {
     scalars: usize,
 }
 
+no_heap!(Widths);
+
 /// The columns, and what finds a memory in them.
 #[derive(Clone, Debug)]
 pub(crate) struct Memories {
@@ -128,6 +124,17 @@ pub(crate) struct Memories {
     /// The same memories in blocks, if somebody asked for it; an index, never stored.
     partition: Option<Box<Partition>>,
 }
+
+heap_size!(Memories {
+    widths,
+    columns,
+    order,
+    terminals,
+    by_id,
+    free,
+    codes,
+    partition,
+});
 
 impl Memories {
     pub(crate) fn new(dim: usize) -> Self {
@@ -239,15 +246,6 @@ impl Memories {
 
     pub(crate) fn len(&self) -> usize {
         self.order.len()
-    }
-
-    /// Bytes held.
-    pub(crate) fn nbytes(&self) -> usize {
-        self.columns.nbytes()
-            + reserved(&self.order)
-            + reserved(&self.terminals)
-            + self.by_id.capacity() * (size_of::<(i64, Slot)>() + 1)
-            + self.codes.as_ref().map_or(0, Codes::nbytes)
     }
 
     /// Slots in use or free.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::cancel;
+use crate::base::heap::heap_size;
 use crate::error::{Error, Result};
 
 /// `x / ‖x‖`, the norm in f64 over the elements in order, each quotient rounded once to f32.
@@ -149,6 +150,15 @@ pub(crate) struct Episode {
     /// The position of each step in the episode as first observed: a gap is where `veto` cut.
     pub(crate) positions: Vec<u32>,
 }
+
+heap_size!(Episode {
+    id,
+    steps,
+    drives,
+    texts,
+    source,
+    positions
+});
 
 impl Episode {
     pub(crate) fn len(&self) -> usize {

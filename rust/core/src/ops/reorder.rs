@@ -40,6 +40,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::heap::HeapSize;
     use crate::base::rng::splitmix64;
     use crate::config::Config;
     use crate::index::uses_codes;
@@ -131,10 +132,10 @@ mod tests {
         let store = churned(64, 1200, 320);
         assert_eq!(store.memories.codes().is_some(), uses_codes(64));
         let mut tidy = store.reordered().unwrap().expect("it is torn");
-        let room = tidy.memories.columns().keys.capacity();
+        let room = tidy.memories.columns().keys.heap_size();
         live(&mut tidy, 600);
         assert_eq!(
-            tidy.memories.columns().keys.capacity(),
+            tidy.memories.columns().keys.heap_size(),
             room,
             "nothing is copied again"
         );

@@ -1,5 +1,6 @@
 //! The columns of the memories as arrays, by rising id.
 
+use crate::base::heap::HeapSize;
 use crate::base::slot::Slot;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -125,7 +126,7 @@ impl Store {
     /// How many associations there are, and the bytes they take, both ways.
     #[must_use]
     pub fn associations(&self) -> (usize, usize) {
-        (self.graph.edges(), self.graph.bytes())
+        (self.graph.edges(), self.graph.heap_size())
     }
 
     /// The text of a memory.

@@ -1,48 +1,51 @@
 //! The lock of a store's directory: one writer at a time.
 //!
-//! The operating system keeps it (`flock`) and lets go of it when the writer dies. It may live on in a child that the
-//! writer forked; such a child cannot write, so a lock whose writer is dead is taken over.
+//! The operating system keeps it (`flock`), knows who has it wherever that process lives, and lets go of it when the
+//! process ends. What the file says of the holder is for people.
+//!
+//! A forked child inherits what its parent has open, and locks live as long as anybody has them open. A child does not
+//! write, so it closes them at once: the parent's death frees them.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::storage::folder::{Facts, Folder, JOURNAL};
 
 /// In the store's directory.
 const LOCK: &str = "lock";
 
-/// Whoever holds it may write.
+/// Whoever has it may write.
 pub(crate) struct Lock {
-    _file: File,
+    number: u64,
 }
 
-/// Who holds a lock.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// Who has a lock, as its file says.
+#[derive(Debug, Serialize, Deserialize)]
 struct Holder {
     process: u32,
-    /// When the process began, as the system counts: a number may be given to another process later.
-    began: Option<u64>,
     machine: String,
 }
 
-impl Holder {
-    fn this_process() -> Self {
-        Self {
-            process: std::process::id(),
-            began: began(std::process::id()),
-            machine: machine(),
-        }
-    }
+/// What is locked.
+struct Locked {
+    number: u64,
+    identity: (u64, u64),
+    /// Closed when the lock is let go of, or in a child.
+    _files: Vec<File>,
+}
 
-    /// Whether it is known that the process is gone.
-    fn is_dead(&self) -> bool {
-        self.machine == machine()
-            && (!exists(self.process)
-                || (self.began.is_some() && began(self.process) != self.began))
-    }
+/// The locks of this process.
+static LOCKS: Mutex<Vec<Locked>> = Mutex::new(Vec::new());
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+fn locks() -> MutexGuard<'static, Vec<Locked>> {
+    // Nothing that panics is done with them.
+    LOCKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lock {
@@ -50,64 +53,85 @@ impl Lock {
     ///
     /// # Errors
     /// [`Error::Locked`] if another process, or another handle of this one, is; [`Error::Io`].
-    pub(crate) fn take(directory: &Path) -> Result<Self> {
-        let path = directory.join(LOCK);
-        // Taking turns, so that no two take over the same dead writer's lock.
-        let door = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(directory.join("lock.door"))?;
-        door.lock()?;
-        let mut file = open(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                file.read_to_string(&mut text)?;
-                let holder: Option<Holder> = serde_json::from_str(&text).ok();
-                if !holder.as_ref().is_some_and(Holder::is_dead) {
-                    return Err(Error::Locked {
-                        path: directory.to_owned(),
-                        process: holder.map(|holder| holder.process),
-                    });
-                }
-                std::fs::remove_file(&path)?;
-                file = open(&path)?;
-                file.try_lock().map_err(std::io::Error::from)?;
+    pub(crate) fn take(folder: &Folder) -> Result<Self> {
+        fork::watch()?;
+        let mut locks = locks();
+        let mut file = folder.write_or_make(LOCK)?;
+        let identity = Facts::of(&file)?.identity;
+        let locked = |file: &mut File| {
+            let mut text = String::new();
+            let holder: Option<Holder> = file
+                .read_to_string(&mut text)
+                .ok()
+                .and_then(|_| serde_json::from_str(&text).ok());
+            let here = locks.iter().any(|held| held.identity == identity);
+            let (process, machine) = match holder {
+                _ if here => (Some(std::process::id()), None),
+                // A process of another container may have the number of this one.
+                Some(holder) if holder.machine == machine() => (
+                    Some(holder.process).filter(|&process| process != std::process::id()),
+                    None,
+                ),
+                Some(holder) => (Some(holder.process), Some(holder.machine)),
+                None => (None, None),
+            };
+            Error::Locked {
+                path: folder.path().to_owned(),
+                process,
+                machine,
             }
+        };
+        if !lock(&file)? {
+            return Err(locked(&mut file));
         }
-        file.set_len(0)?;
+        let mut files = Vec::new();
+        // The file of the lock may be removed by somebody who thinks that it is a remainder. The directory stays.
+        #[cfg(unix)]
+        match folder.within(JOURNAL).map(|within| (lock(&within), within)) {
+            Ok((Ok(true), within)) => files.push(within),
+            Ok((Ok(false), _)) => return Err(locked(&mut file)),
+            // Not every file system locks directories.
+            _ => {}
+        }
         let holder = serde_json::to_string(&Holder::this_process())
             .map_err(|error| Error::format("lock", error.to_string()))?;
-        file.write_all(holder.as_bytes())?;
-        Ok(Self { _file: file })
+        // A full disk has no room for what is but said to people.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.write_all(holder.as_bytes()));
+        files.push(file);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        locks.push(Locked {
+            number,
+            identity,
+            _files: files,
+        });
+        Ok(Self { number })
     }
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(path)
+impl Drop for Lock {
+    fn drop(&mut self) {
+        locks().retain(|locked| locked.number != self.number);
+    }
 }
 
-#[cfg(unix)]
-fn exists(process: u32) -> bool {
-    use rustix::io::Errno;
-    use rustix::process::{Pid, test_kill_process};
-    i32::try_from(process)
-        .ok()
-        .and_then(Pid::from_raw)
-        .is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
+/// Whether it can be had.
+fn lock(file: &File) -> std::io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
-#[cfg(not(unix))]
-fn exists(_: u32) -> bool {
-    true
+impl Holder {
+    fn this_process() -> Self {
+        Self {
+            process: std::process::id(),
+            machine: machine(),
+        }
+    }
 }
 
 #[cfg(unix)]
@@ -123,33 +147,61 @@ fn machine() -> String {
     String::new()
 }
 
-/// When a process began, where the system tells.
-fn began(process: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name may hold anything, so the fields are counted from behind it; the 22nd is the start.
-    text.rsplit_once(')')?.1.split(' ').nth(20)?.parse().ok()
+/// How many forks this process is away from the first that had a lock: another number than the parent's, whatever numbers
+/// processes are given.
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::Acquire)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-    #[test]
-    fn a_living_process_is_not_dead_and_a_gone_one_is() {
-        let holder = Holder::this_process();
-        assert!(!holder.is_dead());
-        if holder.began.is_some() {
-            let later = Holder {
-                began: holder.began.map(|at| at + 1),
-                ..Holder::this_process()
-            };
-            assert!(later.is_dead(), "the number was given away again");
+/// What is done about a fork.
+#[cfg(unix)]
+mod fork {
+    use std::cell::RefCell;
+    use std::io;
+    use std::sync::OnceLock;
+
+    use super::{GENERATION, Locked, MutexGuard, Ordering, locks};
+
+    thread_local! {
+        /// Of the thread that forks, while it does.
+        static TURN: RefCell<Option<MutexGuard<'static, Vec<Locked>>>> = const { RefCell::new(None) };
+    }
+
+    /// Sees to it that children let go of locks.
+    pub(super) fn watch() -> io::Result<()> {
+        static WATCHED: OnceLock<i32> = OnceLock::new();
+        let outcome = *WATCHED.get_or_init(|| {
+            // SAFETY: the functions live as long as the program, and what they do in a child of a program with threads is
+            // allowed there: they close files and store numbers.
+            unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) }
+        });
+        match outcome {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
         }
-        let elsewhere = Holder {
-            process: u32::MAX,
-            machine: "another".into(),
-            ..Holder::this_process()
-        };
-        assert!(!elsewhere.is_dead(), "nobody can know");
+    }
+
+    /// No lock is being taken while the process is copied: the child would have it, and not know.
+    extern "C" fn before() {
+        let turn = locks();
+        let _ = TURN.try_with(|held| held.replace(Some(turn)));
+    }
+
+    extern "C" fn in_parent() {
+        let _ = TURN.try_with(RefCell::take);
+    }
+
+    extern "C" fn in_child() {
+        GENERATION.fetch_add(1, Ordering::Release);
+        let _ = TURN.try_with(|held| held.take().map(|mut locks| locks.clear()));
+    }
+}
+
+#[cfg(not(unix))]
+mod fork {
+    pub(super) fn watch() -> std::io::Result<()> {
+        Ok(())
     }
 }

@@ -3,21 +3,22 @@
 //! Nothing is guessed. Sections of a snapshot that are damaged are made again from the archive, which is exact, or the
 //! archive is given up if it is what is damaged. Records behind a damage in the journal are done as if the damaged ones
 //! had never been, like a veto; those that name memories by id are not, since other memories may have these ids now.
-//! What was there is kept beside, under names that end in `.damaged`.
+//! What cannot be made again from what is saved is kept beside, under names that end in `.damaged`.
+//!
+//! A repair can be broken off anywhere and done again: files are given second names, then one rename puts the new snapshot
+//! in place, and only then are the first names of what it stands for removed.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use crate::archive::Record;
+use crate::base::cancel;
 use crate::error::{Error, Result};
 use crate::ops::history::shared;
-use crate::storage::journal::directory::{
-    Durability, JOURNAL, Journal, SNAPSHOT, numbers, path_of,
-};
+use crate::storage::folder::{Facts, Folder, JOURNAL, SNAPSHOT, is_scratch};
+use crate::storage::journal::directory::{Durability, Journal, name_of, numbers};
 use crate::storage::journal::frame::{Frames, Next};
-use crate::storage::journal::segment::PREAMBLE;
-use crate::storage::lock::Lock;
+use crate::storage::journal::segment::{PREAMBLE, check_preamble, is_sound};
 use crate::storage::snapshot::file;
 use crate::storage::snapshot::source::Source;
 use crate::store::Store;
@@ -39,50 +40,252 @@ pub struct Repair {
     pub refused: Vec<String>,
     /// Bytes of an operation that was never finished.
     pub cut: u64,
+    /// Whether the journal that goes on from the snapshot is missing: nobody knows what it held.
+    pub missing: bool,
+    /// Files beside that hold what the store may not have, and how many operations lie there: those of earlier repairs,
+    /// and journals that do not go on from the snapshot.
+    pub set_aside: Vec<(String, u64)>,
 }
 
 impl Repair {
-    /// Whether the store is all that was ever acknowledged.
+    /// Whether the store is all that was ever acknowledged, as far as the files tell.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        !self.archive_lost && self.damaged == 0 && self.refused.is_empty()
+        !self.archive_lost && !self.missing && self.has_journal() && self.set_aside.is_empty()
+    }
+
+    /// Whether all that the journal holds was done.
+    fn has_journal(&self) -> bool {
+        self.damaged == 0 && self.refused.is_empty()
     }
 }
 
 /// Repairs the store in a directory, in place.
 ///
 /// # Errors
-/// [`Error::Format`] if nothing can be saved, [`Error::Locked`], [`Error::Io`].
+/// [`Error::Format`] if nothing can be saved, [`Error::Locked`], [`Error::Io`]. The files are as they were then.
 pub fn repair(directory: &Path) -> Result<Repair> {
+    let folder = Folder::open(directory)?;
+    // What is no store is left alone.
+    folder.read(SNAPSHOT)?;
+    let mut journal = Journal::locked(folder, Durability::Process)?;
+    let folder = &journal.folder;
     let mut report = Repair::default();
-    let snapshot = directory.join(SNAPSHOT);
-    let source = Source::file(&snapshot)?;
-    let journals = directory.join(JOURNAL);
-    fs::create_dir_all(&journals)?;
-    let lock = Lock::take(directory)?;
-    let (mut store, journal) = salvage(source, &mut report)?;
-    if let Some(number) = journal {
-        let path = path_of(&journals, number);
-        if path.try_exists()? {
-            follow(&path, &mut store, &mut report)?;
+    let file = file::File::open(Source::of(folder.read(SNAPSHOT)?)?)?;
+    let damaged = file.damaged()?;
+    let sound = file.is_sound()?;
+    let checksum = file.said.0.clone();
+    let (mut store, named) = salvage(&file, damaged.clone(), &mut report)?;
+
+    let followed = match named {
+        Some(number) => journal_of(folder, number, sound.then_some(checksum.as_str()))?,
+        None => None,
+    };
+    report.missing = named.is_some() && followed.is_none();
+    if let Some(name) = &followed {
+        follow(folder, name, &mut store, &mut report)?;
+    }
+    let mut kept = Vec::new();
+    if !damaged.is_empty() {
+        kept.push(SNAPSHOT.to_owned());
+    }
+    kept.extend(followed.clone().filter(|_| !report.has_journal()));
+    let others: Vec<String> = numbers(folder)?
+        .into_iter()
+        // One of a lower number is in the snapshot.
+        .filter(|&number| named.is_none_or(|named| named <= number))
+        .map(name_of)
+        .filter(|name| followed.as_ref() != Some(name))
+        .collect();
+    for name in others {
+        if count(folder, &name)? > 0 {
+            kept.push(name);
         }
     }
-    for number in numbers(&journals)? {
-        let path = path_of(&journals, number);
-        fs::rename(&path, path.with_extension("log.damaged"))?;
+    let mut aside = Vec::new();
+    for name in &kept {
+        aside.push(set_aside(folder, name)?);
     }
-    fs::copy(&snapshot, directory.join(format!("{SNAPSHOT}.damaged")))?;
-    store.save(&snapshot)?;
-    drop(lock);
-    // The saved store is adopted: it gets a journal.
-    Journal::open(directory, None, Durability::Process)?;
+    folder.sync(JOURNAL)?;
+    folder.sync(".")?;
+    // What this repair reports otherwise.
+    let own = |name: &String| followed.as_ref() == Some(name) || *name == SNAPSHOT;
+    let told: Vec<&String> = kept
+        .iter()
+        .zip(&aside)
+        .filter(|(name, _)| own(name))
+        .map(|(_, aside)| aside)
+        .chain(&followed)
+        .collect();
+    report.set_aside = found_aside(folder, &told)?;
+
+    let past = numbers(folder)?;
+    journal.number = past.last().copied().max(named).unwrap_or(0);
+    journal.compact(&store)?;
+    for number in past {
+        journal.folder.remove(name_of(number))?;
+    }
+    if let Some(name) = followed.filter(|name| report.has_journal() && is_aside(name)) {
+        // An earlier repair had set it aside before it was broken off; now it is in the snapshot.
+        journal.folder.remove(name)?;
+    }
     Ok(report)
 }
 
+/// The journal that goes on from a snapshot, also if a repair that was broken off has set it aside; by the snapshot's
+/// checksum, if that is known.
+fn journal_of(folder: &Folder, number: u64, checksum: Option<&str>) -> Result<Option<String>> {
+    let name = name_of(number);
+    let aside = format!("{name}{DAMAGED}");
+    for (name, strict) in [(name, false), (aside, true)] {
+        if folder.facts(&name)?.is_none() {
+            continue;
+        }
+        let mut first = Vec::new();
+        folder
+            .read(&name)?
+            .take(PREAMBLE as u64)
+            .read_to_end(&mut first)?;
+        let belongs = match checksum {
+            Some(checksum) => check_preamble(&mut &first[..], number, checksum).is_ok(),
+            None => !strict,
+        };
+        // Whose first bytes are damaged may belong to it: it is where it has to be.
+        if belongs || (!strict && !is_sound(&first)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// What the names end in of files that were set aside.
+const DAMAGED: &str = ".damaged";
+
+fn is_aside(name: &str) -> bool {
+    name.contains(DAMAGED) && !is_scratch(name)
+}
+
+/// Gives a file a second name that nothing else has; returns it.
+fn set_aside(folder: &Folder, name: &str) -> Result<String> {
+    let own = folder.facts(name)?.map(|facts| facts.identity);
+    for attempt in 1u32.. {
+        let second = if attempt == 1 {
+            format!("{name}{DAMAGED}")
+        } else {
+            format!("{name}{DAMAGED}.{attempt}")
+        };
+        let there = folder.facts(&second)?;
+        let same = match there {
+            None => {
+                folder.keep(name, &second)?;
+                true
+            }
+            // A repair that was broken off did it.
+            Some(there) => Some(there.identity) == own || are_equal(folder, name, &second)?,
+        };
+        if same {
+            return Ok(second);
+        }
+    }
+    unreachable!("a name is free")
+}
+
+/// Whether two files hold the same bytes.
+fn are_equal(folder: &Folder, one: &str, other: &str) -> Result<bool> {
+    let (one, other) = (folder.read(one)?, folder.read(other)?);
+    if Facts::of(&one)?.size != Facts::of(&other)?.size {
+        return Ok(false);
+    }
+    let mut others = BufReader::new(other).bytes();
+    for byte in BufReader::new(one).bytes() {
+        if Some(byte?) != others.next().transpose()? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The files that were set aside and hold what the store may not have, but for those that are `told` of otherwise.
+fn found_aside(folder: &Folder, told: &[&String]) -> Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    let within = folder.names(JOURNAL)?;
+    let names = within.into_iter().map(|name| format!("{JOURNAL}/{name}"));
+    for name in folder.names(".")?.into_iter().chain(names) {
+        if !is_aside(&name) || told.contains(&&name) {
+            continue;
+        }
+        if name.starts_with(SNAPSHOT) {
+            let file = Source::of(folder.read(&name)?).and_then(file::File::open);
+            let damaged = file.and_then(|file| file.damaged());
+            // From its archive a snapshot was made again.
+            let replaced = |damaged: Vec<String>| {
+                !damaged
+                    .iter()
+                    .any(|part| part == "archive" || part == "state")
+            };
+            if !damaged.is_ok_and(replaced) {
+                found.push((name, 0));
+            }
+        } else {
+            let operations = count(folder, &name)?;
+            found.push((name, operations));
+        }
+    }
+    Ok(found)
+}
+
+/// How many operations a journal holds, each damage counted as one: how many they were nobody knows.
+fn count(folder: &Folder, name: &str) -> Result<u64> {
+    let mut operations = 0;
+    each(folder, name, &mut |_, found| {
+        operations += match found {
+            Found::Operation(_) => 1,
+            Found::Damage(lost) => lost,
+            Found::Torn(_) => 0,
+        };
+        Ok(())
+    })?;
+    Ok(operations)
+}
+
+/// What lies in a journal.
+enum Found {
+    Operation(Vec<u8>),
+    /// Of so many operations, at least.
+    Damage(u64),
+    /// Bytes of one that was never finished.
+    Torn(u64),
+}
+
+/// Calls `act` with what lies in a journal, one after the other, and its number.
+fn each(folder: &Folder, name: &str, act: &mut dyn FnMut(u64, Found) -> Result<()>) -> Result<()> {
+    let file = folder.read(name)?;
+    let length = Facts::of(&file)?.size;
+    let mut frames = Frames::new(BufReader::new(file), PREAMBLE as u64, length, 0);
+    loop {
+        cancel::check()?;
+        let number = frames.number;
+        match frames.next() {
+            Ok(Next::Payload(payload)) => act(number, Found::Operation(payload))?,
+            Ok(Next::End) => return Ok(()),
+            Ok(Next::Torn) => return act(number, Found::Torn(length - frames.at)),
+            Err(Error::Format { .. }) => {
+                if !frames.resume()? {
+                    return act(number, Found::Damage(1));
+                }
+                act(number, Found::Damage((frames.number - number).max(1)))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// The store of a snapshot that may be damaged, and the number of its journal.
-fn salvage(source: Source<'_>, report: &mut Repair) -> Result<(Store, Option<u64>)> {
-    let file = file::File::open(source)?;
-    let damaged = file.damaged()?;
+fn salvage(
+    file: &file::File<'_>,
+    damaged: Vec<String>,
+    report: &mut Repair,
+) -> Result<(Store, Option<u64>)> {
     let lost =
         |part: &str| Error::format(part, "damaged, and nothing else in the file can replace it");
     if damaged.iter().any(|part| part == "state") {
@@ -120,41 +323,31 @@ fn salvage(source: Source<'_>, report: &mut Repair) -> Result<(Store, Option<u64
 }
 
 /// Does what can be read of a journal.
-fn follow(path: &Path, store: &mut Store, report: &mut Repair) -> Result<()> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut frames = Frames::new(BufReader::new(file), PREAMBLE as u64, length, 0);
-    loop {
-        let number = frames.number;
-        match frames.next() {
-            Ok(Next::Payload(payload)) => {
-                let gap = report.damaged > 0 || !report.refused.is_empty();
-                let done = Record::decode(&payload).and_then(|record| {
-                    if gap && record.names_memories() {
-                        return Err(Error::State("it names memories by their ids".into()));
-                    }
-                    record.apply(store)
-                });
-                match done {
-                    Ok(()) => report.operations += 1,
-                    Err(error @ (Error::Io(_) | Error::Interrupted)) => return Err(error),
-                    Err(error) => report.refused.push(format!("operation {number}: {error}")),
-                }
-            }
-            Ok(Next::End) => return Ok(()),
-            Ok(Next::Torn) => {
-                report.cut = length - frames.at;
+fn follow(folder: &Folder, name: &str, store: &mut Store, report: &mut Repair) -> Result<()> {
+    each(folder, name, &mut |number, found| {
+        let payload = match found {
+            Found::Operation(payload) => payload,
+            Found::Damage(lost) => {
+                report.damaged += lost;
                 return Ok(());
             }
-            Err(Error::Format { .. }) => {
-                if !frames.resume()? {
-                    // How many they were nobody knows: one at least.
-                    report.damaged += 1;
-                    return Ok(());
-                }
-                report.damaged += (frames.number - number).max(1);
+            Found::Torn(bytes) => {
+                report.cut = bytes;
+                return Ok(());
             }
-            Err(error) => return Err(error),
+        };
+        let gap = !report.has_journal();
+        let done = Record::decode(&payload).and_then(|record| {
+            if gap && record.names_memories() {
+                return Err(Error::State("it names memories by their ids".into()));
+            }
+            record.apply(store)
+        });
+        match done {
+            Ok(()) => report.operations += 1,
+            Err(error @ (Error::Io(_) | Error::Interrupted)) => return Err(error),
+            Err(error) => report.refused.push(format!("operation {number}: {error}")),
         }
-    }
+        Ok(())
+    })
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::base::heap::{HeapSize, heap_size};
 use crate::memory::columns::Memories;
 
 /// Slots a page: as many as a word of marks has bits.
@@ -22,6 +23,24 @@ pub(crate) struct Middles {
     windows: Vec<Window>,
 }
 
+impl Middles {
+    /// Bytes held, but for the pages that `pages` holds too.
+    pub(crate) fn heap_size_beside(&self, pages: &[Arc<[f32]>]) -> usize {
+        let Self {
+            pages: before,
+            ordinary,
+            windows,
+        } = self;
+        let shared: usize = before
+            .iter()
+            .zip(pages)
+            .filter(|(before, now)| Arc::ptr_eq(before, now))
+            .map(|(before, _)| before.heap_size())
+            .sum();
+        before.heap_size() - shared + ordinary.heap_size() + windows.heap_size()
+    }
+}
+
 /// The values of one channel from `low` to `high`, and how many lie below.
 #[derive(Clone, Debug, Default)]
 struct Window {
@@ -33,6 +52,15 @@ struct Window {
     inside: Vec<(u32, u32)>,
     within: usize,
 }
+
+heap_size!(Window {
+    low,
+    high,
+    below,
+    total,
+    inside,
+    within
+});
 
 fn ordinary(memories: &Memories) -> Vec<u64> {
     let ids = memories

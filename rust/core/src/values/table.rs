@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::alloc::reserved;
+use crate::base::heap::HeapSize;
 use crate::base::slot::Slot;
 use crate::graph::Graph;
 use crate::memory::columns::{Memories, narrow, widen};
@@ -28,17 +28,25 @@ pub(crate) struct Values {
     pub(crate) baseline: Vec<f32>,
 }
 
-impl Values {
-    /// Bytes held.
-    pub(crate) fn nbytes(&self) -> usize {
-        let pages: usize = self.pages.iter().map(|page| size_of_val(&**page)).sum();
-        pages
-            + reserved(&self.pages)
-            + reserved(&self.dirty)
-            + reserved(&self.owed)
-            + reserved(&self.baseline)
+impl HeapSize for Values {
+    fn heap_size(&self) -> usize {
+        let Self {
+            channels: _,
+            pages,
+            dirty,
+            owed,
+            middles,
+            baseline,
+        } = self;
+        pages.heap_size()
+            + dirty.heap_size()
+            + owed.heap_size()
+            + middles.heap_size_beside(pages)
+            + baseline.heap_size()
     }
+}
 
+impl Values {
     pub(crate) fn channels(&self) -> usize {
         self.channels
     }

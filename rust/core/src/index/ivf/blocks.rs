@@ -11,6 +11,7 @@
 //! least cosine only ever falls: the bound holds after every change. It is no part of what a store remembers: neither
 //! digest nor snapshot know of it.
 
+use crate::base::heap::heap_size;
 use crate::base::slot::Slot;
 use crate::base::threads;
 use crate::error::Result;
@@ -40,6 +41,18 @@ pub struct Partition {
     pub(crate) prunes: bool,
 }
 
+heap_size!(Partition {
+    centres,
+    blocks,
+    codes,
+    slots,
+    owners,
+    places,
+    seed,
+    stamp,
+    prunes,
+});
+
 /// One block.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
@@ -49,6 +62,13 @@ pub(crate) struct Block {
     pub(crate) panels: Vec<u32>,
     free: Vec<u32>,
 }
+
+heap_size!(Block {
+    least,
+    len,
+    panels,
+    free
+});
 
 impl Partition {
     /// Blocks around centres, of no memories yet.

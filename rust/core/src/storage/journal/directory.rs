@@ -1,28 +1,28 @@
 //! A store that lives in a directory: a snapshot, and a journal of what was done since.
 //!
+//! The directory is the one that was opened, held open from then on: moved to another place it is still the same store,
+//! and what is at its old place is another.
+//!
 //! Every operation is in the journal before it is done; opening loads the snapshot and does what the journal says. A
 //! compaction begins the next journal, renames a new snapshot, which names it, into place, and deletes the old one: at
 //! every moment one snapshot and one journal belong together.
 
-use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::archive::Record;
 use crate::base::cancel;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::storage::folder::{Folder, JOURNAL, Kind, SNAPSHOT, is_scratch};
 use crate::storage::journal::frame::{Frames, Next};
 use crate::storage::journal::segment::{Commit, PREAMBLE, Segment, check_preamble};
-use crate::storage::lock::Lock;
+use crate::storage::lock::{Lock, generation};
 use crate::storage::snapshot::file::{Loaded, read};
 use crate::storage::snapshot::source::Source;
-use crate::storage::snapshot::write::{Snapshot, sync_directory};
+use crate::storage::snapshot::write::Snapshot;
 use crate::store::Store;
-
-pub(crate) const SNAPSHOT: &str = "snapshot.safetensors";
-pub(crate) const JOURNAL: &str = "journal";
 
 /// A journal of less is not worth a new snapshot.
 const SMALL: u64 = 64 << 20;
@@ -50,14 +50,15 @@ pub struct Recovery {
 
 /// The writer's side of a store's directory.
 pub struct Journal {
-    directory: PathBuf,
+    pub(crate) folder: Folder,
     durability: Durability,
     /// `None` while it is plugged into the store.
     segment: Option<Box<Segment>>,
-    number: u64,
+    pub(crate) number: u64,
     /// Size of the snapshot it goes on from, or of the journal at the last failure to write one.
     enough: u64,
-    process: u32,
+    /// The process that opened it, for people, and its [`generation`].
+    process: (u32, u64),
     /// Why no more is written, if the disk refused to keep something.
     lost: Option<String>,
     _lock: Lock,
@@ -66,8 +67,8 @@ pub struct Journal {
 /// A directory as it was read.
 pub(crate) struct Contents {
     pub(crate) loaded: Loaded,
-    /// The journal that belongs to the snapshot, if it was made in a directory.
-    journal: Option<PathBuf>,
+    /// Bytes of the snapshot.
+    size: u64,
     /// Where the next record goes, and its number.
     end: (u64, u64),
     recovery: Recovery,
@@ -84,59 +85,54 @@ impl Journal {
         config: Option<&Config>,
         durability: Durability,
     ) -> Result<(Store, Self, Recovery)> {
-        let snapshot = directory.join(SNAPSHOT);
-        let journals = directory.join(JOURNAL);
-        if !snapshot.try_exists()? {
-            // What cannot become a store leaves no trace.
-            let config = config.ok_or(Error::Io(io::ErrorKind::NotFound.into()))?;
-            config.validate()?;
-        }
-        fs::create_dir_all(&journals)?;
-        let mut journal = Self {
-            directory: directory.to_owned(),
-            durability,
-            segment: None,
-            number: 0,
-            enough: 0,
-            process: std::process::id(),
-            lost: None,
-            _lock: Lock::take(directory)?,
+        let folder = match config {
+            Some(config) if !directory.join(SNAPSHOT).try_exists()? => {
+                // What cannot become a store leaves no trace.
+                config.validate()?;
+                Folder::create(directory)?
+            }
+            _ => Folder::open(directory)?,
         };
+        if config.is_none() && folder.facts(SNAPSHOT)?.is_none() {
+            return Err(Error::Io(io::ErrorKind::NotFound.into()));
+        }
+        let mut journal = Self::locked(folder, durability)?;
+        let folder = &journal.folder;
         if let Some(config) = config
-            && !snapshot.try_exists()?
+            && folder.facts(SNAPSHOT)?.is_none()
         {
-            for number in numbers(&journals)? {
-                refuse_records(&path_of(&journals, number), "there is no snapshot")?;
+            for number in numbers(folder)? {
+                refuse_records(folder, number, "there is no snapshot")?;
             }
             let store = Store::new(config.clone())?;
             journal.compact(&store)?;
             return Ok((store, journal, Recovery::default()));
         }
-        sweep(directory)?;
-        let contents = contents(directory, None)?;
-        journal.enough = fs::metadata(&snapshot)?.len();
+        let contents = contents(folder, None)?;
+        journal.enough = contents.size;
         let store = contents.loaded.store;
-        let others: Vec<u64> = numbers(&journals)?
+        let others: Vec<u64> = numbers(folder)?
             .into_iter()
             .filter(|&number| Some(number) != contents.loaded.journal)
             .collect();
-        if let (Some(path), Some(number)) = (&contents.journal, contents.loaded.journal) {
+        if let Some(number) = contents.loaded.journal {
             let (at, next) = contents.end;
             let kept = durability == Durability::Power;
-            journal.segment = Some(Box::new(Segment::resume(path, at, next, kept)?));
+            for &other in &others {
+                if other > number {
+                    refuse_records(folder, other, "the snapshot is older than the journal")?;
+                }
+            }
+            let segment = Segment::resume(folder, name_of(number), at, next, kept)?;
+            journal.segment = Some(Box::new(segment));
             journal.number = number;
             for other in others {
-                let path = path_of(&journals, other);
-                if other > number {
-                    refuse_records(&path, "the snapshot is older than the journal")?;
-                }
-                fs::remove_file(path)?;
+                journal.folder.remove(name_of(other))?;
             }
         } else {
             // A snapshot from elsewhere was put here.
             for &other in &others {
-                let path = path_of(&journals, other);
-                refuse_records(&path, "it goes on from another snapshot")?;
+                refuse_records(folder, other, "it goes on from another snapshot")?;
             }
             journal.number = others.last().copied().unwrap_or(0);
             journal.compact(&store)?;
@@ -144,12 +140,33 @@ impl Journal {
         Ok((store, journal, contents.recovery))
     }
 
+    /// The writer of a directory that has nothing to go on from yet: a snapshot is to be written. What a writer before
+    /// left half written is removed.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`].
+    pub(crate) fn locked(folder: Folder, durability: Durability) -> Result<Self> {
+        folder.make_folder(JOURNAL)?;
+        let lock = Lock::take(&folder)?;
+        sweep(&folder)?;
+        Ok(Self {
+            folder,
+            durability,
+            segment: None,
+            number: 0,
+            enough: 0,
+            process: (std::process::id(), generation()),
+            lost: None,
+            _lock: lock,
+        })
+    }
+
     /// Reads a store as it is at this moment, also beside a writer.
     ///
     /// # Errors
     /// As [`Journal::open`], but it is never locked.
     pub fn read(directory: &Path) -> Result<(Store, Recovery)> {
-        let contents = contents(directory, None)?;
+        let contents = contents(&Folder::open(directory)?, None)?;
         Ok((contents.loaded.store, contents.recovery))
     }
 
@@ -165,6 +182,7 @@ impl Journal {
     ) -> std::result::Result<T, E> {
         self.check_process()?;
         self.check_disk()?;
+        self.check_place()?;
         store.journal.put(self.segment.take());
         let done = catch_unwind(AssertUnwindSafe(|| work(store)));
         if done.is_err() {
@@ -206,6 +224,7 @@ impl Journal {
     pub fn compact(&mut self, store: &Store) -> Result<()> {
         self.check_process()?;
         self.check_disk()?;
+        self.check_place()?;
         // Not at once again, should it fail.
         self.enough = self
             .segment
@@ -213,34 +232,46 @@ impl Journal {
             .map_or(0, |segment| 2 * segment.size());
         let number = self.number + 1;
         let snapshot = Snapshot::of(store, Some(number))?;
-        let journals = self.directory.join(JOURNAL);
-        let path = path_of(&journals, number);
-        let target = self.directory.join(SNAPSHOT);
+        if self.folder.facts(name_of(number))?.is_some() {
+            // It was begun when an earlier snapshot failed.
+            refuse_records(
+                &self.folder,
+                number,
+                "the snapshot is older than the journal",
+            )?;
+            self.folder.remove(name_of(number))?;
+        }
         let next = (|| {
-            let next = Segment::create(&path, number, &snapshot.checksum)?;
-            sync_directory(&path)?;
-            snapshot.save(&target)?;
+            let like = self.folder.facts(name_of(self.number))?;
+            let next = Segment::create(
+                &self.folder,
+                name_of(number),
+                number,
+                &snapshot.checksum,
+                like.filter(|like| like.kind == Kind::File),
+            )?;
+            self.folder.sync(JOURNAL)?;
+            snapshot.save(&self.folder, SNAPSHOT, || self.check_place())?;
             Ok(next)
         })();
         let next = match next {
             Ok(next) => next,
             Err(error) => {
-                let _ = fs::remove_file(&path);
+                let _ = self.folder.remove(name_of(number));
                 return Err(error);
             }
         };
         let old = self.segment.replace(Box::new(next));
-        let past = path_of(&journals, self.number);
         self.number = number;
         self.enough = snapshot.size() as u64;
-        if let Err(error) = sync_directory(&target) {
+        if let Err(error) = self.folder.sync(".") {
             // After a power cut the old snapshot may be there again, from which the new journal does not go on.
             self.lost = Some(error.to_string());
-            return Err(error);
+            return Err(error.into());
         }
         if let Some(old) = old {
             old.release();
-            fs::remove_file(past)?;
+            self.folder.remove(old.name())?;
         }
         Ok(())
     }
@@ -254,7 +285,7 @@ impl Journal {
     pub fn give_up(&mut self) -> Result<Option<Store>> {
         match self.stop() {
             None => Ok(None),
-            kept => Ok(Some(contents(&self.directory, kept)?.loaded.store)),
+            kept => Ok(Some(contents(&self.folder, kept)?.loaded.store)),
         }
     }
 
@@ -276,13 +307,15 @@ impl Journal {
             self.stop();
             return Ok(());
         }
-        if !self.has_records() || self.process != std::process::id() {
+        if !self.has_records() || self.check_process().is_err() {
             return Ok(());
         }
         match (self.compact(store), &self.segment) {
             (Ok(()), _) => Ok(()),
             (Err(error), None) => Err(error),
-            (Err(error), Some(segment)) if segment.is_broken() => Err(error),
+            (Err(error), Some(segment)) if segment.is_broken() || self.check_place().is_err() => {
+                Err(error)
+            }
             (Err(_), Some(segment)) => match self.durability {
                 Durability::Process => Ok(()),
                 Durability::Power => segment.commit().wait(),
@@ -302,55 +335,68 @@ impl Journal {
         }
     }
 
-    /// The lock, too, was inherited from the parent: two would write to one file.
+    /// A child has no lock: two would write to one file.
     fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
+        let (process, generation) = self.process;
+        if generation == self::generation() {
             return Ok(());
         }
         Err(Error::State(format!(
-            "the store in {} was opened by process {}, which forked this one: open it read-only here, or copy it",
-            self.directory.display(),
-            self.process
+            "the store in {} was opened by process {process}, which forked this one: open it read-only here, or copy it",
+            self.folder.path().display(),
         )))
+    }
+
+    /// What is written where nobody finds it is not acknowledged.
+    fn check_place(&self) -> Result<()> {
+        match &self.segment {
+            Some(segment) if !segment.is_in(&self.folder)? => {
+                Err(Error::Io(io::Error::other(format!(
+                    "{}: {} was removed or replaced while the store was open: it takes no more writes, and can be saved \
+                     to another place",
+                    self.folder.path().display(),
+                    segment.name(),
+                ))))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 /// Reads a directory, its journal up to `end` if that is given; again if a writer put a new snapshot there meanwhile.
-fn contents(directory: &Path, end: Option<u64>) -> Result<Contents> {
+fn contents(folder: &Folder, end: Option<u64>) -> Result<Contents> {
     let mut before = None;
     loop {
-        let loaded = load(directory)?;
+        let source = Source::of(folder.read(SNAPSHOT)?)?;
+        let size = source.length() as u64;
+        let loaded = read(source).map_err(|error| match error {
+            Error::Format { section, message } => {
+                Error::format(format!("{SNAPSHOT}: {section}"), message)
+            }
+            error => error,
+        })?;
         let checksum = loaded.checksum.clone();
-        match follow(directory, loaded, end) {
+        match follow(folder, loaded, size, end) {
             Err(_) if before.as_ref() != Some(&checksum) => before = Some(checksum),
             outcome => return outcome,
         }
     }
 }
 
-fn load(directory: &Path) -> Result<Loaded> {
-    read(Source::file(&directory.join(SNAPSHOT))?).map_err(|error| match error {
-        Error::Format { section, message } => {
-            Error::format(format!("{SNAPSHOT}: {section}"), message)
-        }
-        error => error,
-    })
-}
-
 /// Does what the journal says, up to `end`.
-fn follow(directory: &Path, mut loaded: Loaded, end: Option<u64>) -> Result<Contents> {
+fn follow(folder: &Folder, mut loaded: Loaded, size: u64, end: Option<u64>) -> Result<Contents> {
     let mut recovery = Recovery::default();
     let Some(number) = loaded.journal else {
         return Ok(Contents {
             loaded,
-            journal: None,
+            size,
             end: (0, 0),
             recovery,
         });
     };
-    let path = path_of(&directory.join(JOURNAL), number);
-    let named = |error| in_file(&path, error);
-    let file = match File::open(&path) {
+    let name = name_of(number);
+    let named = |error| in_file(&name, error);
+    let file = match folder.read(&name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(named(Error::format("journal", "the file is missing")));
         }
@@ -363,7 +409,7 @@ fn follow(directory: &Path, mut loaded: Loaded, end: Option<u64>) -> Result<Cont
     follow_frames(&mut loaded.store, &mut frames, &mut recovery).map_err(named)?;
     Ok(Contents {
         loaded,
-        journal: Some(path),
+        size,
         end: (frames.at, frames.number),
         recovery,
     })
@@ -409,52 +455,51 @@ pub fn follow_records(store: &mut Store, bytes: &[u8]) -> Result<()> {
     follow_frames(store, &mut frames, &mut Recovery::default())
 }
 
-fn in_file(path: &Path, error: Error) -> Error {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+fn in_file(name: &str, error: Error) -> Error {
     match error {
-        Error::Format { message, .. } => Error::format(format!("{JOURNAL}/{name}"), message),
+        Error::Format { message, .. } => Error::format(name, message),
         error => error,
     }
 }
 
 /// Refuses to go on without the records of a journal that nothing leads to.
-fn refuse_records(path: &Path, why: &str) -> Result<()> {
-    if fs::metadata(path)?.len() > PREAMBLE as u64 {
+fn refuse_records(folder: &Folder, number: u64, why: &str) -> Result<()> {
+    let name = name_of(number);
+    let facts = folder.facts(&name)?;
+    if facts.is_some_and(|facts| facts.kind == Kind::File && facts.size > PREAMBLE as u64) {
         let message = format!("holds operations that would be lost: {why}");
-        return Err(in_file(path, Error::format("journal", message)));
+        return Err(Error::format(name, message));
     }
     Ok(())
 }
 
 /// Removes what a writer that died left half written.
-fn sweep(directory: &Path) -> Result<()> {
-    for folder in [directory, &directory.join(JOURNAL)] {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let ours = name.starts_with(SNAPSHOT) || name.ends_with(".log.tmp");
-            if ours && name.ends_with(".tmp") {
-                fs::remove_file(path)?;
-            }
+fn sweep(folder: &Folder) -> Result<()> {
+    for name in folder.names(".")? {
+        if name.starts_with(SNAPSHOT) && is_scratch(&name) {
+            folder.remove(name)?;
+        }
+    }
+    for name in folder.names(JOURNAL)? {
+        if name.contains(".log.") && is_scratch(&name) {
+            folder.remove(format!("{JOURNAL}/{name}"))?;
         }
     }
     Ok(())
 }
 
-pub(crate) fn path_of(journals: &Path, number: u64) -> PathBuf {
-    journals.join(format!("{number:08}.log"))
+/// What a journal is called in the store's directory.
+pub(crate) fn name_of(number: u64) -> String {
+    format!("{JOURNAL}/{number:08}.log")
 }
 
 /// The numbers of the journals there, rising.
-pub(crate) fn numbers(journals: &Path) -> Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(journals)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".log"));
-        if let Some(Ok(number)) = number.map(str::parse) {
-            numbers.push(number);
-        }
-    }
+pub(crate) fn numbers(folder: &Folder) -> Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = folder
+        .names(JOURNAL)?
+        .iter()
+        .filter_map(|name| name.strip_suffix(".log")?.parse().ok())
+        .collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

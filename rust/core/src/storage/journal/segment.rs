@@ -12,17 +12,16 @@
 //! | 56 | 4 | 0 |
 //! | 60 | 4 | CRC-32 of the 60 bytes before |
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::archive::{Journal, Record};
 use crate::base::cancel;
 use crate::base::group_commit::Disk;
 use crate::error::{Error, Result};
+use crate::storage::folder::{Facts, Folder, JOURNAL};
 use crate::storage::journal::frame::{HEADER, header};
-use crate::storage::snapshot::write::sync_directory;
 
 /// Bytes before the first record.
 pub(crate) const PREAMBLE: usize = 64;
@@ -63,7 +62,7 @@ pub(crate) fn check_preamble(file: &mut impl Read, number: u64, checksum: &str) 
     if &bytes[..8] != MAGIC {
         return bad("not a journal of sharpwave".into());
     }
-    if bytes[60..] != crc32fast::hash(&bytes[..60]).to_le_bytes() {
+    if !is_sound(&bytes) {
         return bad("its first 64 bytes are damaged".into());
     }
     if bytes[8..12] != expected[8..12] {
@@ -77,9 +76,19 @@ pub(crate) fn check_preamble(file: &mut impl Read, number: u64, checksum: &str) 
     ))
 }
 
+/// Whether the first bytes of a journal are as they were written.
+pub(crate) fn is_sound(bytes: &[u8]) -> bool {
+    bytes.len() == PREAMBLE
+        && bytes.starts_with(MAGIC)
+        && bytes[60..] == crc32fast::hash(&bytes[..60]).to_le_bytes()
+}
+
 /// A journal file that is written.
 pub(crate) struct Segment {
     file: File,
+    /// In the store's directory.
+    name: String,
+    identity: (u64, u64),
     /// Where the next record goes.
     at: u64,
     /// Its number.
@@ -92,50 +101,59 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// A new file with its first bytes on the disk.
+    /// A new file with its first bytes on the disk, as accessible as another.
     ///
     /// # Errors
     /// [`Error::Io`] as the system gives it.
-    pub(crate) fn create(path: &Path, number: u64, checksum: &str) -> Result<Self> {
-        let mut file = File::create(path)?;
+    pub(crate) fn create(
+        folder: &Folder,
+        name: String,
+        number: u64,
+        checksum: &str,
+        like: Option<Facts>,
+    ) -> Result<Self> {
+        let mut file = folder.make(&name, like)?;
         file.write_all(&preamble(number, checksum))?;
         file.sync_all()?;
-        Self::around(file, PREAMBLE as u64, 0, PREAMBLE as u64)
+        Self::around(file, name, PREAMBLE as u64, 0, PREAMBLE as u64)
     }
 
     /// Goes on with a file behind its last sound record, cutting off what follows.
     ///
     /// With `kept`, what was read is brought to the disk first, in a new file: the system may have read it from its
-    /// memory, though an earlier attempt to bring it to the disk failed.
+    /// memory, though an earlier attempt to bring it to the disk failed. Also a file that has a second name, as in a copy
+    /// of the store made of links, is left alone, and a new one written.
     ///
     /// # Errors
     /// [`Error::Io`] as the system gives it.
-    pub(crate) fn resume(path: &Path, at: u64, number: u64, kept: bool) -> Result<Self> {
-        if kept && at > PREAMBLE as u64 {
-            let beside = path.with_extension("log.tmp");
-            let copied: io::Result<()> = (|| {
-                let mut copy = File::create(&beside)?;
-                io::copy(&mut File::open(path)?.take(at), &mut copy)?;
-                copy.sync_all()?;
-                fs::rename(&beside, path)
-            })();
-            if copied.is_err() {
-                let _ = fs::remove_file(&beside);
-            }
-            copied?;
-            sync_directory(path)?;
+    pub(crate) fn resume(
+        folder: &Folder,
+        name: String,
+        at: u64,
+        number: u64,
+        kept: bool,
+    ) -> Result<Self> {
+        let mut file = folder.write(&name)?;
+        if (kept && at > PREAMBLE as u64) || Facts::of(&file)?.names > 1 {
+            folder.replace(&name, |copy| {
+                io::copy(&mut (&mut file).take(at), copy)?;
+                Ok(())
+            })?;
+            folder.sync(JOURNAL)?;
+            file = folder.write(&name)?;
         }
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
         if file.metadata()?.len() != at {
             file.set_len(at)?;
             file.sync_all()?;
         }
-        Self::around(file, at, number, if kept { at } else { 0 })
+        Self::around(file, name, at, number, if kept { at } else { 0 })
     }
 
-    fn around(file: File, at: u64, number: u64, kept: u64) -> Result<Self> {
+    fn around(file: File, name: String, at: u64, number: u64, kept: u64) -> Result<Self> {
         let disk = Arc::new(Disk::new(file.try_clone()?, at, kept));
         Ok(Self {
+            identity: Facts::of(&file)?.identity,
+            name,
             file,
             at,
             number,
@@ -143,6 +161,20 @@ impl Segment {
             broken: false,
             disk,
         })
+    }
+
+    /// In the store's directory.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether whoever opens the directory finds this file under its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as the system gives it.
+    pub(crate) fn is_in(&self, folder: &Folder) -> Result<bool> {
+        let found = folder.facts(&self.name)?;
+        Ok(found.is_some_and(|found| found.identity == self.identity))
     }
 
     /// Bytes of records.

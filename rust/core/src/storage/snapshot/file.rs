@@ -97,7 +97,8 @@ impl<'a> File<'a> {
         Ok(sum.finish())
     }
 
-    fn is_sound(&self) -> Result<bool> {
+    /// Whether its checksum is right.
+    pub(crate) fn is_sound(&self) -> Result<bool> {
         // A fuzzer would never guess a checksum, and find nothing behind it.
         Ok(cfg!(fuzzing) || self.found()? == self.said)
     }

@@ -24,7 +24,12 @@ impl Source<'_> {
     /// # Errors
     /// [`Error::Io`] as the operating system gives it.
     pub(crate) fn file(path: &Path) -> Result<Self> {
-        let file = fs::File::open(path)?;
+        Self::of(fs::File::open(path)?)
+    }
+
+    /// # Errors
+    /// [`Error::Io`] as the operating system gives it.
+    pub(crate) fn of(file: fs::File) -> Result<Self> {
         let length = usize::try_from(file.metadata()?.len())
             .map_err(|error| Error::Io(std::io::Error::other(error)))?;
         Ok(Self::File { file, length })

@@ -5,9 +5,8 @@
 //! `file.rs` reads it.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::tensor::Dtype;
@@ -18,7 +17,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::channels::Channel;
 use crate::memory::episodes::Episode;
-use crate::storage::journal::directory::{Journal, SNAPSHOT};
+use crate::storage::folder::{Folder, SNAPSHOT};
+use crate::storage::journal::directory::Journal;
 use crate::storage::snapshot::checksum::Checksum;
 use crate::storage::snapshot::file::read;
 use crate::storage::snapshot::sections::{Element, Section, archive, sections};
@@ -154,38 +154,21 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
-    /// Writes the file beside `path` and renames it into place, so that a crash leaves the old one.
-    pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.tmp", std::process::id()));
-        let beside = PathBuf::from(beside);
-        let written = (|| {
-            let mut out = BufWriter::with_capacity(1 << 20, fs::File::create(&beside)?);
+    /// Writes the file beside the one of that name and renames it into place, so that a crash leaves the old one. What
+    /// `ready` says is asked for at the last moment.
+    pub(crate) fn save(
+        &self,
+        folder: &Folder,
+        name: impl AsRef<Path>,
+        ready: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        folder.replace(name, |file| {
+            let mut out = BufWriter::with_capacity(1 << 20, file);
             self.write(&mut out)?;
-            let file = out
-                .into_inner()
-                .map_err(std::io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            Ok(fs::rename(&beside, path)?)
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(&beside);
-        }
-        written
+            out.flush()?;
+            ready()
+        })
     }
-}
-
-/// Makes sure that what was renamed or created at `path` is there after a power cut.
-pub(crate) fn sync_directory(path: &Path) -> Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    #[cfg(unix)]
-    fs::File::open(parent)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = parent;
-    Ok(())
 }
 
 /// Length, JSON and padding, as safetensors has them; `sections` in the order of their bytes.
@@ -241,8 +224,9 @@ impl Store {
     /// [`Error::Io`] as the operating system gives it, [`Error::Interrupted`] if the call is
     /// cancelled ([`crate::Cancel`]).
     pub fn save(&self, path: &Path) -> Result<()> {
-        Snapshot::of(self, None)?.save(path)?;
-        sync_directory(path)
+        let (folder, name) = Folder::of(path)?;
+        Snapshot::of(self, None)?.save(&folder, name, || Ok(()))?;
+        Ok(folder.sync(".")?)
     }
 
     /// Reads a snapshot, or the store of a directory as it is now.
