@@ -1,4 +1,4 @@
-//! What everything stands on: errors aside, nothing here knows what the store is.
+//! What every layer may use: nothing here knows what a store is.
 
 pub(crate) mod alloc;
 pub(crate) mod cancel;
