@@ -13,9 +13,9 @@ import sharpwave as sw
 pytest.importorskip("typer")
 
 from sharpwave import cli, corpus, jobs
-from sharpwave.demo.probes import load_probes
 from sharpwave.embed import CallableEmbedder, fingerprint
 from sharpwave.episodes import Words
+from sharpwave.probe.probes import load_probes
 
 WORDS = "the bride sea storm garden seeds rain rings danced ship sails plants grew village boat harvest".split()
 

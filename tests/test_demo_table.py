@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import sharpwave as sw
 from sharpwave import cli
-from sharpwave.demo import check, claims, pipeline, summary
-from sharpwave.demo import report as reporting
-from sharpwave.demo.columns import COLUMNS, Bench, Episodes
-from sharpwave.demo.probes import Objective, Probe, load_probes
-from sharpwave.demo.prompts import base_prompts
-from sharpwave.demo.sample import SampleSettings, Story, read_stories, sample_stories
-from sharpwave.demo.table import Measured, Ruler, TableSettings, auc, splits
 from sharpwave.episodes import Words
+from sharpwave.probe import claims, summary
+from sharpwave.probe import report as reporting
+from sharpwave.probe.columns import COLUMNS, Bench, Episodes
+from sharpwave.probe.probes import Objective, Probe, load_probes
+from sharpwave.probe.table import Measured, Ruler, TableSettings, auc, splits
+
+from examples.demo import check, pipeline
+from examples.demo.prompts import base_prompts
+from examples.demo.sample import SampleSettings, Story, read_stories, sample_stories
 
 
 def bag(texts: list[str]) -> np.ndarray:
@@ -77,7 +79,7 @@ def test_sampling_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
             asked.append(first)
             yield [Story("p", f"story {n}") for n in range(first, first + settings.batch)]
 
-    monkeypatch.setattr("sharpwave.demo.sample._sample_from", fake)
+    monkeypatch.setattr("examples.demo.sample._sample_from", fake)
     path = tmp_path / "base.jsonl"
     settings = SampleSettings(stories=6, batch=2)
     whole = sample_stories(path, settings)

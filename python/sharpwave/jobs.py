@@ -18,12 +18,15 @@ import numpy as np
 from sharpwave import coerce, episodes
 from sharpwave.config import Config
 from sharpwave.corpus import Row, chunk_rows, number_columns, read_rows
-from sharpwave.embed import Fluency, SentenceTransformer, as_embedder, from_config
+from sharpwave.embed import Fluency, Joined, SentenceTransformer, as_embedder, from_config
 from sharpwave.embed.protocol import Embedder
 from sharpwave.store import SNAPSHOT, ValueStore
 
 Progress = Callable[[str, int, int], None]
 NOTES = "store.json"
+
+FLUENCY = 0.2
+"""The weight of fluency beside a meaning of 1."""
 
 _log = logging.getLogger("sharpwave")
 
@@ -54,11 +57,16 @@ def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
 
 def fluent(embedder: Embedder, path: str, batch: episodes.Batch) -> Embedder:
     """``embedder`` with the fluency beside it that the language model at ``path`` sees, fitted to the batch's steps."""
-    from sharpwave.demo.encoder import with_fluency
-    from sharpwave.demo.models import smollm2_path
+    from sharpwave.embed.packages import smollm2_path
 
     form = Fluency(smollm2_path() if path == "smollm2" else path, dtype="bfloat16")
     return with_fluency(embedder, form, batch)
+
+
+def with_fluency(meaning: Embedder, form: Fluency, batch: episodes.Batch, weight: float = FLUENCY) -> Joined:
+    """``meaning`` with the fluency ``form`` beside it, fitted to what the batch's episodes say."""
+    form.fit(batch.scored_steps)
+    return Joined([meaning, form], [1.0, weight])
 
 
 def open_store(path: Path) -> tuple[ValueStore, dict[str, Any]]:
@@ -338,8 +346,8 @@ def probe(
     embedder_path: str | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The exploit table on one's own store; see `sharpwave.demo.own`."""
-    from sharpwave.demo.own import probe_store
+    """The exploit table on one's own store; see `sharpwave.probe.own`."""
+    from sharpwave.probe.own import probe_store
 
     store, notes = open_store(path)
     embedder = _checked(store, embedder_from(embedder_path, notes))

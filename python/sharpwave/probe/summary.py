@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.demo.claims import RESAMPLES, Claim, claim, interval
-from sharpwave.demo.columns import BASELINE, COLUMNS, DEFAULT, Floats
-from sharpwave.demo.table import Measured, auc
+from sharpwave.probe.claims import RESAMPLES, Claim, claim, interval
+from sharpwave.probe.columns import BASELINE, COLUMNS, DEFAULT, Floats
+from sharpwave.probe.table import Measured, auc
 
 AUC_AT_LEAST = 0.85
 SPAM_Z = -1.5  # at most
