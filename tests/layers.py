@@ -66,9 +66,8 @@ EXCEPTIONS = {
     ("embed.protocol", "embed.joined"),
     ("embed.protocol", "embed.sentence"),
     ("view", "habituation"),
-    ("reward.function", "reward.parts"),
-    ("reward.core", "reward.checkpoint"),
-    ("reward.core", "reward.config"),
+    ("reward.reward", "reward.checkpoint"),
+    ("reward.reward", "reward.config"),
     ("reward.config", "serve"),
     ("reward.config", "serve.ray"),
 }

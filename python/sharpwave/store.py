@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
 from collections.abc import Iterable
-from multiprocessing.context import get_spawning_popen
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -372,7 +372,8 @@ class ValueStore(View[_core.Store]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies by its own versioned bytes; the copy lives in memory."""
-        if get_spawning_popen() is not None:
+        processes = sys.modules.get("multiprocessing.context")
+        if processes is not None and processes.get_spawning_popen() is not None:
             return _spawned, (type(self), self.to_bytes(), self._process)
         return type(self).from_bytes, (self.to_bytes(),)
 
