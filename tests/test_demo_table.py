@@ -169,7 +169,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     patch.setattr(pipeline, "sample_stories", lambda *_: stories())
     patch.setattr(pipeline, "fluent_encoder", lambda *_, **__: ENCODER)
     out = tmp_path_factory.mktemp("demo")
-    settings = pipeline.DemoSettings(out, SampleSettings(stories=40), TableSettings(splits=2))
+    settings = pipeline.DemoSettings(out, SampleSettings(stories=40), TableSettings(splits=3))
     stages: list[tuple[str, int, int]] = []
     report = pipeline.run(settings, lambda *s: stages.append(s))
     patch.undo()
@@ -245,6 +245,22 @@ def test_intervals_hold_what_they_are_around(run: tuple[Path, dict[str, Any]]) -
     assert around["tuned"][0] <= report["auc"]["tuned"]["coverage"] <= around["tuned"][1]
     assert set(around) == {o["name"] for o in report["objectives"]} | {"tuned", "over ones"}
     assert {c["verdict"] for c in report["claims"]} <= {"holds", "fails", "undecided"}
+
+
+def test_one_split_decides_nothing() -> None:
+    """It agrees with itself, whatever it says."""
+    probes = [Probe("a", "story", ""), Probe("spam", "exploit", "")]
+    objective = Objective("x", "x", False, (), (probes[0],), (probes[1],))
+
+    def measured(splits: int) -> Measured:
+        z = {c.id: np.tile([2.0, -3.0], (splits, 1)) for c in COLUMNS}
+        ruler = {c.id: [np.zeros(3)] * splits for c in COLUMNS}
+        return Measured(objective, probes, [], z, {c.id: np.zeros((splits, 2)) for c in COLUMNS}, ruler, [])
+
+    for count, verdict in ((1, "undecided"), (2, "undecided"), (3, "holds")):
+        one = summary.objective_summary(measured(count))
+        found = {c["id"]: c["verdict"] for c in summary.claims([one], {"tuned": {}})}
+        assert found["stories-above-exploits:x"] == found["spam-below-base:x"] == verdict
 
 
 def test_rows_of_aucs() -> None:
