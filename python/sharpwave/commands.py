@@ -1,4 +1,4 @@
-"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | repair | report | blend | bench |
+"""The commands: ``sharpwave demo | build | tune | probe | score | explain | inspect | repair | report | blend | bench |
 serve``.
 
 What they do is in `sharpwave.jobs`, `sharpwave.probe` and a checkout's examples/demo; this file parses and prints.
@@ -7,11 +7,13 @@ What they do is in `sharpwave.jobs`, `sharpwave.probe` and a checkout's examples
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sharpwave import command_tune
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
 
@@ -92,16 +94,22 @@ def build(
     fluency: Annotated[
         str | None, typer.Option(help="read fluency beside meaning: a causal model's directory, or smollm2")
     ] = None,
+    config: Annotated[Path | None, typer.Option(help="the store's numbers, as sharpwave tune --out wrote them")] = None,
 ) -> None:
     """Build a store from episodes in a file."""
     from sharpwave import jobs
 
     with stages() as progress:
-        facts = jobs.build(file, out, terminal or [], channel or [], embedder, chunker, fluency, progress)
+        facts = jobs.build(file, out, terminal or [], channel or [], embedder, chunker, fluency, progress, config)
     print(
         f"{out}: {facts['memories']} memories, {facts['associations']} associations "
-        f"of {facts['episodes']} episodes ({facts['steps']} steps)"
+        f"of {facts['episodes']} episodes ({facts['steps']} steps, {facts['different']} of them different)"
     )
+    for warning in facts["warnings"]:
+        print(shown(f"warning: {warning}"), file=sys.stderr)
+
+
+commands.command()(command_tune.tune)
 
 
 @commands.command()

@@ -39,6 +39,9 @@ pub struct Config {
     pub max_out: usize,
     /// Novelty from which a step is a memory of its own (ν).
     pub novelty: f64,
+    /// Cosine above which a step is merged into the nearest memory; where it is given, ν follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")] // as written before it existed
+    pub merge_cosine: Option<f64>,
     /// Worth from which a novel step is admitted (θ).
     pub worth: f64,
     /// Weight of novelty in the worth (`w_n`).
@@ -88,6 +91,7 @@ impl Config {
             trace_size: 64,
             max_out: 32,
             novelty: 0.9,
+            merge_cosine: None,
             worth: 0.0,
             w_novelty: 1.0,
             w_surprise: 0.0,
@@ -142,6 +146,9 @@ impl Config {
         at_least_one("trace_size", self.trace_size, 1 << 20)?;
         at_least_one("max_out", self.max_out, 1 << 20)?;
         in_range("novelty", self.novelty, 0.0, 1.0)?;
+        if let Some(cosine) = self.merge_cosine {
+            in_range("merge_cosine", cosine, -1.0, 1.0)?;
+        }
         for (name, x) in [
             ("worth", self.worth),
             ("w_novelty", self.w_novelty),

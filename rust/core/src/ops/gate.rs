@@ -10,7 +10,7 @@
 use crate::base::slot::Slot;
 use crate::config::Equation;
 use crate::index::Hit;
-use crate::index::activation::{Activation, kappa};
+use crate::index::activation::{Activation, kappa, merge_novelty};
 use crate::linalg;
 use crate::memory::channels::Kind;
 use crate::memory::columns::{Birth, Provenance};
@@ -99,7 +99,7 @@ impl Store {
 
     /// The memory that the gate will merge a step into.
     pub(crate) fn merges_into(&self, nearest: Option<Hit>) -> Option<Slot> {
-        let known = nearest.filter(|_| self.novelty(nearest) < self.config.novelty);
+        let known = nearest.filter(|_| self.novelty(nearest) < merge_novelty(&self.config));
         known.map(|hit| hit.slot)
     }
 
@@ -115,6 +115,7 @@ impl Store {
     ) -> Admission {
         let novelty = self.novelty(nearest);
         let config = &self.config;
+        let merged_below = merge_novelty(config);
         let worth =
             config.w_novelty * novelty + config.w_surprise * surprise + config.w_drive * drive;
         let provenance = Provenance {
@@ -122,7 +123,7 @@ impl Store {
             step: episode.positions[t],
         };
         match nearest {
-            Some(hit) if novelty < config.novelty => {
+            Some(hit) if novelty < merged_below => {
                 self.merge(hit.slot, x, provenance);
                 self.note_drives(hit.slot, episode, t);
                 Admission {
@@ -130,7 +131,7 @@ impl Store {
                     outcome: Outcome::Merged,
                 }
             }
-            _ if novelty >= config.novelty && worth >= config.worth => {
+            _ if novelty >= merged_below && worth >= config.worth => {
                 let birth = Birth {
                     key: x,
                     terminal: false,
