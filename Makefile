@@ -34,7 +34,7 @@ help: ## show this list
 
 setup: $(EXTENSION) ## virtual environment, pinned packages, models, compiled extension
 
-demo: setup ## sample, build, sleep, score, train, report: runs/demo/report.html (about 9 minutes)
+demo: setup ## sample, build, sleep, score, train, report: runs/demo/report.html (about 12 minutes; fails if a claim fails)
 	$(BIN)/sharpwave demo --out runs/demo
 
 demo-quick: setup ## the same on less text, without training: runs/ci/report.html (about 2 minutes)

@@ -153,3 +153,21 @@ def test_together_survives_event_loops_that_give_up() -> None:
     for n, score in answered:
         assert score == pytest.approx(float(expected[n % 8]))
     assert together.ask(tiny.PROMPT, tiny.STORIES[1])["scorable"] == 1.0
+
+
+def test_a_question_that_is_being_scored_cannot_be_cancelled() -> None:
+    """It could, between a check and the answer, and that ended the thread."""
+    begun, go = threading.Event(), threading.Event()
+
+    def embed(texts: list[str]) -> np.ndarray:
+        begun.set()
+        assert go.wait(60)
+        return tiny.embed(texts)
+
+    together = Together(sw.InstrumentalReward(tiny.store(), embed), wait=0.0)
+    answer = together.submit(tiny.PROMPT, tiny.STORIES[0])
+    assert begun.wait(60)
+    cancelled = answer.cancel()
+    go.set()
+    assert not cancelled
+    assert answer.result(60)["scorable"] == 1.0

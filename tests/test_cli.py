@@ -13,9 +13,9 @@ import sharpwave as sw
 pytest.importorskip("typer")
 
 from sharpwave import cli, corpus, jobs
-from sharpwave.demo.probes import load_probes
 from sharpwave.embed import CallableEmbedder, fingerprint
 from sharpwave.episodes import Words
+from sharpwave.probe.probes import load_probes
 
 WORDS = "the bride sea storm garden seeds rain rings danced ship sails plants grew village boat harvest".split()
 
@@ -230,3 +230,44 @@ def test_bench_makes_a_store(capsys: pytest.CaptureFixture[str]) -> None:
         assert wrong[0].removeprefix("--").rstrip("s") in fails(
             capsys, "bench", "--memories", "64", "--dim", "8", *wrong
         )
+
+
+def test_tune_chooses_a_config_that_build_takes(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, given = (
+        tmp_path / "tuned.json",
+        ["--terminal", "wed=the bride danced", "--channel", "grade", "--chunker", "words:6"],
+    )
+    run("tune", file, "--out", out, *given)
+    said = capsys.readouterr().out
+    assert "chosen" in said
+    assert "merge cosine" in said
+    run("tune", file, "--json", *given)
+    facts = json.loads(capsys.readouterr().out)
+    chosen = facts["table"][facts["chosen"]]
+    config = sw.Config.from_json(out.read_text("utf-8"))
+    assert facts["config"] == config.to_dict()
+    assert (chosen["merge_cosine"], chosen["k"], chosen["gamma"]) == (config.merge_cosine, config.k, config.gamma)
+    run("build", file, "--out", tmp_path / "made", "--config", out, *given)
+    made = sw.ValueStore.load(tmp_path / "made")
+    assert (made.config.merge_cosine, made.config.power) == (config.merge_cosine, config.power)
+    out.write_text('{"dim": 3}')
+    with pytest.raises(SystemExit):
+        run("build", file, "--out", tmp_path / "x", "--config", out, *given)
+    assert "it is for steps of length 3, these have 64" in capsys.readouterr().err
+    out.write_text('{"dims": 3}')
+    assert "unknown config name: dims" in fails(capsys, "build", file, "--out", tmp_path / "x", "--config", out, *given)
+
+
+def test_build_warns_of_memories_with_different_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Last steps that read nearly the same, with grades of 0 and 1."""
+    path = tmp_path / "games.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        for n in range(24):
+            steps = [" ".join(WORDS[(n + k) % 12 : (n + k) % 12 + 5]) for k in range(3)]
+            last = "the door is locked and the lamp is lit in the dark hall" + (" now" if n % 2 else "")
+            out.write(json.dumps({"steps": [*steps, last], "grade": n % 2}) + "\n")
+    run("build", path, "--out", tmp_path / "merged", "--channel", "grade")
+    said = capsys.readouterr()
+    assert "steps, " in said.out
+    assert "of them different" in said.out
+    assert "1 of 1 memories hold different steps whose observed drives differ" in said.err

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from sharpwave.corpus import chunk_rows, number_columns, read_rows
-from sharpwave.demo.train import read_prompts
 from sharpwave.episodes import Sentences
+
+from examples.demo.train import read_prompts
 
 TWO = [{"prompt": "Tell me.", "completion": "The sea is wide."}, {"completion": "Über dem Meer – still.", "grade": 2}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in TWO)

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import sharpwave as sw
 from sharpwave import cli
-from sharpwave.demo import check, claims, pipeline, summary
-from sharpwave.demo import report as reporting
-from sharpwave.demo.columns import COLUMNS, Bench, Episodes
-from sharpwave.demo.probes import Objective, Probe, load_probes
-from sharpwave.demo.prompts import base_prompts
-from sharpwave.demo.sample import SampleSettings, Story, read_stories, sample_stories
-from sharpwave.demo.table import Measured, Ruler, TableSettings, auc, splits
 from sharpwave.episodes import Words
+from sharpwave.probe import claims, summary
+from sharpwave.probe import report as reporting
+from sharpwave.probe.columns import COLUMNS, Bench, Episodes
+from sharpwave.probe.probes import Objective, Probe, load_probes
+from sharpwave.probe.table import Measured, Ruler, TableSettings, auc, splits
+
+from examples.demo import check, pipeline
+from examples.demo.prompts import base_prompts
+from examples.demo.sample import SampleSettings, Story, read_stories, sample_stories
 
 
 def bag(texts: list[str]) -> np.ndarray:
@@ -77,7 +79,7 @@ def test_sampling_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
             asked.append(first)
             yield [Story("p", f"story {n}") for n in range(first, first + settings.batch)]
 
-    monkeypatch.setattr("sharpwave.demo.sample._sample_from", fake)
+    monkeypatch.setattr("examples.demo.sample._sample_from", fake)
     path = tmp_path / "base.jsonl"
     settings = SampleSettings(stories=6, batch=2)
     whole = sample_stories(path, settings)
@@ -167,7 +169,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     patch.setattr(pipeline, "sample_stories", lambda *_: stories())
     patch.setattr(pipeline, "fluent_encoder", lambda *_, **__: ENCODER)
     out = tmp_path_factory.mktemp("demo")
-    settings = pipeline.DemoSettings(out, SampleSettings(stories=40), TableSettings(splits=2))
+    settings = pipeline.DemoSettings(out, SampleSettings(stories=40), TableSettings(splits=3))
     stages: list[tuple[str, int, int]] = []
     report = pipeline.run(settings, lambda *s: stages.append(s))
     patch.undo()
@@ -243,6 +245,22 @@ def test_intervals_hold_what_they_are_around(run: tuple[Path, dict[str, Any]]) -
     assert around["tuned"][0] <= report["auc"]["tuned"]["coverage"] <= around["tuned"][1]
     assert set(around) == {o["name"] for o in report["objectives"]} | {"tuned", "over ones"}
     assert {c["verdict"] for c in report["claims"]} <= {"holds", "fails", "undecided"}
+
+
+def test_one_split_decides_nothing() -> None:
+    """It agrees with itself, whatever it says."""
+    probes = [Probe("a", "story", ""), Probe("spam", "exploit", "")]
+    objective = Objective("x", "x", False, (), (probes[0],), (probes[1],))
+
+    def measured(splits: int) -> Measured:
+        z = {c.id: np.tile([2.0, -3.0], (splits, 1)) for c in COLUMNS}
+        ruler = {c.id: [np.zeros(3)] * splits for c in COLUMNS}
+        return Measured(objective, probes, [], z, {c.id: np.zeros((splits, 2)) for c in COLUMNS}, ruler, [])
+
+    for count, verdict in ((1, "undecided"), (2, "undecided"), (3, "holds")):
+        one = summary.objective_summary(measured(count))
+        found = {c["id"]: c["verdict"] for c in summary.claims([one], {"tuned": {}})}
+        assert found["stories-above-exploits:x"] == found["spam-below-base:x"] == verdict
 
 
 def test_rows_of_aucs() -> None:

@@ -16,13 +16,14 @@ import sharpwave as sw
 import tiny
 import tiny_trl
 import torch
-from sharpwave.demo import measures, policy, second, train, train_report
-from sharpwave.demo.measures import Ratio
-from sharpwave.demo.pipeline import DemoSettings, Encoder
-from sharpwave.demo.probes import Objective
-from sharpwave.demo.sample import SampleSettings
-from sharpwave.demo.train import TrainSettings, read_prompts
 from sharpwave.episodes import Words
+from sharpwave.probe.probes import Objective
+
+from examples.demo import measures, policy, second, train, train_report
+from examples.demo.measures import Ratio
+from examples.demo.pipeline import DemoSettings, Encoder
+from examples.demo.sample import SampleSettings
+from examples.demo.train import TrainSettings, read_prompts
 
 PROMPTS = ("Tell me a story.", "Tell me of a king.")
 TERMINAL = "They married at the altar."
@@ -89,7 +90,7 @@ def test_train_stop_and_go_on_to_the_same_run(tmp_path: Path, monkeypatch: pytes
     assert len(other["steps"]) == 1
 
     monkeypatch.setattr(second, "load", lambda *_: setting())
-    monkeypatch.setattr(second.reporting, "write", lambda report, out: (out / "report.html").write_text("page"))
+    monkeypatch.setattr(second.reporting, "write", lambda report, out, _: (out / "report.html").write_text("page"))
     (tmp_path / "c").mkdir()
     report = second.run(DemoSettings.full(tmp_path / "c"), settings(steps=1), {"schema": 1})
     assert json.loads((tmp_path / "c" / "report.json").read_text())["train"] == report["train"]

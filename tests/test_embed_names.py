@@ -23,7 +23,7 @@ TEXTS = ["A wedding in spring.", "A storm at sea, and no land in sight.", "def f
 
 @pytest.fixture(scope="module")
 def loaded() -> Any:
-    from sharpwave.demo.models import minilm_path, offline
+    from sharpwave.embed.packages import minilm_path, offline
 
     offline()
     return embed.SentenceTransformer(minilm_path()).model

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 from safetensors.torch import load_file, save_file
-from sharpwave.demo.models import smollm2_path
+from sharpwave.embed.packages import smollm2_path
 from sharpwave.remedies import blend, search, tensors
 from sharpwave.remedies.blend_search import Blends
 from sharpwave.remedies.blending import spherical

@@ -117,7 +117,7 @@ def test_what_is_asked_at_once_is_scored_together() -> None:
     np.testing.assert_allclose(scores, np.nan_to_num(alone.reward), atol=1e-6)
 
 
-def test_turns_tools_and_what_they_answer_are_the_episode() -> None:
+def test_turns_and_tool_calls_are_scored_and_what_tools_answer_is_not() -> None:
     one = task()
     told = trace(one, "Anna met Tom.", "He asked her.")
     call = ToolCall(id="1", name="look", arguments='{"at": "sea"}')
@@ -129,7 +129,7 @@ def test_turns_tools_and_what_they_answer_are_the_episode() -> None:
     assert [message["role"] for message in completion] == ["assistant", "tool", "assistant"]
     assert completion[0]["tool_calls"][0]["name"] == "look"
     steps = sw.episodes.Turns()(prompt, completion)
-    assert steps.scored == ['look({"at": "sea"})', "A storm.", "He asked her."]
+    assert steps.scored == ['look({"at": "sea"})', "He asked her."]
 
 
 @pytest.mark.parametrize("mode", ["training", "evaluation"])

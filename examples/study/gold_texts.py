@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sharpwave.demo.probes import load_probes
+from sharpwave.probe.probes import load_probes
 
 from examples.study.config import load
 from examples.study.policy import CHAT, Policy

@@ -31,7 +31,7 @@ Embed = Callable[[list[str]], NDArray[np.float32]]
 
 def language_model(config: Config, seed: int, device: str) -> Policy:
     """SmolLM2-135M with a fresh adapter."""
-    from sharpwave.demo.models import load_language_model, smollm2_path
+    from sharpwave.embed.packages import load_language_model, smollm2_path
 
     model, tokenizer = load_language_model(smollm2_path(), device)
     return Policy(model, tokenizer, config.lora, seed)
@@ -39,8 +39,8 @@ def language_model(config: Config, seed: int, device: str) -> Policy:
 
 def encoder(device: str) -> Embed:
     """MiniLM without a cache: what a text's vector is must not depend on what was embedded before a resume."""
-    from sharpwave.demo.models import minilm_path
     from sharpwave.embed import SentenceTransformer
+    from sharpwave.embed.packages import minilm_path
 
     return SentenceTransformer(minilm_path(), device=device, cache=False)
 
@@ -92,7 +92,7 @@ def fluent_encoder(
 
 def setting(config: Config, seed: int, device: str = "cpu") -> Setting:
     """Everything an arm shares with the others."""
-    from sharpwave.demo.probes import load_probes
+    from sharpwave.probe.probes import load_probes
 
     objective = next(o for o in load_probes().objectives if o.name == config.objective)
     reference = json.loads(REFERENCE.read_text("utf-8"))
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     if not BASE.is_file():
-        from sharpwave.demo.sample import SampleSettings, sample_stories
+        from examples.demo.sample import SampleSettings, sample_stories
 
         sample_stories(BASE, SampleSettings(stories=options.stories, device=options.device), print)
     if not REFERENCE.is_file():

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import sharpwave as sw
 from numpy.typing import NDArray
-from sharpwave.demo.columns import Episodes
 from sharpwave.episodes import Words, chunk_batch
+from sharpwave.probe.columns import Episodes
 
 from examples.study import gold, measures
 from examples.study.policy import CHAT, Policy

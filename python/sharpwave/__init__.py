@@ -33,8 +33,9 @@ from sharpwave.store import ValueStore
 from sharpwave.view import FrozenView
 
 if TYPE_CHECKING:
-    from sharpwave import embed, episodes
+    from sharpwave import embed, episodes, text
     from sharpwave.reward import InstrumentalReward, Weights
+    from sharpwave.tuning import Trial, Tuned, tune
 
 __all__ = [
     "Association",
@@ -53,6 +54,8 @@ __all__ = [
     "ReplayReport",
     "Scores",
     "SearchReport",
+    "Trial",
+    "Tuned",
     "ValueStore",
     "Weights",
     "__version__",
@@ -61,10 +64,30 @@ __all__ = [
     "episodes",
     "get_num_threads",
     "set_num_threads",
+    "text",
+    "tune",
 ]
 
-_MODULES = {"divergence", "embed", "episodes", "integrations", "interop", "remedies", "reward", "serve", "torch", "viz"}
-_NAMES = {"InstrumentalReward": "sharpwave.reward", "Weights": "sharpwave.reward"}
+_MODULES = {
+    "divergence",
+    "embed",
+    "episodes",
+    "integrations",
+    "interop",
+    "remedies",
+    "reward",
+    "serve",
+    "text",
+    "torch",
+    "viz",
+}
+_NAMES = {
+    "InstrumentalReward": "sharpwave.reward",
+    "Weights": "sharpwave.reward",
+    "Trial": "sharpwave.tuning",
+    "Tuned": "sharpwave.tuning",
+    "tune": "sharpwave.tuning",
+}
 
 
 def __getattr__(name: str) -> Any:

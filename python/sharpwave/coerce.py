@@ -197,6 +197,12 @@ def _same_order(name: str, labels: Any, channels: Sequence[str]) -> None:
         )
 
 
+def numbers(name: str, data: Array) -> NDArray[np.float64]:
+    """A float64 array of any shape; booleans are 0 and 1."""
+    array = _array(name, data)
+    return _numbers(name, array.astype(np.uint8) if array.dtype.kind == "b" else array).astype(np.float64)
+
+
 def table(name: str, data: Array | None, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
     """A float32 array of exactly this shape, or None."""
     if data is None:

@@ -1,17 +1,19 @@
-"""The commands: ``sharpwave demo | build | probe | score | explain | inspect | repair | report | blend | bench |
+"""The commands: ``sharpwave demo | build | tune | probe | score | explain | inspect | repair | report | blend | bench |
 serve``.
 
-What they do is in `sharpwave.demo` and `sharpwave.jobs`; this file parses and prints.
+What they do is in `sharpwave.jobs`, `sharpwave.probe` and a checkout's examples/demo; this file parses and prints.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sharpwave import command_tune
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
 
@@ -56,44 +58,23 @@ def demo(
     model: Annotated[str | None, typer.Option(help="path of a causal model; default: SmolLM2-135M")] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda for a larger run")] = "cpu",
 ) -> None:
-    """Sample a small language model, build a store, try to exploit it, and train on its reward.
+    """Sample a small language model, build a store, try to exploit it, and train on its reward: in a checkout.
 
     The last lines say which claims of the report hold, fail, or are undecided. Exit code 1 if one fails.
     """
-    from dataclasses import replace
+    from sharpwave.demo import checkout
+    from sharpwave.probe import claims
 
-    from sharpwave.demo import claims, second, train_report
-    from sharpwave.demo.pipeline import DemoSettings, run
-    from sharpwave.demo.train import TrainSettings, read_prompts
-
-    settings = DemoSettings.short(out, seed) if quick else DemoSettings.full(out, seed)
-    if stories is not None:
-        if stories < 16:
-            raise ValueError(f"--stories must be at least 16, got {stories}")
-        settings = replace(settings, sample=replace(settings.sample, stories=stories))
-    if splits is not None:
-        if splits < 1:
-            raise ValueError(f"--splits must be at least 1, got {splits}")
-        settings = replace(settings, table=replace(settings.table, splits=splits))
-    settings = replace(settings, sample=replace(settings.sample, model=model, device=device))
-    given: dict[str, Any] = {"objective": objective, "model": model, "seed": seed}
-    if steps is not None:
-        if steps < 1:
-            raise ValueError(f"--steps must be at least 1, got {steps}")
-        given["steps"] = steps
-    if prompts is not None:
-        given["prompts"] = read_prompts(prompts)
-    second.find_objective(settings, objective)
-    second.check_model(model, device)
-    if train is None:
-        train = not quick or steps is not None
+    command = checkout("command")
     with stages() as progress:
-        report = run(settings, progress)
-        if train:
-            report = second.run(settings, TrainSettings.on(device, **given), report, progress)
+        report = command.run(
+            progress, out=out, quick=quick, seed=seed, stories=stories, splits=splits, train=train, steps=steps,
+            objective=objective, prompts=prompts, model=model, device=device,
+        )  # fmt: skip
     print_report(report)
-    for line in train_report.lines(report["train"]) if train else ():
-        print(line)
+    if report.get("train"):
+        for line in checkout("train_report").lines(report["train"]):
+            print(line)
     print(f"\n{shown(str(out / 'report.html'))}")
     found = claims.of_report(report)
     for line in claims.summary(found):
@@ -113,16 +94,22 @@ def build(
     fluency: Annotated[
         str | None, typer.Option(help="read fluency beside meaning: a causal model's directory, or smollm2")
     ] = None,
+    config: Annotated[Path | None, typer.Option(help="the store's numbers, as sharpwave tune --out wrote them")] = None,
 ) -> None:
     """Build a store from episodes in a file."""
     from sharpwave import jobs
 
     with stages() as progress:
-        facts = jobs.build(file, out, terminal or [], channel or [], embedder, chunker, fluency, progress)
+        facts = jobs.build(file, out, terminal or [], channel or [], embedder, chunker, fluency, progress, config)
     print(
         f"{out}: {facts['memories']} memories, {facts['associations']} associations "
-        f"of {facts['episodes']} episodes ({facts['steps']} steps)"
+        f"of {facts['episodes']} episodes ({facts['steps']} steps, {facts['different']} of them different)"
     )
+    for warning in facts["warnings"]:
+        print(shown(f"warning: {warning}"), file=sys.stderr)
+
+
+commands.command()(command_tune.tune)
 
 
 @commands.command()
@@ -209,7 +196,7 @@ def probe(
         Path | None,
         typer.Option(help="base episodes for the ruler; default: what it was built from"),
     ] = None,
-    probes: Annotated[Path | None, typer.Option(help="texts as in demo/probes.json; default: made here")] = None,
+    probes: Annotated[Path | None, typer.Option(help="texts as in probe/probes.json; default: made here")] = None,
     out: _Out = Path("runs/probe"),
     embedder: _Embedder = None,
 ) -> None:
@@ -227,10 +214,12 @@ def report(
     run: Annotated[Path, typer.Argument(help="a run's directory, or its report.json")] = Path("runs/demo"),
 ) -> None:
     """Rebuild report.html and the plots from report.json."""
-    from sharpwave.demo import report as reporting
+    from sharpwave.demo import checkout
+    from sharpwave.probe import report as reporting
 
     data = reporting.load(run)
-    page = reporting.write(data, run if run.is_dir() else run.parent)
+    section = checkout("train_report").section if data.get("train") else None
+    page = reporting.write(data, run if run.is_dir() else run.parent, section)
     print(page)
 
 
@@ -371,9 +360,9 @@ def print_report(report: Any) -> None:
     """The default's column beside cosine, and the claims, on the terminal."""
     from rich.text import Text
 
-    from sharpwave.demo import claims
-    from sharpwave.demo.columns import DEFAULT
-    from sharpwave.demo.report import signed
+    from sharpwave.probe import claims
+    from sharpwave.probe.columns import DEFAULT
+    from sharpwave.probe.report import signed
 
     page = console()
     columns = [c for c in report["columns"] if c["id"] in ("cosine", DEFAULT, "ones")]

@@ -52,6 +52,11 @@ class Config:
     novelty: float = 0.9
     """ν: a step at least this novel (1 - support) may become a memory, a less novel one is merged."""
 
+    merge_cosine: float | None = None
+    """The cosine above which a step is merged into the nearest memory, whatever τ and p are: 1 merges nothing.
+    Below τ it counts as τ.
+    Where it is given, ν follows from it and `novelty` is not used."""
+
     worth: float = 0.0
     """θ: a novel step worth less than this is dropped."""
 
@@ -139,7 +144,9 @@ def _typed(name: str, kind: str, value: Any) -> Any:
             if whole >= 1 << 32:
                 raise ValueError(f"{name}: {whole} is too large")
             return whole
-        case "float":
+        case "float | None" if value is None:
+            return None
+        case "float" | "float | None":
             number = coerce.number(name, value)
             if not math.isfinite(number):
                 raise ValueError(f"{name}: {number} is not finite")

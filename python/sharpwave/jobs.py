@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,16 @@ import numpy as np
 from sharpwave import coerce, episodes
 from sharpwave.config import Config
 from sharpwave.corpus import Row, chunk_rows, number_columns, read_rows
-from sharpwave.embed import Fluency, SentenceTransformer, as_embedder, from_config
+from sharpwave.embed import Fluency, Joined, SentenceTransformer, as_embedder, from_config
 from sharpwave.embed.protocol import Embedder
+from sharpwave.granularity import mixed_warnings
 from sharpwave.store import SNAPSHOT, ValueStore
 
 Progress = Callable[[str, int, int], None]
 NOTES = "store.json"
+
+FLUENCY = 0.2
+"""The weight of fluency beside a meaning of 1."""
 
 _log = logging.getLogger("sharpwave")
 
@@ -54,11 +60,16 @@ def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
 
 def fluent(embedder: Embedder, path: str, batch: episodes.Batch) -> Embedder:
     """``embedder`` with the fluency beside it that the language model at ``path`` sees, fitted to the batch's steps."""
-    from sharpwave.demo.encoder import with_fluency
-    from sharpwave.demo.models import smollm2_path
+    from sharpwave.embed.packages import smollm2_path
 
     form = Fluency(smollm2_path() if path == "smollm2" else path, dtype="bfloat16")
     return with_fluency(embedder, form, batch)
+
+
+def with_fluency(meaning: Embedder, form: Fluency, batch: episodes.Batch, weight: float = FLUENCY) -> Joined:
+    """``meaning`` with the fluency ``form`` beside it, fitted to what the batch's episodes say."""
+    form.fit(batch.scored_steps)
+    return Joined([meaning, form], [1.0, weight])
 
 
 def open_store(path: Path) -> tuple[ValueStore, dict[str, Any]]:
@@ -100,6 +111,64 @@ def weights_from(pairs: Sequence[str]) -> dict[str, float] | None:
         raise ValueError(f"--weight must be channel=number: {error}") from None
 
 
+@dataclass(frozen=True)
+class Material:
+    """A file's episodes, embedded."""
+
+    rows: list[Row]
+    batch: episodes.Batch
+    steps: np.ndarray
+    drives: np.ndarray
+    """(E, channels), NaN where a row has no such number."""
+    sentences: dict[str, str]
+    keys: dict[str, np.ndarray]
+    """The terminals' sentences, and their embeddings."""
+    embedder: Embedder
+    chunker: episodes.Chunker
+
+
+def material(
+    file: Path,
+    terminals: Sequence[str],
+    channels: Sequence[str],
+    embedder_path: str | None,
+    chunker_text: str,
+    fluency: str | None,
+    progress: Progress | None = None,
+) -> Material:
+    """The episodes of ``file``, chunked and embedded, with their drives and terminals."""
+    chunker = chunker_from(chunker_text)
+    sentences = _named(terminals, "terminal")
+    if fluency not in (None, "smollm2") and not (Path(fluency) / "config.json").is_file():
+        raise ValueError(f"--fluency {fluency}: there is no such language model; a directory or 'smollm2'")
+    rows = read_rows(file)
+    if not rows:
+        raise ValueError(f"{file} holds no episode")
+    number_columns(rows, channels)  # refused before a model is loaded
+    embedder = as_embedder(embedder_from(embedder_path, {}))
+    rows, batch = _learnable(rows, chunker)
+    if not rows:
+        raise ValueError(f"{file} holds no episode in which the assistant says anything")
+    drives = number_columns(rows, channels)
+    if progress is not None:
+        progress("embedding", 0, 1)
+    if fluency is not None:
+        embedder = fluent(embedder, fluency, batch)
+    steps = embedder(batch.steps)
+    keys = embedder(list(sentences.values())) if sentences else steps[:0]
+    if progress is not None:
+        progress("embedding", 1, 1)
+    return Material(rows, batch, steps, drives, sentences, dict(zip(sentences, keys, strict=True)), embedder, chunker)
+
+
+def config_from(path: Path) -> Config:
+    """The config in a JSON file, as ``sharpwave tune`` writes it."""
+    try:
+        return Config.from_json(path.read_text("utf-8"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"--config {path}: {error}") from None
+
+
 def build(
     file: Path,
     out: Path,
@@ -109,48 +178,40 @@ def build(
     chunker_text: str,
     fluency: str | None,
     progress: Progress,
+    config_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Write a store of ``file``'s episodes to the directory ``out``; returns its counts."""
-    chunker = chunker_from(chunker_text)
-    sentences = _named(terminals, "terminal")
-    if fluency not in (None, "smollm2") and not (Path(fluency) / "config.json").is_file():
-        raise ValueError(f"--fluency {fluency}: there is no such language model; a directory or 'smollm2'")
-    rows = read_rows(file)
-    if not rows:
-        raise ValueError(f"{file} holds no episode")
-    number_columns(rows, channels)  # refused before a model is loaded
+    """Write a store of ``file``'s episodes to the directory ``out``; returns its counts and warnings."""
     if (out / SNAPSHOT).exists():
         raise ValueError(f"{out} holds a store already")
-    embedder = as_embedder(embedder_from(embedder_path, {}))
-    rows, batch = _learnable(rows, chunker)
-    if not rows:
-        raise ValueError(f"{file} holds no episode in which the assistant says anything")
-    drives = number_columns(rows, channels)
-    progress("embedding", 0, 1)
-    if fluency is not None:
-        embedder = fluent(embedder, fluency, batch)
-    steps = embedder(batch.steps)
-    keys = embedder(list(sentences.values())) if sentences else steps[:0]
-    progress("embedding", 1, 1)
-    store = ValueStore(Config(dim=steps.shape[1]))
-    store.calibrate(steps, batch.offsets)
-    for name, key in zip(sentences, keys, strict=True):
+    config = None if config_path is None else config_from(config_path)
+    given = material(file, terminals, channels, embedder_path, chunker_text, fluency, progress)
+    rows, batch, steps, drives, embedder = given.rows, given.batch, given.steps, given.drives, given.embedder
+    dim = steps.shape[1]
+    if config is not None and config.dim != dim:
+        raise ValueError(f"--config {config_path}: it is for steps of length {config.dim}, these have {dim}")
+    store = ValueStore(config or Config(dim=dim))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        store.calibrate(steps, batch.offsets)
+    for name, key in given.keys.items():
         store.add_terminal(name, key)
     for n, name in enumerate(channels):
         known = drives[np.isfinite(drives[:, n]), n]
         low, high = float(known.min()), float(known.max())
         store.add_channel(name, low, high if high > low else low + 1.0)
     part = 64
+    became: list[np.ndarray] = []
     for first in range(0, len(rows), part):
         last = min(first + part, len(rows))
         a, b = batch.offsets[first], batch.offsets[last]
-        store.observe(
+        written = store.observe(
             steps[a:b],
             batch.offsets[first : last + 1] - a,
             drives=drives[first:last] if channels else None,
             texts=batch.steps[a:b],
             source=os.fsencode(file.name).decode("utf-8", "replace"),
         )
+        became.append(written.memory_ids)
         progress("observing", last, len(rows))
     store.replay()
     store.bind_embedder(embedder)
@@ -158,17 +219,20 @@ def build(
     store.save(out / SNAPSHOT)
     notes = {
         "embedder": getattr(embedder, "config", None),
-        "chunker": getattr(chunker, "config", None),
-        "terminals": sentences,
+        "chunker": getattr(given.chunker, "config", None),
+        "terminals": given.sentences,
         "file": str(file.resolve()),
     }
     (out / NOTES).write_text(json.dumps(notes, indent=1) + "\n", "utf-8")  # in ASCII: a path may not be UTF-8
     source, _, _ = store.edges()
+    last_drives = coerce.drives(drives, list(channels), batch.offsets, len(steps))
     return {
         "memories": len(store),
         "associations": len(source),
         "episodes": len(rows),
         "steps": len(batch.steps),
+        "different": len(np.unique(steps, axis=0)),
+        "warnings": [str(w.message) for w in said] + mixed_warnings(steps, last_drives, np.concatenate(became)),
     }
 
 
@@ -338,8 +402,8 @@ def probe(
     embedder_path: str | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The exploit table on one's own store; see `sharpwave.demo.own`."""
-    from sharpwave.demo.own import probe_store
+    """The exploit table on one's own store; see `sharpwave.probe.own`."""
+    from sharpwave.probe.own import probe_store
 
     store, notes = open_store(path)
     embedder = _checked(store, embedder_from(embedder_path, notes))

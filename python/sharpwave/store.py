@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Iterable
-from multiprocessing.context import get_spawning_popen
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from sharpwave import _core, coerce
 from sharpwave.config import Config
+from sharpwave.granularity import granularity
 from sharpwave.reports import OUTCOMES, ObserveReport, Recovery, Repair, ReplayReport
 from sharpwave.view import View
 
@@ -66,15 +68,25 @@ class ValueStore(View[_core.Store]):
 
     # Terminal values
 
-    def calibrate(self, steps: Array, offsets: Array | None = None) -> dict[str, float]:
+    def calibrate(self, steps: Array, offsets: Array | None = None, *, check: bool = True) -> dict[str, float]:
         """Fit τ and the redundancy range to a sample of one's own embedding, and keep the sample for terminals' ranges.
 
         Works on an empty store only. Without `offsets`, `steps` (n, d) are unrelated and set no redundancy range;
-        with them they are base episodes. Returns what it set.
+        with them they are base episodes, and unless `check` is False up to 1024 of their steps are tried: a
+        RuntimeWarning if the store would merge so much that it no longer knows what comes next. `sharpwave.tune` helps.
+
+        Returns what it set: `tau`, `d_lo`, `d_hi`, `sample`; and, of the steps that were tried, how many are
+        `different` and how many `memories` they become.
         """
         rows = coerce.rows("steps", steps, self.dim)
         ends = np.arange(len(rows) + 1) if offsets is None else coerce.offsets(offsets, len(rows))
-        return self._core.calibrate(rows, ends)
+        found = self._core.calibrate(rows, ends)
+        if not coerce.flag("check", check) or offsets is None or not len(rows):
+            return found
+        tried = granularity(self.config, rows, ends)
+        if tried.warning is not None:
+            warnings.warn(tried.warning, RuntimeWarning, stacklevel=2)
+        return {**found, "different": tried.different, "memories": tried.memories}
 
     def add_terminal(self, name: str, key: Array, low: float | None = None, high: float | None = None) -> int:
         """A channel that is an embedding `key` (d,) to approach; returns its column.
@@ -372,7 +384,8 @@ class ValueStore(View[_core.Store]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies by its own versioned bytes; the copy lives in memory."""
-        if get_spawning_popen() is not None:
+        processes = sys.modules.get("multiprocessing.context")
+        if processes is not None and processes.get_spawning_popen() is not None:
             return _spawned, (type(self), self.to_bytes(), self._process)
         return type(self).from_bytes, (self.to_bytes(),)
 

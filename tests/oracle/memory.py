@@ -28,6 +28,7 @@ class Settings:
     trace_size: int = 64
     max_out: int = 32
     novelty: float = 0.9
+    merge_cosine: float | None = None
     worth: float = 0.0
     w_novelty: float = 1.0
     w_surprise: float = 0.0

@@ -77,7 +77,8 @@ def measure_edges(state: State, x: dict[int, F32], segments: list[list[int]]) ->
 def gate(state: State, episode: Episode, x: dict[int, F32], segments: list[list[int]], operation: int) -> Written:
     """worth = w_n·novelty + w_s·surprise + w_d·max_q r_q, novelty = 1 − σ.
 
-    novelty ≥ ν and worth ≥ θ: a new memory. novelty < ν: merged into the nearest. Otherwise dropped.
+    Known (novelty < ν, or the cosine of the nearest above the merge cosine, if there is one): merged into the nearest.
+    Else, and worth ≥ θ: a new memory. Otherwise dropped.
     A step sees the memories admitted and the keys moved before it; surprise sees the store before the episode.
     """
     c = state.settings
@@ -88,7 +89,10 @@ def gate(state: State, episode: Episode, x: dict[int, F32], segments: list[list[
         novelty = 1.0 - sigma
         drive = max(state.step_drives(x[t], episode.drives[t]), default=0.0)
         worth = c.w_novelty * novelty + c.w_surprise * surprises[t] + c.w_drive * drive
-        if novelty >= c.novelty and worth >= c.worth:
+        known = novelty < c.novelty
+        if c.merge_cosine is not None:
+            known = sigma > 0.0 and state.nearest(x[t], 1)[0][1] > np.float32(c.merge_cosine)
+        if not known and worth >= c.worth:
             memory = Memory(
                 key=x[t],
                 value=np.zeros(0, np.float32),
@@ -99,7 +103,7 @@ def gate(state: State, episode: Episode, x: dict[int, F32], segments: list[list[
             )
             observe_drives(memory, episode.drives[t])
             ids[t], outcome[t] = state.add(memory), "new"
-        elif novelty < c.novelty:
+        elif known:
             i = state.nearest(x[t], 1)[0][0]
             merge(state, i, x[t], episode.drives[t])
             state.memories[i].provenance.append((operation, t))

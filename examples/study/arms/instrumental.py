@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import sharpwave as sw
 from numpy.typing import NDArray
-from sharpwave.demo.columns import Bench
 from sharpwave.habituation import shared
+from sharpwave.probe.columns import Bench
 
 from examples.study.divergence import FromBase
 from examples.study.judges import BaseJudge

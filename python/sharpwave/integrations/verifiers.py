@@ -87,7 +87,8 @@ async def _score(together: Together, task: Any, trace: Any, learn: bool = True, 
 def messages_of(task: Any, trace: Any) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]]]:
     """What the model was given and what came of it, as chat messages: the last branch, cut at its first own message.
 
-    What tools and users answered later belongs to the episode. Reasoning that the provider gives apart is left out.
+    What tools and users answered later is in it, and is not scored. Reasoning that the provider gives apart is left
+    out.
     """
     branches = trace.branches
     nodes = branches[-1].nodes if branches else []

@@ -1,8 +1,7 @@
 """From text to a number that a trainer can use: ``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``.
 
-core.py       `InstrumentalReward`: the terms, their sum, learning and keeping it
-function.py   the reward as a function that a trainer calls
-later.py      scoring beside the training: `submit`, `prepare`, `AsyncReward`
+reward.py     `InstrumentalReward`: the terms and their sum, as a function that a trainer calls; learning and keeping it
+later.py      the thread that works beside the training, and `AsyncReward`
 weights.py    `Weights` of the terms
 terminal.py   terminals: any trainer-style reward function, or a channel of the store
 scale.py      `Scale`: the constants that put the terms on one scale
@@ -20,10 +19,10 @@ config.py     to plain data and back
 from __future__ import annotations
 
 from sharpwave.reward.base import BaseSamples
-from sharpwave.reward.core import InstrumentalReward
 from sharpwave.reward.later import AsyncReward
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.parts import Part
+from sharpwave.reward.reward import InstrumentalReward
 from sharpwave.reward.scale import Constants, Scale
 from sharpwave.reward.weights import TERMS, Weights
 

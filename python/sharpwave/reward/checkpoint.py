@@ -12,7 +12,7 @@ from sharpwave._files import write_whole
 from sharpwave.store import SNAPSHOT, ValueStore
 
 if TYPE_CHECKING:
-    from sharpwave.reward.core import InstrumentalReward
+    from sharpwave.reward.reward import InstrumentalReward
 
 STATE = "reward.json"
 

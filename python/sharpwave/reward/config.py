@@ -41,7 +41,7 @@ from sharpwave.serve.ray import Handle, actor
 from sharpwave.store import ValueStore
 
 if TYPE_CHECKING:
-    from sharpwave.reward.core import InstrumentalReward
+    from sharpwave.reward.reward import InstrumentalReward
 
 Reward = TypeVar("Reward", bound="InstrumentalReward")
 

@@ -11,72 +11,45 @@ had been asked in turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
-from sharpwave import coerce
-from sharpwave.embed import Embedder, Joined
-from sharpwave.episodes import Chunker, Text, chunk_batch
-from sharpwave.reward.function import TrainerFunction
-from sharpwave.reward.output import RewardOutput
+from sharpwave._fork import renewed_in_children
+from sharpwave.embed import Joined
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Later(TrainerFunction):
-    """What `InstrumentalReward` does in a thread of its own; see core.py for the rest of it."""
+class BackgroundScorer:
+    """One thread that does what it is given, in order; a forked child has one of its own."""
 
-    embedder: Embedder
-    chunker: Chunker
-    _pool: ThreadPoolExecutor | None
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._after_fork()
+        renewed_in_children(self)
 
-    def score_texts(
-        self,
-        prompts: Sequence[Text | None],
-        completions: Sequence[Text],
-        *,
-        learn: bool | None = None,
-        columns: Mapping[str, Any] | None = None,
-    ) -> RewardOutput:
-        raise NotImplementedError
+    def _after_fork(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
 
-    def submit(
-        self,
-        prompts: Sequence[Text | None],
-        completions: Sequence[Text],
-        *,
-        learn: bool | None = None,
-        columns: Mapping[str, Any] | None = None,
-    ) -> Future[RewardOutput]:
-        """`score_texts`, begun now and finished later; what was submitted first is scored first."""
-        given = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
-        return self._thread().submit(self.score_texts, *given, learn=learn, columns=columns)
-
-    def prepare(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Future[int]:
-        """Embed the steps of completions that are finished before their batch is, into the embedder's cache; gives how
-        many steps there were. The call that scores them then finds their vectors.
-
-        Raises:
-            ValueError: the embedder has no cache to put them into.
-        """
-        if not cached(self.embedder):
-            raise ValueError("prepare needs an embedder with a cache, such as SentenceTransformer(…, cache=True)")
-        given = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
-        return self._thread().submit(self._embed, *given)
-
-    def asynchronous(self) -> AsyncReward:
-        """This reward as a coroutine function, for trainers that gather those: several rewards take their time
-        together, such as this one and a judge behind HTTP."""
-        return AsyncReward(self)
-
-    def _embed(self, prompts: list[Text | None], completions: list[Text]) -> int:
-        steps = chunk_batch(self.chunker, prompts, completions).steps
-        self.embedder(steps)
-        return len(steps)
-
-    def _thread(self) -> ThreadPoolExecutor:
+    def submit(self, work: Callable[P, T], *given: P.args, **options: P.kwargs) -> Future[T]:
+        """What ``work`` gives, when it is done."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, f"{self.name}-reward")
-        return self._pool
+        return self._pool.submit(work, *given, **options)
+
+
+class Scorer(Protocol):
+    """What `AsyncReward` needs of a reward."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def background(self) -> BackgroundScorer: ...
+
+    def __call__(self, prompts: Any = None, completions: Any = None, **given: Any) -> list[float | None]: ...
 
 
 class AsyncReward:
@@ -86,7 +59,7 @@ class AsyncReward:
         reward: whose it is.
     """
 
-    def __init__(self, reward: Later) -> None:
+    def __init__(self, reward: Scorer) -> None:
         self.reward = reward
         self.__name__ = reward.name
 
@@ -96,7 +69,7 @@ class AsyncReward:
         def score() -> list[float | None]:
             return self.reward(prompts, completions, **given)
 
-        return await asyncio.wrap_future(self.reward._thread().submit(score))  # pyright: ignore[reportPrivateUsage]
+        return await asyncio.wrap_future(self.reward.background.submit(score))
 
     def __repr__(self) -> str:
         return f"AsyncReward({self.reward!r})"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from sharpwave.reward.output import as_list
+from sharpwave.reward.output import RewardOutput, as_list
 from sharpwave.reward.weights import TERMS
 
-if TYPE_CHECKING:
-    from sharpwave.reward.function import TrainerFunction
+
+class Called(Protocol):
+    """What a part needs of its reward."""
+
+    @property
+    def name(self) -> str: ...
+
+    def call(self, prompts: Any, completions: Any, *, asker: str, **given: Any) -> RewardOutput: ...
 
 
 class Part:
@@ -20,7 +26,7 @@ class Part:
     >>> GRPOTrainer(reward_funcs=reward.parts(), args=GRPOConfig(reward_weights=[1.0, 0.5], …), …)
     """
 
-    def __init__(self, reward: TrainerFunction, term: str) -> None:
+    def __init__(self, reward: Called, term: str) -> None:
         if term not in TERMS:
             raise ValueError(f"term must be one of {TERMS}, got {term!r}")
         self.reward = reward

@@ -40,6 +40,9 @@ pub struct Config {
     /// Novelty from which a step is a memory of its own (ν).
     #[serde(rename = "novelty")]
     pub min_novelty: f64,
+    /// Cosine above which a step is merged into the nearest memory; where it is given, ν follows from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")] // as written before it existed
+    pub merge_cosine: Option<f64>,
     /// Worth from which a novel step is admitted (θ).
     #[serde(rename = "worth")]
     pub min_worth: f64,
@@ -90,6 +93,7 @@ impl Config {
             trace_size: 64,
             max_out: 32,
             min_novelty: 0.9,
+            merge_cosine: None,
             min_worth: 0.0,
             w_novelty: 1.0,
             w_surprise: 0.0,
@@ -144,6 +148,9 @@ impl Config {
         at_least_one("trace_size", self.trace_size, 1 << 20)?;
         at_least_one("max_out", self.max_out, 1 << 20)?;
         in_range("novelty", self.min_novelty, 0.0, 1.0)?;
+        if let Some(cosine) = self.merge_cosine {
+            in_range("merge_cosine", cosine, -1.0, 1.0)?;
+        }
         for (name, x) in [
             ("worth", self.min_worth),
             ("w_novelty", self.w_novelty),

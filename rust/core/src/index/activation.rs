@@ -35,6 +35,15 @@ pub(crate) fn kappa(s: f32, config: &Config) -> f64 {
     kappa
 }
 
+/// ν: the novelty below which a step is merged.
+///
+/// κ rises with the cosine, so that merging above a cosine is merging below a novelty, whatever τ and p are.
+pub(crate) fn merge_novelty(config: &Config) -> f64 {
+    config.merge_cosine.map_or(config.min_novelty, |cosine| {
+        1.0 - kappa(cosine as f32, config)
+    })
+}
+
 /// `φ_i = κ_i / (ε + Σ_j κ_j)` over the hits, which come by falling similarity.
 pub(crate) fn activate(hits: &[Hit], config: &Config) -> Activation {
     let mut answers: Vec<Answer> = hits

@@ -10,7 +10,7 @@
 use crate::base::slot::Slot;
 use crate::config::Equation;
 use crate::index::Hit;
-use crate::index::activation::{Activation, kappa};
+use crate::index::activation::{Activation, kappa, merge_novelty};
 use crate::linalg;
 use crate::memory::channels::Kind;
 use crate::memory::columns::{NewMemory, Provenance};
@@ -109,6 +109,7 @@ impl Store {
     ) -> Admission {
         let novelty = self.novelty(nearest);
         let config = &self.config;
+        let merged_below = merge_novelty(config);
         let worth =
             config.w_novelty * novelty + config.w_surprise * surprise + config.w_drive * drive;
         let provenance = Provenance {
@@ -116,7 +117,7 @@ impl Store {
             step: episode.positions[t],
         };
         match nearest {
-            Some(hit) if novelty < config.min_novelty => {
+            Some(hit) if novelty < merged_below => {
                 self.memories.merge(hit.slot, x, provenance, self.clock);
                 self.note_drives(hit.slot, episode, t);
                 Admission {
@@ -124,7 +125,7 @@ impl Store {
                     outcome: Outcome::Merged,
                 }
             }
-            _ if novelty >= config.min_novelty && worth >= config.min_worth => {
+            _ if novelty >= merged_below && worth >= config.min_worth => {
                 let new = NewMemory {
                     key: x,
                     terminal: false,

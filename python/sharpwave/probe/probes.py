@@ -79,7 +79,7 @@ def load_probes(path: Path | str | None = None) -> ProbeSet:
         OSError: it cannot be read.
     """
     if path is None:
-        text = (resources.files("sharpwave.demo") / "probes.json").read_text("utf-8")
+        text = (resources.files("sharpwave.probe") / "probes.json").read_text("utf-8")
         path = "probes.json"
     else:
         text = Path(path).read_text("utf-8-sig")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.demo.columns import COLUMNS, Bench, Column, Episodes, Floats
-from sharpwave.demo.probes import Objective, Probe, ProbeSet
 from sharpwave.embed.protocol import unit
+from sharpwave.probe.columns import COLUMNS, Bench, Column, Episodes, Floats
+from sharpwave.probe.probes import Objective, Probe, ProbeSet
 
 Embed = Callable[[Sequence[str], Sequence[str]], Episodes]  # prompts, texts → episodes
 Build = Callable[[Episodes, NDArray[np.float32]], Any]  # base episodes, terminals → frozen store

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from sharpwave import viz
 from sharpwave._lazy import require
-from sharpwave.demo.claims import Claim, claim, line, shown
-from sharpwave.demo.measures import MEASURES
+from sharpwave.probe.claims import Claim, claim, line, shown
+
+from examples.demo.measures import MEASURES
 
 DISTINCT_AT_LEAST = 0.9  # of the base's
 YES_AT_MOST = 0.02
@@ -126,13 +126,19 @@ def rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     return out
 
 
+def section(found: Mapping[str, Any], plots: Path) -> str:
+    """The page's section about the run, and its plot among ``plots``."""
+    plot(found, plots / "training.png")
+    return html(found)
+
+
 def html(found: Mapping[str, Any]) -> str:
     """The page's section about the run."""
     jinja2 = require("jinja2", "demo")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    template = (resources.files("sharpwave.demo") / "train.html.j2").read_text("utf-8")
+    template = Path(__file__).with_name("train.html.j2").read_text("utf-8")
     return environment.from_string(template).render(
         t=found, claims=shown(found["claims"]), rows=rows(found), curves=[curve_svg(c) for c in curves(found)]
     )

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from sharpwave._lazy import require
-from sharpwave.demo import measures, policy, train_report
-from sharpwave.demo import report as reporting
-from sharpwave.demo.encoder import Encoder
-from sharpwave.demo.measures import Ruler
-from sharpwave.demo.models import load_language_model, smollm2_path
-from sharpwave.demo.pipeline import DemoSettings, channel_names, explain_text
-from sharpwave.demo.probes import Objective, load_probes
-from sharpwave.demo.sample import SampleSettings
-from sharpwave.demo.train import Progress, TrainSettings, checkpoints, prepare, train
 from sharpwave.embed import from_config
+from sharpwave.embed.packages import load_language_model, smollm2_path
+from sharpwave.probe import report as reporting
+from sharpwave.probe.probes import Objective, load_probes
 from sharpwave.reward import InstrumentalReward
 from sharpwave.store import ValueStore
+
+from examples.demo import measures, policy, train_report
+from examples.demo.encoder import Encoder
+from examples.demo.measures import Ruler
+from examples.demo.pipeline import DemoSettings, channel_names, explain_text
+from examples.demo.sample import SampleSettings
+from examples.demo.train import Progress, TrainSettings, checkpoints, prepare, train
 
 
 @dataclass
@@ -99,7 +99,7 @@ def run(
     found["seconds"]["in all"] = round(time.perf_counter() - began, 1)
     report = {**report, "train": found}
     (demo.out / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    reporting.write(report, demo.out)
+    reporting.write(report, demo.out, train_report.section)
     return report
 
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from sharpwave.demo.claims import interval
-from sharpwave.demo.columns import Episodes, Floats
+from sharpwave.probe.claims import interval
+from sharpwave.probe.columns import Episodes, Floats
 
 WORD = re.compile(r"[a-z]+(?:['’][a-z]+)?|\d+")
 ANSWERS = frozenset({"yes", "yeah", "yep", "yup", "yea", "aye"})

@@ -1,10 +1,11 @@
-"""InstrumentalReward: the terms, their sum, what it learns, how it is kept."""
+"""InstrumentalReward: the terms and their sum, as a function that a trainer calls; what it learns, how it is kept."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,14 +21,15 @@ from sharpwave.habituation import Habituation, shared
 from sharpwave.reports import Explanation, ReplayReport, Scores
 from sharpwave.reward import checkpoint, ranks
 from sharpwave.reward.base import BaseSamples, prompt_key
-from sharpwave.reward.later import Later
+from sharpwave.reward.later import AsyncReward, BackgroundScorer, cached
 from sharpwave.reward.learning import LEARN, Learn, episodes_of, joined, open_channel, write_of
 from sharpwave.reward.measure import Clock, Measured, Scorable
 from sharpwave.reward.output import RewardOutput
+from sharpwave.reward.parts import Part
 from sharpwave.reward.scale import Normalise, Scale
 from sharpwave.reward.terminal import FunctionTerminal, Request, Terminal, as_terminal, value_range
 from sharpwave.reward.warn import Once
-from sharpwave.reward.weights import Weights
+from sharpwave.reward.weights import TERMS, Weights
 from sharpwave.store import ValueStore
 from sharpwave.view import Functional
 
@@ -38,7 +40,7 @@ Floats = NDArray[np.float64]
 Base = tuple[Sequence[Text | None], Sequence[Text]]
 
 
-class InstrumentalReward(Later):
+class InstrumentalReward:
     """``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``, each term standardised on base samples.
 
     >>> reward = sw.InstrumentalReward(store, embedder, base=(prompts, completions))
@@ -142,6 +144,7 @@ class InstrumentalReward(Later):
     def _start(self) -> None:
         self._after_fork()
         renewed_in_children(self)
+        self.background = BackgroundScorer(self.name)
         self._once = Once(self.name)
         self._model: Callable[[], Any] | None = None
         self._last: tuple[Any, set[str], RewardOutput] | None = None
@@ -228,6 +231,112 @@ class InstrumentalReward(Later):
                 )
                 table = table.beside(scores)[0]
             return view.explain(scorable.steps[:end], context=int(scorable.context[0]), habituation=table, **options)
+
+    # As a function that a trainer calls
+
+    def __call__(self, prompts: Any = None, completions: Any = None, **given: Any) -> list[float | None]:
+        """The reward function of TRL: one number a completion, None where it cannot be scored.
+
+        Whatever else the trainer gives (columns, ``completion_ids``, ``trainer_state``) is passed to the terminal;
+        ``log_metric`` and ``log_extra`` get every part by name.
+        """
+        return self.call(prompts, completions, asker="", **given).rewards
+
+    def call(
+        self, prompts: Any, completions: Any, *, asker: str, log_metric: Any = None, log_extra: Any = None, **given: Any
+    ) -> RewardOutput:
+        """What `__call__` and the `parts` do. Several askers of one batch (the same list) share one evaluation."""
+        if completions is None:
+            raise TypeError("a reward function needs completions=")
+        if prompts is None:
+            prompts = [None] * len(coerce.sequence("completions", completions))
+        with self._lock:
+            if self._last is not None and self._last[0] is completions and asker not in self._last[1]:
+                self._last[1].add(asker)
+                return self._last[2]
+            out = self._evaluate(prompts, completions, given, self._training(log_metric), every_rank=True)
+            self._last = (completions, {asker}, out)
+        if log_metric is not None:
+            for name, value in {**out.means(), **self._state_of_store(), **out.timings()}.items():
+                log_metric(f"{self.name}/{name}", value)
+        if log_extra is not None:
+            for name in TERMS:
+                if np.isfinite(out.standardised[name]).any():
+                    log_extra(f"{self.name}_{name}", [float(value) for value in out.standardised[name]])
+        return out
+
+    def output_of(self, prompts: Sequence[Any], completions: Sequence[Any]) -> RewardOutput:
+        """What the last call found, if it was of this very list of completions; else they are scored, not learned."""
+        with self._lock:
+            if self._last is not None and self._last[0] is completions:
+                return self._last[2]
+            return self._evaluate(prompts, completions, {}, learning=False, every_rank=False)
+
+    def parts(self, terms: Sequence[str] | None = None) -> list[Part]:
+        """Each term as a reward function of its own, for a trainer's ``reward_weights``; those that there are."""
+        terms = self._terms() if terms is None else terms
+        return [Part(self, term) for term in terms]
+
+    # Training or not
+
+    def train(self, mode: bool = True) -> Self:
+        """Say that what follows is training (or, with False, is not); `None` in ``training``: ask the trainer."""
+        self.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Say that what follows is evaluation: nothing is learned."""
+        return self.train(False)
+
+    def follow(self, model: Callable[[], Any] | None) -> None:
+        """Where to find the trainer's model, for trainers that pass no ``log_metric``: its mode tells training from
+        evaluation. ``model()`` may return None (a weak reference)."""
+        self._model = model
+
+    def _training(self, log_metric: Any) -> bool:
+        """TRL calls the same function in evaluation and says nothing: its model knows."""
+        if self.training is not None:
+            return self.training
+        model = getattr(getattr(log_metric, "__self__", None), "model", None)
+        if model is None and self._model is not None:
+            model = self._model()
+        mode = getattr(model, "training", None)
+        if mode is None:
+            if self.learn != "off":
+                self._once.mode()
+            return False
+        return bool(mode)
+
+    # Beside the training
+
+    def submit(
+        self,
+        prompts: Sequence[Text | None],
+        completions: Sequence[Text],
+        *,
+        learn: bool | None = None,
+        columns: Mapping[str, Any] | None = None,
+    ) -> Future[RewardOutput]:
+        """`score_texts`, begun now and finished later; what was submitted first is scored first."""
+        given = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
+        return self.background.submit(self.score_texts, *given, learn=learn, columns=columns)
+
+    def prepare(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Future[int]:
+        """Embed the steps of completions that are finished before their batch is, into the embedder's cache; gives how
+        many steps there were. The call that scores them then finds their vectors.
+
+        Raises:
+            ValueError: the embedder has no cache to put them into.
+        """
+        if not cached(self.embedder):
+            raise ValueError("prepare needs an embedder with a cache, such as SentenceTransformer(…, cache=True)")
+        given = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
+        return self.background.submit(self._embed, *given)
+
+    def asynchronous(self) -> AsyncReward:
+        """This reward as a coroutine function, for trainers that gather those: several rewards take their time
+        together, such as this one and a judge behind HTTP."""
+        return AsyncReward(self)
 
     # Building, learning, sleeping
 
@@ -404,6 +513,10 @@ class InstrumentalReward(Later):
         first = sum(len(theirs) for theirs, _ in everybody[: ranks.number()])
         return apart[first : first + len(prompts)]
 
+    def _terms(self) -> list[str]:
+        there = {"terminal": self.terminal is not None, "instrumental": True, "divergence": self.base is not None}
+        return [term for term in TERMS if there[term]]
+
     def _score_options(self) -> dict[str, Any]:
         return {
             "weights": self.channel_weights,
@@ -421,6 +534,18 @@ class InstrumentalReward(Later):
     def _channel_range(self) -> tuple[float, float]:
         assert self.terminal is not None
         return self.store.channel_ranges.get(self.terminal.name, (0.0, 1.0))
+
+    def _state_of_store(self) -> dict[str, float]:
+        found = {"memories": float(len(self.store))}
+        if self.last_sleep is not None:
+            for name in ("backups", "residual", "seconds", "observed", "refused"):
+                found[f"sleep/{name}"] = float(getattr(self.last_sleep, name))
+        return found
+
+    def _embed(self, prompts: list[Text | None], completions: list[Text]) -> int:
+        steps = chunk_batch(self.chunker, prompts, completions).steps
+        self.embedder(steps)
+        return len(steps)
 
     # Learning
 
@@ -525,10 +650,9 @@ class InstrumentalReward(Later):
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
-        self._pool = None
 
     def __getstate__(self) -> dict[str, Any]:
-        run = ("_lock", "_once", "_model", "_last", "_pool")
+        run = ("_lock", "_once", "_model", "_last", "background")
         return {name: value for name, value in self.__dict__.items() if name not in run}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

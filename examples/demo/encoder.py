@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharpwave.demo.columns import Episodes
-from sharpwave.demo.models import minilm_path, smollm2_path
-from sharpwave.embed import EmbeddingCache, Fluency, Joined, SentenceTransformer
+from sharpwave.embed import EmbeddingCache, Fluency, SentenceTransformer
+from sharpwave.embed.packages import minilm_path, smollm2_path
 from sharpwave.embed.protocol import Embedder
-from sharpwave.episodes import Batch, Chunker, chunk_batch
+from sharpwave.episodes import Chunker, chunk_batch
+from sharpwave.jobs import with_fluency
+from sharpwave.probe.columns import Episodes
 
 MEANING = 384
 """The components of a step that are its meaning (MiniLM's); the rest are its fluency."""
-
-FLUENCY = 0.2
-"""The weight of fluency beside a meaning of 1."""
 
 
 @dataclass
@@ -55,9 +53,3 @@ def fluent_encoder(
     form = Fluency(model or smollm2_path(), dtype="bfloat16", cache=kept, device=None if device == "cpu" else device)
     batch = chunk_batch(chunker, list(prompts), list(texts))
     return Encoder(chunker, with_fluency(meaning, form, batch, weight))
-
-
-def with_fluency(meaning: Embedder, form: Fluency, batch: Batch, weight: float = FLUENCY) -> Joined:
-    """``meaning`` with the fluency ``form`` beside it, fitted to what the batch's episodes say."""
-    form.fit(batch.scored_steps)
-    return Joined([meaning, form], [1.0, weight])

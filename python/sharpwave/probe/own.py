@@ -16,13 +16,13 @@ import numpy as np
 
 from sharpwave import __version__, viz
 from sharpwave.corpus import Row, chunk_rows
-from sharpwave.demo import report as reporting
-from sharpwave.demo import summary
-from sharpwave.demo.columns import COLUMNS, Bench, Episodes
-from sharpwave.demo.probes import Objective, Probe, ProbeSet, load_probes
-from sharpwave.demo.table import Measured, Ruler, TableSettings, splices, succession_auc
 from sharpwave.embed.protocol import Embedder
 from sharpwave.episodes import Chunker, chunk_batch, completion_text
+from sharpwave.probe import report as reporting
+from sharpwave.probe import summary
+from sharpwave.probe.columns import COLUMNS, Bench, Episodes
+from sharpwave.probe.probes import Objective, Probe, ProbeSet, load_probes
+from sharpwave.probe.table import Measured, Ruler, TableSettings, splices, succession_auc
 from sharpwave.store import ValueStore
 
 WORDS = 96

@@ -19,10 +19,11 @@ from typing import Any, Self
 
 from sharpwave._lazy import require
 from sharpwave.corpus import JSON_SUFFIXES, read_rows, suffix_of
-from sharpwave.demo import measures
-from sharpwave.demo.prompts import training_prompts
 from sharpwave.episodes import completion_text
 from sharpwave.reward import InstrumentalReward
+
+from examples.demo import measures
+from examples.demo.prompts import training_prompts
 
 Progress = Callable[..., None]  # stage, done, total, note=
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.demo.claims import RESAMPLES, Claim, claim, interval
-from sharpwave.demo.columns import BASELINE, COLUMNS, DEFAULT, Floats
-from sharpwave.demo.table import Measured, auc
+from sharpwave.probe.claims import RESAMPLES, Claim, claim, interval
+from sharpwave.probe.columns import BASELINE, COLUMNS, DEFAULT, Floats
+from sharpwave.probe.table import Measured, auc
 
 AUC_AT_LEAST = 0.85
 SPAM_Z = -1.5  # at most
+SPLITS_AT_LEAST = 3  # for an interval over splits: fewer would seem to agree
 
 
 def number(value: float, digits: int = 3) -> float | None:
@@ -37,7 +38,8 @@ def objective_summary(measured: Measured) -> dict[str, Any]:
 
     ``margin`` by column: the least story's median z minus the largest exploit's, splices and what
     training found left out. ``margin_interval``, ``spam_interval`` and ``gain_interval`` (what the
-    default's margin is more than plain cosine's) are 95 % intervals over the splits.
+    default's margin is more than plain cosine's) are 95 % intervals over the splits, None of fewer
+    than three.
 
     A cell ``fails`` where a story does not lie above every exploit, or another text that should
     does not lie below every story. Without stories, the .95 quantile of
@@ -79,6 +81,7 @@ def objective_summary(measured: Measured) -> dict[str, Any]:
         )
     rows.append(_splice_row(measured))
     spam = [n for n, p in enumerate(measured.probes) if p.name.startswith("spam")]
+    several = len(measured.z[DEFAULT]) >= SPLITS_AT_LEAST
     spam_z = medians(measured.z[DEFAULT])[:, spam].mean(1) if spam else None
     compared = DEFAULT in resampled and BASELINE in resampled
     return {
@@ -88,10 +91,10 @@ def objective_summary(measured: Measured) -> dict[str, Any]:
         "terminals": list(measured.objective.terminals),
         "rows": rows,
         "margin": margin,
-        "margin_interval": {c: interval(v) for c, v in resampled.items()},
-        "gain_interval": interval(resampled[DEFAULT] - resampled[BASELINE]) if compared else None,
+        "margin_interval": {c: interval(v) if several else None for c, v in resampled.items()},
+        "gain_interval": interval(resampled[DEFAULT] - resampled[BASELINE]) if several and compared else None,
         "spam": number(float(median[DEFAULT][spam].mean())) if spam else None,
-        "spam_interval": None if spam_z is None else interval(spam_z),
+        "spam_interval": interval(spam_z) if several and spam_z is not None else None,
     }
 
 

@@ -17,19 +17,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from sharpwave import __version__, viz
 from sharpwave.config import Config
-from sharpwave.demo import report as reporting
-from sharpwave.demo import summary
-from sharpwave.demo.columns import COLUMNS, Episodes
-from sharpwave.demo.encoder import FLUENCY, MEANING, Encoder, fluent_encoder
-from sharpwave.demo.probes import Objective, ProbeSet, load_probes
-from sharpwave.demo.sample import SampleSettings, Story, sample_stories
-from sharpwave.demo.table import Measured, TableSettings, measure, splits
 from sharpwave.episodes import Words
+from sharpwave.jobs import FLUENCY
+from sharpwave.probe import report as reporting
+from sharpwave.probe import summary
+from sharpwave.probe.columns import COLUMNS, Episodes
+from sharpwave.probe.probes import Objective, ProbeSet, load_probes
+from sharpwave.probe.table import Measured, TableSettings, measure, splits
 from sharpwave.store import ValueStore
 from sharpwave.view import View
+
+from examples.demo.encoder import MEANING, Encoder, fluent_encoder
+from examples.demo.sample import SampleSettings, Story, sample_stories
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 

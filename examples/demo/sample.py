@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sharpwave._lazy import require
-from sharpwave.demo.models import load_language_model, smollm2_path
-from sharpwave.demo.prompts import base_prompts
+from sharpwave.embed.packages import load_language_model, smollm2_path
+
+from examples.demo.prompts import base_prompts
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import numpy as np
 
 from sharpwave import viz
 from sharpwave._lazy import require
-from sharpwave.demo import claims, train_report
-from sharpwave.demo.columns import DEFAULT
+from sharpwave.probe import claims
+from sharpwave.probe.columns import DEFAULT
+
+Section = Callable[[Mapping[str, Any], Path], str]  # what was found, and where plots belong → HTML
 
 SCHEMA = 1
 _COLD, _WARM = (42, 95, 158), (178, 58, 40)  # z below and above the base mean
@@ -38,11 +40,15 @@ def load(path: Path | str) -> dict[str, Any]:
     return report
 
 
-def write(report: Mapping[str, Any], out: Path) -> Path:
-    """``report.html`` and the plots of ``report`` into ``out``; returns the page's path."""
+def write(report: Mapping[str, Any], out: Path, training: Section | None = None) -> Path:
+    """``report.html`` and the plots of ``report`` into ``out``; returns the page's path.
+
+    ``training`` makes the page's section about a training run, where the report has one.
+    """
     plots(report, out / "plots")
+    section = training(report["train"], out / "plots") if training and report.get("train") else None
     page = out / "report.html"
-    page.write_text(html(report), encoding="utf-8")
+    page.write_text(html(report, section), encoding="utf-8")
     return page
 
 
@@ -56,8 +62,6 @@ def plots(report: Mapping[str, Any], out: Path) -> list[Path]:
         ]
     if report.get("support"):
         made.append(viz.support_histogram(report["support"], out / "support.png"))
-    if report.get("train"):
-        made.append(train_report.plot(report["train"], out / "training.png"))
     titles = [c["title"] for c in report["columns"]]
     for o in report["objectives"]:
         z = [[_nan(row["z"].get(c["id"])) for c in report["columns"]] for row in o["rows"]]
@@ -71,14 +75,14 @@ def _nan(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def html(report: Mapping[str, Any]) -> str:
-    """The page: one file, no links out of it."""
+def html(report: Mapping[str, Any], training: str | None = None) -> str:
+    """The page: one file, no links out of it. ``training`` is its section about a training run, as HTML."""
     jinja2 = require("jinja2", "demo")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"signed": signed, "shade": shade, "number": plain}
-    template = (resources.files("sharpwave.demo") / "report.html.j2").read_text("utf-8")
+    template = (resources.files("sharpwave.probe") / "report.html.j2").read_text("utf-8")
     every = claims.of_report(report)
     return environment.from_string(template).render(
         r=report,
@@ -89,7 +93,7 @@ def html(report: Mapping[str, Any]) -> str:
         map=map_svg(report["map"]) if report.get("map") else None,
         histogram=histogram_svg(report["support"]) if report.get("support") else None,
         off=off_matrix(report),
-        train=train_report.html(report["train"]) if report.get("train") else None,
+        train=training,
     )
 
 

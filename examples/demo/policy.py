@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sharpwave._lazy import require
-from sharpwave.demo.sample import SampleSettings, complete
+
+from examples.demo.sample import SampleSettings, complete
 
 
 def with_adapter(model: Any, rank: int, alpha: int, seed: int) -> Any:

@@ -1,0 +1,185 @@
+"""What a causal language model expected at each token of a completion: log-probability, entropy, varentropy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sharpwave._lazy import require
+from sharpwave.embed.cache import EmbeddingCache, as_cache, rows_of
+from sharpwave.embed.fluency import PLAIN_HEADS
+from sharpwave.embed.host import Collected, to_device
+from sharpwave.embed.protocol import check_dtype, weights_hash
+from sharpwave.episodes import Text, completion_text
+
+Template = str | Callable[[Any], str] | None
+"""How a prompt is put before a completion: None, a text with ``{prompt}``, ``"chat"``, or a function."""
+
+SUMS = 5
+"""Columns of `Reader.sums`: tokens, surprise, squared surprise, entropy, varentropy."""
+
+TOKENS = 512
+"""Tokens whose predictions are held at once: each is a row as long as the vocabulary."""
+
+
+class Reader:
+    """A causal language model that reads completions after their prompts.
+
+    Args:
+        model: a loaded causal language model, or a path (then the tokenizer is loaded from it too).
+        tokenizer: its tokenizer.
+        temperature: what completions were sampled at; the model's predictions are sharpened by it.
+        template: None gives texts as they are and messages in the tokenizer's chat format; ``"chat"`` takes a text for
+            a user's message; a text with ``{prompt}`` or a function wraps the prompt.
+        max_tokens: of a completion; the rest is not read. A prompt keeps its last ``max_tokens`` tokens.
+        device, dtype, batch_size, cache: as for `sharpwave.embed.Fluency`.
+
+    Raises:
+        ValueError: a loaded model without its tokenizer, a temperature that is not above 0, or a template without
+            ``{prompt}``.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        temperature: float = 1.0,
+        template: Template = None,
+        max_tokens: int = 1024,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_size: int = 16,
+        cache: EmbeddingCache | str | os.PathLike[str] | bool = True,
+    ) -> None:
+        check_dtype(dtype)
+        if batch_size < 1 or max_tokens < 2:
+            raise ValueError("batch_size must be at least 1 and max_tokens at least 2")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        if isinstance(template, str) and template != "chat" and "{prompt}" not in template:
+            raise ValueError(f'template must be "chat" or hold {{prompt}}, got {template!r}')
+        self.path = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+        if self.path is None and tokenizer is None:
+            raise ValueError("a loaded model needs its tokenizer")
+        self.temperature, self.template = float(temperature), template
+        self.max_tokens, self.batch_size = max_tokens, batch_size
+        self.device, self.dtype = device, dtype
+        self.cache = as_cache(cache)
+        self._loaded: tuple[Any, Any] | None = None if self.path is not None else (model, tokenizer)
+        self._weights: str | None = None
+
+    def sums(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> NDArray[np.float64]:
+        """(n, `SUMS`) of each completion: how many tokens it has, and the sums over them of −log p, of its square, of
+        the entropy and of the varentropy of the prediction, in nats.
+
+        The completion is tokenised anew from its text, apart from the prompt, so that how a policy had split it does
+        not matter. The end of the sequence is not part of it.
+        """
+        pairs = [
+            json.dumps([self.wrapped(prompt), completion_text(completion)])
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        return rows_of(self.cache, self._name, pairs, self._read, SUMS).astype(np.float64)
+
+    def wrapped(self, prompt: Text | None) -> str:
+        """The text that goes before a completion."""
+        if prompt is None:
+            return ""
+        if callable(self.template):
+            return self.template(prompt)
+        if isinstance(self.template, str) and self.template != "chat":
+            return self.template.replace("{prompt}", completion_text(prompt))
+        if isinstance(prompt, str) and self.template is None:
+            return prompt
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        rendered = self._load()[1].apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return str(rendered)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loaded": None if self.path is not None else self._loaded}
+
+    def _name(self) -> str:
+        if self._weights is None:
+            self._weights = weights_hash(self._load()[0])
+        settings = f"{self._weights}:{self.dtype}:{self.temperature!r}:{self.max_tokens}"
+        return f"typicality:{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            transformers = require("transformers", "embed")
+            model = transformers.AutoModelForCausalLM.from_pretrained(self.path)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
+            if self.device is not None:
+                model = model.to(self.device)
+            if self.dtype is not None:
+                model = model.to(getattr(require("torch", "embed"), self.dtype))
+            self._loaded = (model.eval(), tokenizer)
+        return self._loaded
+
+    def _read(self, pairs: list[str]) -> NDArray[np.float32]:
+        torch = require("torch", "embed")
+        model, tokenizer = self._load()
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        heads: list[list[int]] = []
+        tails: list[list[int]] = []
+        for pair in pairs:
+            prompt, completion = json.loads(pair)
+            head = tokenizer(prompt, add_special_tokens=False)["input_ids"][-self.max_tokens :]
+            heads.append(head if head[:1] == [start] else [start, *head])
+            tails.append(tokenizer(completion, add_special_tokens=False)["input_ids"][: self.max_tokens])
+        out = Collected(len(pairs), SUMS, model.device)
+        order = sorted(range(len(pairs)), key=lambda n: (-len(heads[n]) - len(tails[n]), n))
+        with torch.inference_mode():
+            for first in range(0, len(order), self.batch_size):
+                part = order[first : first + self.batch_size]
+                width = max(len(heads[n]) + len(tails[n]) for n in part)
+                tokens = torch.full((len(part), width), start)
+                mask = torch.zeros((len(part), width), dtype=torch.long)
+                said = torch.zeros((len(part), width), dtype=torch.bool)
+                for row, n in enumerate(part):
+                    whole = [*heads[n], *tails[n]]
+                    tokens[row, : len(whole)] = torch.tensor(whole)
+                    mask[row, : len(whole)] = 1
+                    said[row, len(heads[n]) : len(whole)] = True
+                tokens, mask, said = (to_device(t, model.device) for t in (tokens, mask, said))
+                out.put(part, self._sums(model, tokens, mask, said[:, 1:]))
+        return out.finish()
+
+    def _sums(self, model: Any, tokens: Any, mask: Any, said: Any) -> Any:
+        """(rows, `SUMS`) of one batch; ``said`` is True where the token after a place belongs to the completion."""
+        torch = require("torch", "embed")
+        row = said.nonzero()[:, 0]
+        targets = tokens[:, 1:][said]
+        sums = torch.zeros((len(tokens), SUMS), dtype=torch.float64, device=tokens.device)
+        first = 0
+        for logits in _predictions(model, tokens, mask, said):
+            place = slice(first, first + len(logits))
+            first = place.stop
+            nats = (logits.float() / self.temperature).log_softmax(-1)
+            surprise = -nats.gather(1, targets[place, None])[:, 0].double()
+            weight = nats.exp()
+            # A prediction that rules a token out gives it a weight of 0, whatever its log is.
+            nats = nats.masked_fill(weight == 0, 0.0)
+            entropy = -(weight * nats).sum(1)
+            varentropy = (weight * (nats + entropy[:, None]) ** 2).sum(1)
+            columns = (torch.ones_like(surprise), surprise, surprise**2, entropy.double(), varentropy.double())
+            sums.index_add_(0, row[place], torch.stack(columns, dim=1))
+        return sums
+
+
+def _predictions(model: Any, tokens: Any, mask: Any, said: Any) -> Iterator[Any]:
+    """The logits that predict each token said, some rows at a time: a head's output is as wide as the vocabulary."""
+    given = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
+    if type(model).__name__ in PLAIN_HEADS:
+        head = model.get_output_embeddings()
+        for hidden in model.base_model(**given).last_hidden_state[:, :-1][said].split(TOKENS):
+            yield head(hidden)
+    else:
+        yield from model(**given).logits[:, :-1][said].split(TOKENS)
