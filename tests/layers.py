@@ -50,7 +50,7 @@ PYTHON: Sequence[Sequence[str]] = (
     ("serve",),
     ("probe",),
     ("demo", "jobs"),
-    ("command_tune",),
+    ("command_bon", "command_tune"),
     ("commands",),
     ("cli",),
     ("__init__",),

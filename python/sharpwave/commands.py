@@ -1,5 +1,5 @@
-"""The commands: ``sharpwave demo | build | tune | probe | score | explain | inspect | repair | report | blend | bench |
-serve``.
+"""The commands: ``sharpwave demo | build | tune | probe | score | explain | inspect | repair | report | blend | bon |
+bench | serve``.
 
 What they do is in `sharpwave.jobs`, `sharpwave.probe` and a checkout's examples/demo; this file parses and prints.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sharpwave import command_tune
+from sharpwave import command_bon, command_tune
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
 
@@ -110,6 +110,7 @@ def build(
 
 
 commands.command()(command_tune.tune)
+commands.command()(command_bon.bon)
 
 
 @commands.command()

@@ -11,6 +11,7 @@ import bz2
 import gzip
 import json
 import lzma
+import math
 import os
 import sys
 import zlib
@@ -55,7 +56,37 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
         OSError: it cannot be read.
         ValueError: another suffix, or a row that is no episode; the row is named.
     """
-    path = Path(path)
+    return [_row(place, data) for place, data in _table(Path(path))]
+
+
+def read_fields(path: str | os.PathLike[str], fields: Sequence[str], numbers: Sequence[str]) -> dict[str, list[Any]]:
+    """Some fields of every row of a file that `read_rows` could open, whatever else the rows hold.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: no row, or one without a field, or without a finite number in one of ``numbers``; it is named.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in (*fields, *numbers)}
+    place = ""
+    for place, data in _table(Path(path)):
+        if not isinstance(data, Mapping):
+            raise ValueError(f"{place}: expected an object, got {type(data).__name__}")
+        known = _numbers(data)
+        for name in fields:
+            if name not in data:
+                raise ValueError(f"{place}: has no field {name!r}")
+            columns[name].append(data[name])
+        for name in numbers:
+            if not math.isfinite(known.get(name, math.nan)):
+                raise ValueError(f"{place}: has no number {name!r}")
+            columns[name].append(known[name])
+    if not place:
+        raise ValueError(f"{path} holds no row")
+    return columns
+
+
+def _table(path: Path) -> Iterator[tuple[str, Any]]:
+    """The rows of a file, each with its place."""
     suffix = suffix_of(path)
     if suffix == ".parquet":
         path.stat()  # the right OSError where there is none
@@ -64,7 +95,8 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
         found = _json_rows(path)
     else:
         raise ValueError(f"{path}: expected a .jsonl, .json or .parquet file")
-    return [_row(f"{path}, row {number}", data) for number, data in found]
+    for number, data in found:
+        yield f"{path}, row {number}", data
 
 
 def suffix_of(path: Path) -> str:

@@ -7,6 +7,7 @@ ema.py           … an average of the weights along the run (needs transformers
 drift.py         how far samples are from the base's: distance, support, repetition, parts of the reward at odds
 early_stop.py    remedy 1: stop, and go back, when they leave it (needs transformers)
 base_draws.py    remedy 3: base samples for prompts that have none
+best_of_n.py     before training: what the best of n samples by a reward is worth
 tensors.py, parts.py   what these stand on: safetensors in pieces; the parts of a reward and their start
 
 Remedy 3 itself, the divergence in embedding space, is `sharpwave.divergence` and a weight of
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharpwave.remedies.adapters import blend_adapters
 from sharpwave.remedies.base_draws import draw_base
+from sharpwave.remedies.best_of_n import BestOf, Curve, best_of
 from sharpwave.remedies.blend_search import Blends, Point, search
 from sharpwave.remedies.blending import blend
 from sharpwave.remedies.drift import LIMITS, Drift
@@ -27,7 +29,21 @@ if TYPE_CHECKING:
     from sharpwave.remedies.early_stop import EarlyStop
     from sharpwave.remedies.ema import Ema
 
-__all__ = ["LIMITS", "Blends", "Drift", "EarlyStop", "Ema", "Point", "blend", "blend_adapters", "draw_base", "search"]
+__all__ = [
+    "LIMITS",
+    "BestOf",
+    "Blends",
+    "Curve",
+    "Drift",
+    "EarlyStop",
+    "Ema",
+    "Point",
+    "best_of",
+    "blend",
+    "blend_adapters",
+    "draw_base",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:
