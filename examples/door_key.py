@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import sharpwave as sw
 import torch
-from sharpwave.integrations.sb3 import RandomFeatures, VecValueMemory
+from sharpwave.envs.sb3 import RandomFeatures, VecValueMemory
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper

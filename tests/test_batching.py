@@ -13,7 +13,7 @@ import pytest
 import sharpwave as sw
 import tiny
 from sharpwave._batching import Batcher
-from sharpwave.integrations.pointwise import Together
+from sharpwave.trainers.pointwise import Together
 
 
 def doubled(_: Hashable, questions: list[int]) -> list[int]:

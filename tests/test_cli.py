@@ -12,10 +12,12 @@ import sharpwave as sw
 
 pytest.importorskip("typer")
 
-from sharpwave import cli, corpus, jobs
+from sharpwave import cli
+from sharpwave.cli import jobs
 from sharpwave.embed import CallableEmbedder, fingerprint
 from sharpwave.episodes import Words
 from sharpwave.probe.probes import load_probes
+from sharpwave.text import rows as corpus
 
 WORDS = "the bride sea storm garden seeds rain rings danced ship sails plants grew village boat harvest".split()
 

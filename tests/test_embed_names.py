@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import sharpwave as sw
+from sharpwave import _names as names
 from sharpwave import embed
-from sharpwave.embed import names
-from sharpwave.embed.names import agree, old_form
+from sharpwave._names import agree, old_form
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sentence_transformers")
@@ -23,7 +23,7 @@ TEXTS = ["A wedding in spring.", "A storm at sea, and no land in sight.", "def f
 
 @pytest.fixture(scope="module")
 def loaded() -> Any:
-    from sharpwave.embed.packages import minilm_path, offline
+    from sharpwave.text.packages import minilm_path, offline
 
     offline()
     return embed.SentenceTransformer(minilm_path()).model

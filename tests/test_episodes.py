@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sharpwave import episodes, messages, segment
+from sharpwave import episodes
 from sharpwave.episodes import Sentences, Turns, Words, chunk_batch, completion_text, token_steps
+from sharpwave.text import messages, segment
 
 CHUNKERS = [
     Words(n=3), Words(n=12), Sentences(max_words=5), Sentences(), Sentences(max_chars=40), Turns(), Turns(max_words=4)

@@ -107,7 +107,7 @@ def test_data_loaders_workers_use_the_cache(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_fork_while_a_thread_holds_each_lock() -> None:
     """What a thread of the parent holds is free in the child, and the reward's own thread is there again."""
-    from sharpwave.integrations import pointwise
+    from sharpwave.trainers import pointwise
 
     store = sw.ValueStore(sw.Config(dim=2))
     store.observe(letters(["a", "11"]), np.array([0, 2]))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sharpwave as sw
 from gymnasium.utils.env_checker import check_env
-from sharpwave.integrations.gymnasium import RandomFeatures, StepReward, ValueMemory, sample_observations
+from sharpwave.envs.gymnasium import RandomFeatures, StepReward, ValueMemory, sample_observations
 
 FORWARD = [1] * (corridor.CELLS - 1)
 WANDERING = [1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 1]

@@ -15,10 +15,10 @@ pytest.importorskip("torch")
 
 import torch
 from safetensors.torch import load_file, save_file
-from sharpwave.embed.packages import smollm2_path
 from sharpwave.remedies import blend, search, tensors
 from sharpwave.remedies.blend_search import Blends
 from sharpwave.remedies.blending import spherical
+from sharpwave.text.packages import smollm2_path
 
 Tensors = dict[str, Any]
 TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

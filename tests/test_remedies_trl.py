@@ -16,9 +16,9 @@ import tiny
 import tiny_trl
 import torch
 from safetensors.torch import load_file
-from sharpwave.integrations.trl import SharpwaveCallback
 from sharpwave.remedies import LIMITS, Drift, EarlyStop, Ema
 from sharpwave.remedies.early_stop import crossing, last_before, load_weights
+from sharpwave.trainers.trl import SharpwaveCallback
 from transformers import TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sharpwave as sw
 import tiny
-from sharpwave.integrations.pointwise import forget, shared
+from sharpwave.trainers.pointwise import forget, shared
 
 NEW = ["Jane met a sailor at the harbour. They married in spring.", "The cat slept on the roof. It stole the fish."]
 PROMPTS = [tiny.PROMPT] * 2

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import sharpwave as sw
 import tiny
-from sharpwave.integrations.pointwise import Together
 from sharpwave.remedies import Drift
+from sharpwave.trainers.pointwise import Together
 
 PROMPTS = [tiny.PROMPT, "And now?", tiny.PROMPT, "And now?"]
 NEW = [

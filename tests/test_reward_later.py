@@ -14,8 +14,8 @@ import pytest
 import sharpwave as sw
 import tiny
 from served import Server
-from sharpwave.embed.host import Collected, to_device
 from sharpwave.reward import AsyncReward
+from sharpwave.text.host import Collected, to_device
 
 torch = pytest.importorskip("torch")
 TOLD = ["Jane met a sailor. They married in spring.", "The cat slept. It stole the fish.", "A storm came. They rowed."]
@@ -114,7 +114,7 @@ def test_rows_come_back_from_a_device_without_waiting() -> None:
 
 def test_grpo_gathers_the_reward_with_other_coroutines(tmp_path: Path) -> None:
     import tiny_trl
-    from sharpwave.integrations.trl import SharpwaveCallback
+    from sharpwave.trainers.trl import SharpwaveCallback
     from trl import GRPOConfig, GRPOTrainer
 
     async def judge(completions: list[str], **_: object) -> list[float]:

@@ -95,7 +95,7 @@ def train(number: int, folder: str, port: int) -> None:
     where = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in where.items()}}
     import tiny_trl
-    from sharpwave.integrations.trl import SharpwaveCallback
+    from sharpwave.trainers.trl import SharpwaveCallback
     from trl import GRPOConfig, GRPOTrainer
 
     torch.set_num_threads(1)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import sharpwave as sw
 import torch
-from sharpwave.integrations.gymnasium import ValueMemory
-from sharpwave.integrations.sb3 import ValueMemoryCallback, VecValueMemory, memory_of
+from sharpwave.envs.gymnasium import ValueMemory
+from sharpwave.envs.sb3 import ValueMemoryCallback, VecValueMemory, memory_of
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env

@@ -216,12 +216,12 @@ def test_cuda_tensors(store: sw.ValueStore) -> None:
 
 def test_no_copy_of_what_fits() -> None:
     import torch
-    from sharpwave import coerce
+    from sharpwave import _coerce
 
     rows = unit_rows(4)
-    assert np.shares_memory(coerce.rows("steps", rows, DIM), rows)
-    assert np.shares_memory(coerce.rows("steps", torch.from_numpy(rows), DIM), rows)
-    assert not np.shares_memory(coerce.rows("steps", rows.astype(np.float64), DIM), rows)
+    assert np.shares_memory(_coerce.rows("steps", rows, DIM), rows)
+    assert np.shares_memory(_coerce.rows("steps", torch.from_numpy(rows), DIM), rows)
+    assert not np.shares_memory(_coerce.rows("steps", rows.astype(np.float64), DIM), rows)
 
 
 def test_inputs_are_not_changed(store: sw.ValueStore) -> None:

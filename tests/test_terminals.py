@@ -21,7 +21,7 @@ pytest.importorskip("typer")
 from sharpwave import cli
 from sharpwave._progress import Lines, stages
 from sharpwave._show import cell
-from sharpwave.commands import commands
+from sharpwave.cli.commands import commands
 
 TEXT = "é✓ [red] [/b] :smile: 日本 “said”"
 NAMES = [str(c.name or c.callback.__name__) for c in commands.registered_commands]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import sharpwave as sw
 import torch
-from sharpwave.integrations.gymnasium import ValueMemory
-from sharpwave.integrations.torchrl import ValueMemoryTransform
+from sharpwave.envs.gymnasium import ValueMemory
+from sharpwave.envs.torchrl import ValueMemoryTransform
 from tensordict import TensorDict
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer

@@ -16,7 +16,7 @@ pytest.importorskip("trl")
 import sharpwave as sw
 import tiny_trl
 import torch
-from sharpwave.integrations.trl import SharpwaveCallback
+from sharpwave.trainers.trl import SharpwaveCallback
 from transformers import TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 

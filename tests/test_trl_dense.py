@@ -15,7 +15,7 @@ import sharpwave as sw
 import tiny_trl
 import torch
 from sharpwave.episodes import NO_SPAN, completion_text
-from sharpwave.integrations.dense import (
+from sharpwave.trainers.dense import (
     DenseCreditMixin,
     _spans_of_decoding,
     _spans_of_encoding,

@@ -12,8 +12,8 @@ import pytest
 import sharpwave as sw
 import tiny
 import verifiers.v1 as vf
-from sharpwave.integrations import pointwise
-from sharpwave.integrations.verifiers import Together, messages_of, metric_function, reward_function
+from sharpwave.trainers import pointwise
+from sharpwave.trainers.verifiers import Together, messages_of, metric_function, reward_function
 from verifiers.v1.graph import MessageNode
 from verifiers.v1.trace import AgentInfo, Trace, TraceTask
 from verifiers.v1.types import AssistantMessage, ToolCall, ToolMessage, UserMessage
@@ -83,8 +83,8 @@ def test_it_is_plugged_by_name_from_a_config(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv(pointwise.CONFIG, str(tmp_path / "reward.json"))
     config = vf.TaskConfig.model_validate(
         {
-            "rewards": {"sharpwave": {"fn": "sharpwave.integrations.verifiers:reward", "weight": 2.0}},
-            "metrics": {"known": {"fn": "sharpwave.integrations.verifiers:support"}},
+            "rewards": {"sharpwave": {"fn": "sharpwave.trainers.verifiers:reward", "weight": 2.0}},
+            "metrics": {"known": {"fn": "sharpwave.trainers.verifiers:support"}},
         }
     )
     one = task(config=config)

@@ -72,7 +72,7 @@ def embedded() -> Rows:
     path = KEPT / f"sentences-{hashlib.sha256(names.encode()).hexdigest()[:12]}.npy"
     if not path.exists():
         from sharpwave import embed
-        from sharpwave.embed.packages import minilm_path, offline
+        from sharpwave.text.packages import minilm_path, offline
 
         offline()
         found = sorted({sentence for name in PACKAGES for sentence in sentences(name)})

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import sharpwave as sw
-from sharpwave.embed.packages import minilm_path, offline, smollm2_path
+from sharpwave.text.packages import minilm_path, offline, smollm2_path
 
 TEXTS = Path(__file__).resolve().parents[2] / "study" / "base.jsonl"
 BASE = 64

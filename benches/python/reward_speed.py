@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import sharpwave as sw
-from sharpwave.embed.packages import minilm_path, offline
+from sharpwave.text.packages import minilm_path, offline
 
 from benches.python.profile_reward import BASE, built, stories
 

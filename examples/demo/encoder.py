@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sharpwave._embedder import Embedder
+from sharpwave.cli.jobs import with_fluency
 from sharpwave.embed import EmbeddingCache, Fluency, SentenceTransformer
-from sharpwave.embed.packages import minilm_path, smollm2_path
-from sharpwave.embed.protocol import Embedder
 from sharpwave.episodes import Chunker, chunk_batch
-from sharpwave.jobs import with_fluency
 from sharpwave.probe.columns import Episodes
+from sharpwave.text.packages import minilm_path, smollm2_path
 
 MEANING = 384
 """The components of a step that are its meaning (MiniLM's); the rest are its fluency."""

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sharpwave import __version__, viz
+from sharpwave.cli.jobs import FLUENCY
 from sharpwave.config import Config
 from sharpwave.episodes import Words
-from sharpwave.jobs import FLUENCY
 from sharpwave.probe import report as reporting
 from sharpwave.probe import summary
 from sharpwave.probe.columns import COLUMNS, Episodes

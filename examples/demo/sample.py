@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpwave._lazy import require
-from sharpwave.embed.packages import load_language_model, smollm2_path
+from sharpwave.text.packages import load_language_model, smollm2_path
 
 from examples.demo.prompts import base_prompts
 

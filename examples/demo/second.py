@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from sharpwave._lazy import require
 from sharpwave.embed import from_config
-from sharpwave.embed.packages import load_language_model, smollm2_path
 from sharpwave.probe import report as reporting
 from sharpwave.probe.probes import Objective, load_probes
 from sharpwave.reward import InstrumentalReward
 from sharpwave.store import ValueStore
+from sharpwave.text.packages import load_language_model, smollm2_path
 
 from examples.demo import measures, policy, train_report
 from examples.demo.encoder import Encoder

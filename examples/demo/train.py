@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from sharpwave._lazy import require
-from sharpwave.corpus import JSON_SUFFIXES, read_rows, suffix_of
 from sharpwave.episodes import completion_text
 from sharpwave.reward import InstrumentalReward
+from sharpwave.text.rows import JSON_SUFFIXES, read_rows, suffix_of
 
 from examples.demo import measures
 from examples.demo.prompts import training_prompts
@@ -142,7 +142,7 @@ def train(
     """
     trl, datasets = require("trl", "demo"), require("datasets", "demo")
     transformers = require("transformers", "demo")
-    from sharpwave.integrations.trl import SharpwaveCallback
+    from sharpwave.trainers.trl import SharpwaveCallback
 
     last = max((n for n in checkpoints(directory) if n <= settings.steps), default=0)
     for n, path in checkpoints(directory).items():

@@ -88,7 +88,7 @@ def questions(base: list[tuple[str, str]], test: bool, number: int, seed: int) -
 
 def train(directory: Path, setting: Setting, steps: int = 60, rows: int = 8, rate: float = 5e-4) -> Trained:
     """The judge in ``directory``, trained there if it is not; its accuracy before and after goes to `REPORT`."""
-    from sharpwave.embed.packages import load_language_model, smollm2_path
+    from sharpwave.text.packages import load_language_model, smollm2_path
 
     model, tokenizer = load_language_model(smollm2_path(), str(setting.policy.device))
     judge = Policy(model, tokenizer, Lora(), seed=100)

@@ -31,7 +31,7 @@ Embed = Callable[[list[str]], NDArray[np.float32]]
 
 def language_model(config: Config, seed: int, device: str) -> Policy:
     """SmolLM2-135M with a fresh adapter."""
-    from sharpwave.embed.packages import load_language_model, smollm2_path
+    from sharpwave.text.packages import load_language_model, smollm2_path
 
     model, tokenizer = load_language_model(smollm2_path(), device)
     return Policy(model, tokenizer, config.lora, seed)
@@ -40,7 +40,7 @@ def language_model(config: Config, seed: int, device: str) -> Policy:
 def encoder(device: str) -> Embed:
     """MiniLM without a cache: what a text's vector is must not depend on what was embedded before a resume."""
     from sharpwave.embed import SentenceTransformer
-    from sharpwave.embed.packages import minilm_path
+    from sharpwave.text.packages import minilm_path
 
     return SentenceTransformer(minilm_path(), device=device, cache=False)
 

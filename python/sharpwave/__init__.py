@@ -17,7 +17,7 @@ from sharpwave._core import (
 )
 from sharpwave.config import Config
 from sharpwave.habituation import Habituation
-from sharpwave.reports import (
+from sharpwave.results import (
     Association,
     Explanation,
     ObserveReport,

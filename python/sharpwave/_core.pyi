@@ -1,6 +1,6 @@
 """The compiled core: flat arrays in, flat arrays out. `sharpwave.ValueStore` is the face of it.
 
-Arrays must be C-contiguous and of the dtype given here; `sharpwave.coerce` makes them so. No call holds the GIL while
+Arrays must be C-contiguous and of the dtype given here; `sharpwave._coerce` makes them so. No call holds the GIL while
 it works or waits.
 """
 

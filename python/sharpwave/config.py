@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
-from sharpwave import _core, coerce
+from sharpwave import _coerce, _core
 
 Equation = Literal["stopping", "return"]
 
@@ -140,20 +140,20 @@ def _typed(name: str, kind: str, value: Any) -> Any:
         case "int | None" if value is None:
             return None
         case "int" | "int | float" | "int | None":
-            whole = coerce.count(name, value)
+            whole = _coerce.count(name, value)
             if whole >= 1 << 32:
                 raise ValueError(f"{name}: {whole} is too large")
             return whole
         case "float | None" if value is None:
             return None
         case "float" | "float | None":
-            number = coerce.number(name, value)
+            number = _coerce.number(name, value)
             if not math.isfinite(number):
                 raise ValueError(f"{name}: {number} is not finite")
             return number
         case "bool":
-            return coerce.flag(name, value)
+            return _coerce.flag(name, value)
         case _:
-            if coerce.string(name, value) not in get_args(Equation):
+            if _coerce.string(name, value) not in get_args(Equation):
                 raise ValueError(f"{name}: {value!r} is not one of {', '.join(get_args(Equation))}")
             return value

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
-from sharpwave.reports import Scores
+from sharpwave import _coerce
+from sharpwave.results import Scores
 
 if TYPE_CHECKING:
     from sharpwave.view import View
@@ -39,10 +39,10 @@ class Habituation:
     __slots__ = ("_recent", "eta", "sharing")
 
     def __init__(self, episodes: int = 64, eta: float = 1.0, sharing: bool = False) -> None:
-        episodes = coerce.whole("episodes", episodes)
+        episodes = _coerce.whole("episodes", episodes)
         if episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {episodes}")
-        self.eta = coerce.number("eta", eta)
+        self.eta = _coerce.number("eta", eta)
         if not 0 <= self.eta < float("inf"):
             raise ValueError(f"eta must be finite and at least 0, got {self.eta}")
         self.sharing = bool(sharing)

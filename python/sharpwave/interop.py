@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave._lazy import require
 from sharpwave.config import Config
 from sharpwave.store import ValueStore
@@ -77,7 +77,7 @@ def from_faiss(
     the index does not give back or that are not of unit norm. Vectors are decoded twice, to check and to insert.
     """
     faiss = require("faiss", "faiss")
-    normalise, batch = coerce.flag("normalise", normalise), _positive("batch", batch)
+    normalise, batch = _coerce.flag("normalise", normalise), _positive("batch", batch)
     if not isinstance(index, faiss.Index):
         raise TypeError(f"index must be a faiss.Index, got {type(index).__name__}")
     if index.metric_type not in (faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2):
@@ -137,7 +137,7 @@ def _check(vectors: NDArray[np.float32], ids: NDArray[np.int64], normalise: bool
 
 
 def _positive(name: str, value: Any) -> int:
-    number = coerce.whole(name, value)
+    number = _coerce.whole(name, value)
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}")
     return number

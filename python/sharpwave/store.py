@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import _core, coerce
+from sharpwave import _coerce, _core
 from sharpwave.config import Config
 from sharpwave.granularity import granularity
-from sharpwave.reports import OUTCOMES, ObserveReport, Recovery, Repair, ReplayReport
+from sharpwave.results import OUTCOMES, ObserveReport, Recovery, Repair, ReplayReport
 from sharpwave.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from sharpwave.coerce import Array
-    from sharpwave.embed import Embedder
+    from sharpwave._coerce import Array
+    from sharpwave._embedder import Embedder
 
 Order = Literal["prioritized", "reverse", "full"]
 Durability = Literal["process", "power"]
@@ -78,10 +78,10 @@ class ValueStore(View[_core.Store]):
         Returns what it set: `tau`, `d_lo`, `d_hi`, `sample`; and, of the steps that were tried, how many are
         `different` and how many `memories` they become.
         """
-        rows = coerce.rows("steps", steps, self.dim)
-        ends = np.arange(len(rows) + 1) if offsets is None else coerce.offsets(offsets, len(rows))
+        rows = _coerce.rows("steps", steps, self.dim)
+        ends = np.arange(len(rows) + 1) if offsets is None else _coerce.offsets(offsets, len(rows))
         found = self._core.calibrate(rows, ends)
-        if not coerce.flag("check", check) or offsets is None or not len(rows):
+        if not _coerce.flag("check", check) or offsets is None or not len(rows):
             return found
         tried = granularity(self.config, rows, ends)
         if tried.warning is not None:
@@ -95,21 +95,21 @@ class ValueStore(View[_core.Store]):
         maximum over the calibration sample, else 0 and 1.
         """
         return self._core.add_terminal(
-            coerce.string("name", name),
-            coerce.vector("key", key, self.dim),
-            None if low is None else coerce.number("low", low),
-            None if high is None else coerce.number("high", high),
+            _coerce.string("name", name),
+            _coerce.vector("key", key, self.dim),
+            None if low is None else _coerce.number("low", low),
+            None if high is None else _coerce.number("high", high),
         )
 
     def add_channel(self, name: str, low: float = 0.0, high: float = 1.0) -> int:
         """A channel that is a scalar reward source, fed by `drives`; returns its column."""
         return self._core.add_channel(
-            coerce.string("name", name), coerce.number("low", low), coerce.number("high", high)
+            _coerce.string("name", name), _coerce.number("low", low), _coerce.number("high", high)
         )
 
     def remove_channel(self, name: str) -> None:
         """Forget a channel: its column, and its terminal if it has one."""
-        self._core.remove_channel(coerce.string("name", name))
+        self._core.remove_channel(_coerce.string("name", name))
 
     # Learning
 
@@ -135,16 +135,16 @@ class ValueStore(View[_core.Store]):
             source: where the episodes come from, kept with them.
             propose: keep the episodes aside until `replay(consolidate=True)`.
         """
-        rows = coerce.rows("steps", steps, self.dim)
-        ends = coerce.offsets(offsets, len(rows))
+        rows = _coerce.rows("steps", steps, self.dim)
+        ends = _coerce.offsets(offsets, len(rows))
         memory_ids, outcome, ids, backups = self._core.observe(
             rows,
             ends,
-            None if drives is None else coerce.drives(drives, self.scalar_channels, ends, len(rows)),
-            coerce.texts("texts", texts, len(rows)),
-            coerce.per_episode("episode_ids", episode_ids, len(ends) - 1),
-            None if source is None else coerce.string("source", source),
-            coerce.flag("propose", propose),
+            None if drives is None else _coerce.drives(drives, self.scalar_channels, ends, len(rows)),
+            _coerce.texts("texts", texts, len(rows)),
+            _coerce.per_episode("episode_ids", episode_ids, len(ends) - 1),
+            None if source is None else _coerce.string("source", source),
+            _coerce.flag("propose", propose),
         )
         return ObserveReport(memory_ids, np.array(OUTCOMES)[outcome], ids, backups)
 
@@ -155,12 +155,12 @@ class ValueStore(View[_core.Store]):
         texts: Iterable[str | None] | None = None,
     ) -> NDArray[np.int64]:
         """Append memories (n, d) as they are: no gate, no merging, no associations. Returns their ids."""
-        rows = coerce.rows("keys", keys, self.dim)
+        rows = _coerce.rows("keys", keys, self.dim)
         singles = np.arange(len(rows) + 1)
         return self._core.insert(
             rows,
-            None if drives is None else coerce.drives(drives, self.scalar_channels, singles, len(rows)),
-            coerce.texts("texts", texts, len(rows)),
+            None if drives is None else _coerce.drives(drives, self.scalar_channels, singles, len(rows)),
+            _coerce.texts("texts", texts, len(rows)),
         )
 
     def partition(self, blocks: int | None = None, seed: int = 0, *, num_threads: int | None = None) -> None:
@@ -175,9 +175,9 @@ class ValueStore(View[_core.Store]):
             num_threads: how many threads divide.
         """
         self._core.partition(
-            None if blocks is None else coerce.count("blocks", blocks),
-            coerce.count("seed", seed),
-            coerce.threads(num_threads),
+            None if blocks is None else _coerce.count("blocks", blocks),
+            _coerce.count("seed", seed),
+            _coerce.threads(num_threads),
         )
 
     def replay(
@@ -214,16 +214,16 @@ class ValueStore(View[_core.Store]):
         """
         return ReplayReport(
             **self._core.replay(
-                None if budget is None else coerce.count("budget", budget),
-                None if seconds is None else coerce.number("seconds", seconds),
-                coerce.number("tol", tol),
-                coerce.string("order", order),
-                need if isinstance(need, str) else coerce.integers("need", need).ravel(),
-                coerce.number("floor", floor),
-                coerce.flag("extend", extend),
-                coerce.flag("consolidate", consolidate),
-                None if max_drift is None else coerce.number("max_drift", max_drift),
-                coerce.threads(num_threads),
+                None if budget is None else _coerce.count("budget", budget),
+                None if seconds is None else _coerce.number("seconds", seconds),
+                _coerce.number("tol", tol),
+                _coerce.string("order", order),
+                need if isinstance(need, str) else _coerce.integers("need", need).ravel(),
+                _coerce.number("floor", floor),
+                _coerce.flag("extend", extend),
+                _coerce.flag("consolidate", consolidate),
+                None if max_drift is None else _coerce.number("max_drift", max_drift),
+                _coerce.threads(num_threads),
             )
         )
 
@@ -232,8 +232,8 @@ class ValueStore(View[_core.Store]):
         if (memory is None) == (episode is None):
             raise TypeError("veto takes either memory= or episode=")
         self._core.veto(
-            None if memory is None else coerce.whole("memory", memory),
-            None if episode is None else coerce.whole("episode", episode),
+            None if memory is None else _coerce.whole("memory", memory),
+            None if episode is None else _coerce.whole("episode", episode),
         )
 
     def bind_embedder(self, fingerprint: str | Embedder) -> None:
@@ -245,9 +245,9 @@ class ValueStore(View[_core.Store]):
                 older versions and of bare functions do not: what makes other vectors is refused in the first case,
                 and a RuntimeWarning in the second.
         """
-        from sharpwave.embed.names import bound_name
+        from sharpwave._names import bound_name
 
-        known = fingerprint if callable(fingerprint) else coerce.string("fingerprint", fingerprint)
+        known = fingerprint if callable(fingerprint) else _coerce.string("fingerprint", fingerprint)
         self._core.bind_embedder(bound_name(self, known))
 
     # Files
@@ -283,8 +283,8 @@ class ValueStore(View[_core.Store]):
             core, found = _core.Store.open(
                 os.fspath(path),
                 None if config is None else _checked(config).to_json(),
-                coerce.string("durability", durability),
-                coerce.flag("readonly", readonly),
+                _coerce.string("durability", durability),
+                _coerce.flag("readonly", readonly),
             )
         except FileNotFoundError as error:
             if config is not None and not readonly:

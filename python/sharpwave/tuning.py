@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave.config import Config
 from sharpwave.foresight import NOTHING, Measure, episode_of, next_step, prediction, still_reached, unit_rows
 from sharpwave.granularity import Episodes, merge_cosine
 from sharpwave.store import ValueStore
 
 if TYPE_CHECKING:
-    from sharpwave.coerce import Array
+    from sharpwave._coerce import Array
 
 Floats = NDArray[np.float64]
 
@@ -136,13 +136,13 @@ def tune(
     """
     dim = config.dim if config is not None else _width(steps)
     config = Config(dim=dim) if config is None else config
-    rows = coerce.rows("steps", steps, dim)
-    ends = coerce.offsets(offsets, len(rows))
+    rows = _coerce.rows("steps", steps, dim)
+    ends = _coerce.offsets(offsets, len(rows))
     ValueStore(config).score(rows, ends)  # refuses a bad row or offset by its number
     names, table = _columns(drives, ends, len(rows))
     data = Episodes(rows, ends, table)
-    keys = {name: coerce.vector(f"terminals[{name!r}]", key, dim) for name, key in (terminals or {}).items()}
-    learned, held, both = data.halves(coerce.count("max_steps", max_steps))
+    keys = {name: _coerce.vector(f"terminals[{name!r}]", key, dim) for name, key in (terminals or {}).items()}
+    learned, held, both = data.halves(_coerce.count("max_steps", max_steps))
     channels = _Channels.of(config, both, names, keys)
     fitted = channels.config
     points = _points(fitted, grid)
@@ -171,11 +171,11 @@ def _columns(
     if drives is None:
         return [], np.empty((total, 0), np.float32)
     if isinstance(drives, Mapping):
-        names = [coerce.string("drives", name) for name in drives]
+        names = [_coerce.string("drives", name) for name in drives]
     else:
         shape = np.shape(drives)
         names = [f"drive-{n}" for n in range(shape[1] if len(shape) > 1 else 1)]
-    return names, coerce.drives(drives, names, ends, total)
+    return names, _coerce.drives(drives, names, ends, total)
 
 
 # Stores -------------------------------------------------------------------------------------------

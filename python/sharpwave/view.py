@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import _core, coerce
+from sharpwave import _coerce, _core
 from sharpwave.config import Config
 from sharpwave.habituation import Habituation
-from sharpwave.reports import Association, Explanation, Path, Payment, Scores, SearchReport
+from sharpwave.results import Association, Explanation, Path, Payment, Scores, SearchReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sharpwave.coerce import Array
+    from sharpwave._coerce import Array
 
     Weights = Array | Mapping[str, float]
 
@@ -43,10 +43,10 @@ class View(Generic[Core]):
         `search_report` says how many.
         """
         return self._core.search(
-            coerce.batch("queries", queries, self.dim),
-            coerce.count("k", k),
-            None if nprobe is None else coerce.count("nprobe", nprobe),
-            coerce.threads(num_threads),
+            _coerce.batch("queries", queries, self.dim),
+            _coerce.count("k", k),
+            None if nprobe is None else _coerce.count("nprobe", nprobe),
+            _coerce.threads(num_threads),
         )
 
     def search_report(
@@ -57,10 +57,10 @@ class View(Generic[Core]):
         With `nprobe` it also tells the recall, measured against exact search on up to 64 of the queries.
         """
         numbers = self._core.search_report(
-            coerce.batch("queries", queries, self.dim),
-            coerce.count("k", k),
-            None if nprobe is None else coerce.count("nprobe", nprobe),
-            coerce.threads(num_threads),
+            _coerce.batch("queries", queries, self.dim),
+            _coerce.count("k", k),
+            None if nprobe is None else _coerce.count("nprobe", nprobe),
+            _coerce.threads(num_threads),
         )
         return SearchReport(**numbers)
 
@@ -73,7 +73,7 @@ class View(Generic[Core]):
         self, queries: Array, *, num_threads: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Φ (B, Q), the value of each query on each channel, and σ (B,), its support."""
-        return self._core.value(coerce.batch("queries", queries, self.dim), coerce.threads(num_threads))
+        return self._core.value(_coerce.batch("queries", queries, self.dim), _coerce.threads(num_threads))
 
     def score(
         self,
@@ -103,7 +103,7 @@ class View(Generic[Core]):
         """
         arguments = self._score_arguments(steps, offsets, weights, functional, discount, context, habituation)
         parts = self._core.score(
-            **arguments, details=coerce.flag("details", details), num_threads=coerce.threads(num_threads)
+            **arguments, details=_coerce.flag("details", details), num_threads=_coerce.threads(num_threads)
         )
         return Scores(**parts, offsets=arguments["offsets"], context=arguments["context"])
 
@@ -157,7 +157,7 @@ class View(Generic[Core]):
                 a noisy cue becomes what it is a cue for.
             distinct: only the best path to each end.
         """
-        row = coerce.vector("query", query, self.dim).reshape(1, self.dim)
+        row = _coerce.vector("query", query, self.dim).reshape(1, self.dim)
         return self._recall(row, depth, beams, weights, cleanup, distinct, None)[0]
 
     def recall_many(
@@ -172,7 +172,7 @@ class View(Generic[Core]):
         num_threads: int | None = None,
     ) -> list[list[Path]]:
         """`recall` for each of `queries` (B, d)."""
-        rows = coerce.batch("queries", queries, self.dim)
+        rows = _coerce.batch("queries", queries, self.dim)
         return self._recall(rows, depth, beams, weights, cleanup, distinct, num_threads)
 
     def _recall(
@@ -187,12 +187,12 @@ class View(Generic[Core]):
     ) -> list[list[Path]]:
         found = self._core.recall(
             queries,
-            coerce.count("depth", depth),
-            coerce.count("beams", beams),
-            None if weights is None else coerce.weights(weights, self.channels),
-            coerce.count("cleanup", cleanup),
-            coerce.flag("distinct", distinct),
-            coerce.threads(num_threads),
+            _coerce.count("depth", depth),
+            _coerce.count("beams", beams),
+            None if weights is None else _coerce.weights(weights, self.channels),
+            _coerce.count("cleanup", cleanup),
+            _coerce.flag("distinct", distinct),
+            _coerce.threads(num_threads),
         )
         return [[Path(*path) for path in paths] for paths in found]
 
@@ -212,11 +212,11 @@ class View(Generic[Core]):
         It never exceeds 1 in all; ties go to the lower id; where fewer than k memories are active, -1 and 0.
         """
         return self._core.associate(
-            coerce.batch("queries", queries, self.dim),
-            coerce.count("steps", steps),
-            coerce.number("damping", damping),
-            coerce.count("k", k),
-            coerce.threads(num_threads),
+            _coerce.batch("queries", queries, self.dim),
+            _coerce.count("steps", steps),
+            _coerce.number("damping", damping),
+            _coerce.count("k", k),
+            _coerce.threads(num_threads),
         )
 
     def _score_arguments(
@@ -229,17 +229,17 @@ class View(Generic[Core]):
         context: bool | int | Array,
         habituation: Habituation | None,
     ) -> dict[str, Any]:
-        rows = coerce.rows("steps", steps, self.dim)
-        ends = coerce.offsets(offsets, len(rows))
+        rows = _coerce.rows("steps", steps, self.dim)
+        ends = _coerce.offsets(offsets, len(rows))
         if habituation is not None and not isinstance(habituation, Habituation):
             raise TypeError(f"habituation must be a Habituation, got {type(habituation).__name__}")
         return {
             "steps": rows,
             "offsets": ends,
-            "weights": None if weights is None else coerce.weights(weights, self.channels),
-            "functional": coerce.string("functional", functional),
-            "discount": coerce.number("discount", discount),
-            "context": coerce.context(context, len(ends) - 1),
+            "weights": None if weights is None else _coerce.weights(weights, self.channels),
+            "functional": _coerce.string("functional", functional),
+            "discount": _coerce.number("discount", discount),
+            "context": _coerce.context(context, len(ends) - 1),
             "habituation": None if habituation is None else (*habituation.uses(), habituation.eta),
         }
 
@@ -306,12 +306,12 @@ class View(Generic[Core]):
 
     def keys_of(self, ids: Array) -> NDArray[np.float32]:
         """(n, d) the keys of some memories; an unknown id is a KeyError."""
-        return self._core.keys_of(coerce.integers("ids", ids).ravel())
+        return self._core.keys_of(_coerce.integers("ids", ids).ravel())
 
     def terminal_key(self, name: str) -> NDArray[np.float32]:
         """(d,) the key of an embedding channel; a scalar channel has none, which is a KeyError."""
         found = dict(zip(self.channels, self._core.terminals().tolist(), strict=True))
-        if found.get(coerce.string("name", name), -1) < 0:
+        if found.get(_coerce.string("name", name), -1) < 0:
             raise KeyError(f"no embedding channel {name!r}, there are {[n for n, at in found.items() if at >= 0]}")
         return self._core.keys_of(np.array([found[name]], np.int64))[0]
 
@@ -394,10 +394,10 @@ class FrozenView(View[_core.View]):
         shape = (len(self), len(self.channels))
         return FrozenView(
             self._core.ablated(
-                coerce.table("values", values, shape),
-                coerce.table("baseline", baseline, shape[1:]),
-                coerce.flag("constant_transitions", constant_transitions),
-                None if fade is None else coerce.number("fade", fade),
+                _coerce.table("values", values, shape),
+                _coerce.table("baseline", baseline, shape[1:]),
+                _coerce.flag("constant_transitions", constant_transitions),
+                None if fade is None else _coerce.number("fade", fade),
             )
         )
 

@@ -19,7 +19,7 @@ import pytest
 import sharpwave as sw
 import tiny
 import torch
-from sharpwave.integrations import openrlhf, pointwise
+from sharpwave.trainers import openrlhf, pointwise
 
 ROOT = Path(__file__).resolve().parents[2]
 STORY = "Jane met a sailor. They talked all night. He asked her to marry him."
@@ -89,7 +89,7 @@ def server(reward_file: Path) -> Iterator[str]:
     code = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
     port = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "python")])
-    command = [sys.executable, "-m", "sharpwave.integrations.openrlhf", "--config", str(reward_file), "--port", port]
+    command = [sys.executable, "-m", "sharpwave.trainers.openrlhf", "--config", str(reward_file), "--port", port]
     process = subprocess.Popen(
         [*command, "--frozen"], env={**os.environ, "PYTHONPATH": paths, "SHARPWAVE_ALLOW": "tiny"}
     )
@@ -121,7 +121,7 @@ def assert_rewarded(found: dict[str, Any]) -> None:
 
 def test_its_client_loads_the_file_and_is_rewarded(reward_file: Path) -> None:
     path = subprocess.run(
-        [sys.executable, "-m", "sharpwave.integrations.openrlhf"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "sharpwave.trainers.openrlhf"], capture_output=True, text=True, check=True
     ).stdout.strip()
     assert_rewarded(rollout(path))
     store = pointwise.shared().reward.store

@@ -22,9 +22,9 @@ import tiny
 import torch
 import verl
 from omegaconf import DictConfig, OmegaConf, open_dict
-from sharpwave.integrations import pointwise
-from sharpwave.integrations.verl import FOLDER, StoreCheckpoint, described, resumed
 from sharpwave.serve.ray import Handle, actor
+from sharpwave.trainers import pointwise
+from sharpwave.trainers.verl import FOLDER, StoreCheckpoint, described, resumed
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from verl import DataProto

@@ -1,6 +1,6 @@
 """The demo lies in a checkout, under examples/demo: `checkout` finds it. What stood here goes with the next version.
 
-models.py   now `sharpwave.embed.packages`
+models.py   now `sharpwave.text.packages`
 check.py    now ``python -m examples.demo.check``
 """
 

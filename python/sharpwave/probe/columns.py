@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.embed.protocol import unit
+from sharpwave._embedder import unit
 
 Floats = NDArray[np.float64]
 

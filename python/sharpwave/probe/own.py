@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from sharpwave import __version__, viz
-from sharpwave.corpus import Row, chunk_rows
-from sharpwave.embed.protocol import Embedder
-from sharpwave.episodes import Chunker, chunk_batch, completion_text
+from sharpwave._embedder import Embedder
 from sharpwave.probe import report as reporting
 from sharpwave.probe import summary
 from sharpwave.probe.columns import COLUMNS, Bench, Episodes
 from sharpwave.probe.probes import Objective, Probe, ProbeSet, load_probes
 from sharpwave.probe.table import Measured, Ruler, TableSettings, splices, succession_auc
 from sharpwave.store import ValueStore
+from sharpwave.text.chunkers import Chunker, chunk_batch, completion_text
+from sharpwave.text.rows import Row, chunk_rows
 
 WORDS = 96
 OWN_COLUMNS = tuple(c for c in COLUMNS if not c.rebuilds)

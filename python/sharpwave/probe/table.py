@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.embed.protocol import unit
+from sharpwave._embedder import unit
 from sharpwave.probe.columns import COLUMNS, Bench, Column, Episodes, Floats
 from sharpwave.probe.probes import Objective, Probe, ProbeSet
 

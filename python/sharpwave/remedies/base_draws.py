@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.episodes import Chunker, Text, chunk_batch
 from sharpwave.reward import InstrumentalReward
 from sharpwave.reward.measure import Scorable
+from sharpwave.text.chunkers import Chunker, Text, chunk_batch
 
 Draw = Callable[[list[Text | None]], tuple[Sequence[Text | None], Sequence[Text]]]
 

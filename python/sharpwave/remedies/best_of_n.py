@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave._lazy import require
-from sharpwave.episodes import Text
+from sharpwave.text.chunkers import Text
 
 if TYPE_CHECKING:
-    from sharpwave.coerce import Array
+    from sharpwave._coerce import Array
 
 Floats = NDArray[np.float64]
 Function = Callable[..., Sequence[float | None]]
@@ -168,7 +168,7 @@ def best_of(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     draws = np.random.default_rng(seed).multinomial(
-        len(groups), np.full(len(groups), 1.0 / len(groups)), size=coerce.count("resamples", resamples)
+        len(groups), np.full(len(groups), 1.0 / len(groups)), size=_coerce.count("resamples", resamples)
     )
     weights = [picked(pay[group], sizes) for group in groups]
 
@@ -220,7 +220,7 @@ def _sizes(n: Sequence[int] | None, fewest: int) -> NDArray[np.int64]:
     if n is None:
         doubled = [1 << k for k in range(fewest.bit_length())]
         return np.array(sorted({*doubled, fewest}), np.int64)
-    sizes = sorted({coerce.count("n", one) for one in n})
+    sizes = sorted({_coerce.count("n", one) for one in n})
     if not sizes or sizes[0] < 1 or sizes[-1] > fewest:
         raise ValueError(f"n must lie in 1 … {fewest}, the samples of the prompt that has fewest, got {list(n)}")
     return np.array(sizes, np.int64)
@@ -244,7 +244,7 @@ def _numbers(
             raise ValueError(f"got {len(prompts)} prompts for {len(completions)} completions")
         said: Any = given(prompts=list(prompts), completions=list(completions))
         given = [math.nan if number is None else number for number in said]
-    column = coerce.numbers(name, given)
+    column = _coerce.numbers(name, given)
     if column.shape != (len(prompts),):
         raise ValueError(f"{name} must have shape ({len(prompts)},), one a sample, got {column.shape}")
     bad = ~np.isfinite(column)

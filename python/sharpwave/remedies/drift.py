@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 
 from sharpwave._files import write_whole
 from sharpwave._fork import renewed_in_children
+from sharpwave._names import bound_name
 from sharpwave.divergence import Reference, mahalanobis
-from sharpwave.embed import Embedder, as_embedder
-from sharpwave.embed.names import bound_name
-from sharpwave.episodes import Chunker, Sentences, Text, chunk_batch, completion_text, pairs
 from sharpwave.remedies.parts import Start, Watched
 from sharpwave.reward import InstrumentalReward, ranks
 from sharpwave.reward.base import groups
 from sharpwave.reward.measure import Scorable
+from sharpwave.text.chunkers import Chunker, Sentences, Text, chunk_batch, completion_text, pairs
+from sharpwave.text.embedders import Embedder, as_embedder
 from sharpwave.view import View
 
 Floats = NDArray[np.float64]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpwave._lazy import MissingExtra, require
-from sharpwave.integrations.checkpoints import checkpoint, marked, of_run, resumed_from
 from sharpwave.remedies import tensors
 from sharpwave.remedies.adapters import is_adapter
 from sharpwave.remedies.drift import LIMITS, LOW, MONITORS, Drift, Reading
+from sharpwave.trainers.checkpoints import checkpoint, marked, of_run, resumed_from
 
 try:
     from transformers import TrainerCallback

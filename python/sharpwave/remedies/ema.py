@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpwave._lazy import MissingExtra, require
-from sharpwave.integrations.checkpoints import checkpoint, marked, resumed_from
+from sharpwave.trainers.checkpoints import checkpoint, marked, resumed_from
 
 try:
     from transformers import TrainerCallback

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave.divergence import Reference, estimate
-from sharpwave.episodes import Text, message_texts
+from sharpwave.text.chunkers import Text, message_texts
 
 Floats = NDArray[np.float64]
 MIN_GROUP = 4

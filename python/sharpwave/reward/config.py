@@ -31,14 +31,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from sharpwave import embed, episodes, serve
+from sharpwave import serve
 from sharpwave._lazy import require
 from sharpwave.config import Config
-from sharpwave.corpus import read_rows
 from sharpwave.reward.scale import Scale
 from sharpwave.reward.terminal import FunctionTerminal
 from sharpwave.serve.ray import Handle, actor
 from sharpwave.store import ValueStore
+from sharpwave.text import chunkers as episodes
+from sharpwave.text import embedders as embed
+from sharpwave.text.rows import read_rows
 
 if TYPE_CHECKING:
     from sharpwave.reward.reward import InstrumentalReward

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from sharpwave._fork import renewed_in_children
-from sharpwave.embed import Joined
+from sharpwave.text.embedders import Joined
 
 P = ParamSpec("P")
 T = TypeVar("T")

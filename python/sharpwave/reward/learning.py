@@ -9,13 +9,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.episodes import Batch, Text, message_texts
 from sharpwave.habituation import used_by_each
 from sharpwave.reward import ranks
 from sharpwave.reward.base import prompt_key
 from sharpwave.reward.measure import Measured
 from sharpwave.reward.terminal import FunctionTerminal, Terminal
 from sharpwave.store import ValueStore
+from sharpwave.text.chunkers import Batch, Text, message_texts
 
 Learn = Literal["off", "propose", "online"]
 LEARN: tuple[str, ...] = get_args(Learn)

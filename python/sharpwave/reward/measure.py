@@ -8,9 +8,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.embed import Embedder
-from sharpwave.episodes import Batch
-from sharpwave.reports import Scores
+from sharpwave.results import Scores
+from sharpwave.text.chunkers import Batch
+from sharpwave.text.embedders import Embedder
 
 Floats = NDArray[np.float64]
 

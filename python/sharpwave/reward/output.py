@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.episodes import Batch, Span
-from sharpwave.reports import Scores
+from sharpwave.results import Scores
+from sharpwave.text.chunkers import Batch, Span
 
 Floats = NDArray[np.float32]
 

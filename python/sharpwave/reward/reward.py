@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce, divergence
+from sharpwave import _coerce, divergence
 from sharpwave._fork import renewed_in_children
-from sharpwave.embed import Embedder, as_embedder
-from sharpwave.episodes import Batch, Chunker, Sentences, Text, chunk_batch, pairs
 from sharpwave.habituation import Habituation, shared
-from sharpwave.reports import Explanation, ReplayReport, Scores
+from sharpwave.results import Explanation, ReplayReport, Scores
 from sharpwave.reward import checkpoint, ranks
 from sharpwave.reward.base import BaseSamples, prompt_key
 from sharpwave.reward.later import AsyncReward, BackgroundScorer, cached
@@ -31,10 +29,12 @@ from sharpwave.reward.terminal import FunctionTerminal, Request, Terminal, as_te
 from sharpwave.reward.warn import Once
 from sharpwave.reward.weights import TERMS, Weights
 from sharpwave.store import ValueStore
+from sharpwave.text.chunkers import Batch, Chunker, Sentences, Text, chunk_batch, pairs
+from sharpwave.text.embedders import Embedder, as_embedder
 from sharpwave.view import Functional
 
 if TYPE_CHECKING:
-    from sharpwave.coerce import Array
+    from sharpwave._coerce import Array
 
 Floats = NDArray[np.float64]
 Base = tuple[Sequence[Text | None], Sequence[Text]]
@@ -125,7 +125,7 @@ class InstrumentalReward:
         self.habituation = Habituation(**habituation) if isinstance(habituation, Mapping) else habituation
         self.sleep_options = dict(sleep or {})
         self.keep_texts = keep_texts
-        self.name = coerce.string("name", name)
+        self.name = _coerce.string("name", name)
         self.__name__ = self.name
         self.training: bool | None = None
         self.last_sleep: ReplayReport | None = None
@@ -249,7 +249,7 @@ class InstrumentalReward:
         if completions is None:
             raise TypeError("a reward function needs completions=")
         if prompts is None:
-            prompts = [None] * len(coerce.sequence("completions", completions))
+            prompts = [None] * len(_coerce.sequence("completions", completions))
         with self._lock:
             if self._last is not None and self._last[0] is completions and asker not in self._last[1]:
                 self._last[1].add(asker)
@@ -318,7 +318,7 @@ class InstrumentalReward:
         columns: Mapping[str, Any] | None = None,
     ) -> Future[RewardOutput]:
         """`score_texts`, begun now and finished later; what was submitted first is scored first."""
-        given = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
+        given = _coerce.sequence("prompts", prompts), _coerce.sequence("completions", completions)
         return self.background.submit(self.score_texts, *given, learn=learn, columns=columns)
 
     def prepare(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Future[int]:
@@ -330,7 +330,7 @@ class InstrumentalReward:
         """
         if not cached(self.embedder):
             raise ValueError("prepare needs an embedder with a cache, such as SentenceTransformer(…, cache=True)")
-        given = coerce.sequence("prompts", prompts), coerce.sequence("completions", completions)
+        given = _coerce.sequence("prompts", prompts), _coerce.sequence("completions", completions)
         return self.background.submit(self._embed, *given)
 
     def asynchronous(self) -> AsyncReward:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from sharpwave import coerce
+from sharpwave import _coerce
 
 TERMS = ("terminal", "instrumental", "divergence")
 
@@ -29,7 +29,7 @@ class Weights:
 
     def __post_init__(self) -> None:
         for name in TERMS:
-            value = coerce.number(name, getattr(self, name))
+            value = _coerce.number(name, getattr(self, name))
             if not abs(value) < float("inf"):
                 raise ValueError(f"{name} must be finite, got {value}")
             object.__setattr__(self, name, value)

@@ -21,7 +21,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave.serve.verbs import VERBS, Data
 from sharpwave.store import ValueStore
 
@@ -55,25 +55,25 @@ def asked(store: ValueStore, verb: str, arguments: Data) -> Asked:
     """
     VERBS[verb].checked(arguments)
     if verb != "score":
-        rows = coerce.batch("queries", arguments["queries"], store.dim)
+        rows = _coerce.batch("queries", arguments["queries"], store.dim)
         options = {name: value for name, value in arguments.items() if name != "queries"}
         if verb == "search":
             nprobe = options.get("nprobe")
             options = {
-                "k": coerce.count("k", options.get("k", 16)),
-                "nprobe": None if nprobe is None else coerce.count("nprobe", nprobe),
+                "k": _coerce.count("k", options.get("k", 16)),
+                "nprobe": None if nprobe is None else _coerce.count("nprobe", nprobe),
             }
         return Asked(verb, {"queries": rows, **options}, (verb, *sorted(options.items())), rows)
-    rows = coerce.rows("steps", arguments["steps"], store.dim)
-    offsets = coerce.offsets(arguments.get("offsets"), len(rows))
-    context = coerce.context(arguments.get("context", True), len(offsets) - 1)
+    rows = _coerce.rows("steps", arguments["steps"], store.dim)
+    offsets = _coerce.offsets(arguments.get("offsets"), len(rows))
+    context = _coerce.context(arguments.get("context", True), len(offsets) - 1)
     weights = arguments.get("weights")
-    weighed = None if weights is None else coerce.weights(weights, store.channels)
+    weighed = None if weights is None else _coerce.weights(weights, store.channels)
     options: Data = {
         "weights": weighed,
-        "functional": coerce.string("functional", arguments.get("functional", "coverage")),
-        "discount": coerce.number("discount", arguments.get("discount", 1.0)),
-        "details": coerce.flag("details", arguments.get("details", False)),
+        "functional": _coerce.string("functional", arguments.get("functional", "coverage")),
+        "discount": _coerce.number("discount", arguments.get("discount", 1.0)),
+        "details": _coerce.flag("details", arguments.get("details", False)),
     }
     group: Hashable = None
     sound = offsets[0] == 0 and offsets[-1] == len(rows) and bool((np.diff(offsets) >= 0).all())

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from sharpwave import EmbedderError, FormatError, coerce
+from sharpwave import EmbedderError, FormatError, _coerce
 from sharpwave.serve import tokens, wire
 from sharpwave.serve.remote import RemoteStore, key_for
 from sharpwave.serve.verbs import Data
@@ -182,8 +182,8 @@ class Client(RemoteStore):
         pickle_token: bool = False,
     ) -> None:
         token = tokens.of_environment(url) if token is None else tokens.checked(token)
-        self._http = HttpLink(url, token, coerce.number("timeout", timeout), coerce.number("patience", patience))
-        self._pickle_token = coerce.flag("pickle_token", pickle_token)
+        self._http = HttpLink(url, token, _coerce.number("timeout", timeout), _coerce.number("patience", patience))
+        self._pickle_token = _coerce.flag("pickle_token", pickle_token)
         super().__init__(self._http)
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave.serve.metrics import Metrics
 from sharpwave.serve.wire import JSON, to_json
 
@@ -53,10 +53,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("body", "snapshot", "answer", "concurrent", "connections", "headers", "arriving"):
-            if coerce.whole(name, getattr(self, name)) < 1:
+            if _coerce.whole(name, getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("arrival", "seconds"):
-            if not 0 < coerce.number(name, getattr(self, name)) < float("inf"):
+            if not 0 < _coerce.number(name, getattr(self, name)) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave._lazy import require
 from sharpwave.config import Config
 from sharpwave.serve import wire
@@ -98,7 +98,7 @@ def actor(
     if (directory is None) == (store is None):
         raise TypeError("actor takes either a directory or store=")
     given: dict[str, Any] = {
-        "name": coerce.string("name", name),
+        "name": _coerce.string("name", name),
         "namespace": namespace,
         "get_if_exists": True,
         "lifetime": "detached",
@@ -193,7 +193,7 @@ class Handle(RemoteStore):
     _ray: RayLink
 
     def __init__(self, name: str, namespace: str | None = None, *, patience: float = 120.0) -> None:
-        self._ray = RayLink(coerce.string("name", name), namespace, coerce.number("patience", patience))
+        self._ray = RayLink(_coerce.string("name", name), namespace, _coerce.number("patience", patience))
         super().__init__(self._ray)
 
     @property

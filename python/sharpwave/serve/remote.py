@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import _core
-from sharpwave.reports import OUTCOMES
+from sharpwave.results import OUTCOMES
 from sharpwave.serve.verbs import VERBS, Data
 from sharpwave.store import ValueStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import SplitResult, urlsplit
 
-from sharpwave import coerce
+from sharpwave import _coerce
 
 TOKEN = "SHARPWAVE_TOKEN"  # noqa: S105 — the name of the variable
 ORIGINS = "SHARPWAVE_TOKEN_ORIGIN"
@@ -31,7 +31,7 @@ def parsed(url: str) -> SplitResult:
     Raises:
         ValueError: it is none. The message shows no password.
     """
-    said = f"url must be like http://127.0.0.1:8808, got {_shown(coerce.string('url', url))!r}"
+    said = f"url must be like http://127.0.0.1:8808, got {_shown(_coerce.string('url', url))!r}"
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave.habituation import Habituation
 from sharpwave.store import ValueStore
 
@@ -116,11 +116,11 @@ def _habituation(given: Any) -> Habituation | None:
         return given
     if not isinstance(given, dict) or not {"ids", "uses", "eta"} >= set(given) >= {"ids", "uses"}:
         raise TypeError("habituation must be an object with ids, uses and eta")
-    ids = coerce.integers("habituation.ids", given["ids"])
+    ids = _coerce.integers("habituation.ids", given["ids"])
     uses = np.asarray(given["uses"], np.float64)
     if ids.ndim != 1 or uses.shape != ids.shape or not np.isfinite(uses).all():
         raise ValueError("habituation: ids and uses must be finite numbers, as many of one as of the other")
-    eta = coerce.number("habituation.eta", given.get("eta", 1.0))
+    eta = _coerce.number("habituation.eta", given.get("eta", 1.0))
     return Habituation.from_dict({"episodes": 1, "eta": eta, "recent": [[ids, uses]]})
 
 

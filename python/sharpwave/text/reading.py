@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave._embedder import check_dtype, weights_hash
 from sharpwave._lazy import require
-from sharpwave.embed.cache import EmbeddingCache, as_cache, rows_of
-from sharpwave.embed.fluency import PLAIN_HEADS
-from sharpwave.embed.host import Collected, to_device
-from sharpwave.embed.protocol import check_dtype, weights_hash
-from sharpwave.episodes import Text, completion_text
+from sharpwave.text.cache import EmbeddingCache, as_cache, rows_of
+from sharpwave.text.chunkers import Text, completion_text
+from sharpwave.text.fluency import PLAIN_HEADS
+from sharpwave.text.host import Collected, to_device
 
 Template = str | Callable[[Any], str] | None
 """How a prompt is put before a completion: None, a text with ``{prompt}``, ``"chat"``, or a function."""

@@ -27,15 +27,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
-from sharpwave.episodes import Text, completion_text
+from sharpwave import _coerce
+from sharpwave.text.chunkers import Text, completion_text
 from sharpwave.text.reading import Reader, Template
 
 if TYPE_CHECKING:
     import os
 
-    from sharpwave.coerce import Array
-    from sharpwave.embed.cache import EmbeddingCache
+    from sharpwave._coerce import Array
+    from sharpwave.text.cache import EmbeddingCache
 
 Floats = NDArray[np.float64]
 
@@ -434,7 +434,7 @@ def _summed(logps: Array, mask: Array, entropies: Array | None, varentropies: Ar
 
 
 def _table(name: str, data: Array, shape: tuple[int, ...] | None) -> Floats:
-    array = coerce.numbers(name, data)
+    array = _coerce.numbers(name, data)
     if array.ndim != 2 or (shape is not None and array.shape != shape):
         raise ValueError(f"{name} must have shape {'(n, T)' if shape is None else shape}, got {array.shape}")
     return array

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave._lazy import require
 from sharpwave.habituation import Habituation
 from sharpwave.torch.activation import Activations, activate, potential, search, unit_rows
@@ -17,7 +17,7 @@ from sharpwave.torch.mirror import Mirror, Refreshed
 from sharpwave.view import View
 
 if TYPE_CHECKING:
-    from sharpwave.coerce import Array
+    from sharpwave._coerce import Array
     from sharpwave.view import Weights
 
 
@@ -88,7 +88,7 @@ class Scorer:
 
         Exact up to rounding, padded with -1 and -inf as in `ValueStore.search`.
         """
-        torch, mirror, k = self._mirror.torch, self._mirror, coerce.count("k", k)
+        torch, mirror, k = self._mirror.torch, self._mirror, _coerce.count("k", k)
         if k < 1:
             raise ValueError("k must be at least 1")
         x = unit_rows(mirror, "queries", queries)
@@ -135,11 +135,11 @@ class Scorer:
         return TensorScores(total, pay, activations.support, edge, new)
 
     def _layout(self, offsets: Array | None, context: bool | int | Array, total: int) -> tuple[Layout, int]:
-        ends = coerce.offsets(offsets, total)
+        ends = _coerce.offsets(offsets, total)
         if ends[0] != 0 or ends[-1] != total or (np.diff(ends) < 0).any():
             raise ValueError(f"offsets must rise from 0 to the number of steps {total}, got {ends.tolist()}")
         lengths = np.diff(ends)
-        prompts = np.repeat(coerce.context(context, len(lengths)), lengths)
+        prompts = np.repeat(_coerce.context(context, len(lengths)), lengths)
         first = np.repeat(ends[:-1], lengths)
         parts = (
             np.repeat(np.arange(len(lengths)), lengths),
@@ -153,7 +153,7 @@ class Scorer:
         channels = self._mirror.channels
         if weights is None:
             return np.full(len(channels), 1.0 / max(len(channels), 1))
-        given = coerce.weights(weights, channels)
+        given = _coerce.weights(weights, channels)
         if not np.isfinite(given).all():
             raise ValueError(f"weights: entry {int(np.argmin(np.isfinite(given)))} is not finite")
         return given

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave._lazy import require
-from sharpwave.episodes import Batch, Chunker, Text, Unreadable, chunk_batch
-from sharpwave.messages import own_from, split_turns, turns
+from sharpwave.text.chunkers import Batch, Chunker, Text, Unreadable, chunk_batch
+from sharpwave.text.messages import own_from, split_turns, turns
 
 TEXT_FIELDS = ("completion", "text", "messages", "response")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -173,10 +173,10 @@ def _row(place: str, data: Any) -> Row:
     if not isinstance(data, Mapping):
         raise ValueError(f"{place}: expected an object, got {type(data).__name__}")
     steps = _steps(place, data.get("steps"))
-    name = next((f for f in TEXT_FIELDS if not coerce.missing(data.get(f))), None)
+    name = next((f for f in TEXT_FIELDS if not _coerce.missing(data.get(f))), None)
     if name is None and steps is None:
         raise ValueError(f"{place}: has none of {', '.join(TEXT_FIELDS)}, steps")
-    prompt = None if coerce.missing(data.get("prompt")) else _read(place, "prompt", data["prompt"])
+    prompt = None if _coerce.missing(data.get("prompt")) else _read(place, "prompt", data["prompt"])
     completion: Text = "" if name is None else _read(place, name, data[name])
     if name is not None and not isinstance(completion, str) and (name == "messages" or own_from(turns(completion))):
         try:
@@ -197,11 +197,11 @@ def _read(place: str, name: str, text: Any) -> Any:
 
 
 def _steps(place: str, steps: Any) -> list[str] | None:
-    if coerce.missing(steps):
+    if _coerce.missing(steps):
         return None
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not all(isinstance(s, str) for s in steps):
         raise ValueError(f"{place}: steps must be a list of texts")
-    return [coerce.SURROGATE.sub("\ufffd", step) for step in steps]
+    return [_coerce.SURROGATE.sub("\ufffd", step) for step in steps]
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The commands: ``sharpwave demo | build | tune | probe | score | explain | inspect | repair | report | blend | bon |
 bench | serve``.
 
-What they do is in `sharpwave.jobs`, `sharpwave.probe` and a checkout's examples/demo; this file parses and prints.
+What they do is in `sharpwave.cli.jobs`, `sharpwave.probe` and a checkout's examples/demo; this file parses and prints.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sharpwave import command_bon, command_tune
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
+from sharpwave.cli import bon, tune
 
 commands = typer.Typer(
     name="sharpwave",
@@ -97,7 +97,7 @@ def build(
     config: Annotated[Path | None, typer.Option(help="the store's numbers, as sharpwave tune --out wrote them")] = None,
 ) -> None:
     """Build a store from episodes in a file."""
-    from sharpwave import jobs
+    from sharpwave.cli import jobs
 
     with stages() as progress:
         facts = jobs.build(file, out, terminal or [], channel or [], embedder, chunker, fluency, progress, config)
@@ -109,8 +109,8 @@ def build(
         print(shown(f"warning: {warning}"), file=sys.stderr)
 
 
-commands.command()(command_tune.tune)
-commands.command()(command_bon.bon)
+commands.command()(tune.tune)
+commands.command()(bon.bon)
 
 
 @commands.command()
@@ -123,7 +123,7 @@ def score(
     as_json: _Json = False,
 ) -> None:
     """Score the episodes of a file against a store: one line an episode."""
-    from sharpwave import jobs
+    from sharpwave.cli import jobs
 
     rows = jobs.score(store, file, functional, weight or [], embedder)
     if as_json:
@@ -153,7 +153,7 @@ def explain(
     embedder: _Embedder = None,
 ) -> None:
     """Say, step by step, which memories and associations paid for an episode."""
-    from sharpwave import jobs
+    from sharpwave.cli import jobs
 
     for line in jobs.explain(store, file, episode, functional, weight or [], embedder):
         print(shown(line))
@@ -166,7 +166,7 @@ def inspect(
     verify: Annotated[bool, typer.Option("--verify", help="only check every byte of its files")] = False,
 ) -> None:
     """Show what a store holds: channels, its most valuable memories, its strongest ways."""
-    from sharpwave import jobs
+    from sharpwave.cli import jobs
 
     if verify:
         print(shown(jobs.verify(store)))
@@ -202,7 +202,7 @@ def probe(
     embedder: _Embedder = None,
 ) -> None:
     """Run the exploit table on one's own store."""
-    from sharpwave import jobs
+    from sharpwave.cli import jobs
 
     with stages() as progress:
         report = jobs.probe(store, base, probes, out, embedder, progress)
@@ -274,7 +274,8 @@ def bench(
     Example: sharpwave bench runs/demo/store --seconds 5
     """
     import sharpwave as sw
-    from sharpwave import jobs, speed
+    from sharpwave import speed
+    from sharpwave.cli import jobs
 
     speed.check(seconds)
     if threads is not None:

@@ -1,4 +1,4 @@
-"""The command line's entry: runs a command of `sharpwave.commands`, and words what goes wrong.
+"""The command line's entry: runs a command of `sharpwave.cli.commands`, and words what goes wrong.
 
 A bad file or argument is one clear line on stderr and exit code 2, never a traceback.
 """
@@ -20,7 +20,7 @@ def app(arguments: list[str] | None = None) -> None:
     share_the_machine()
     with plainly(), one_line():
         require("typer", "cli")
-        from sharpwave.commands import commands
+        from sharpwave.cli.commands import commands
 
         code = commands(arguments, standalone_mode=False)
         sys.stdout.flush()  # here, where a full disk can still be worded
@@ -77,7 +77,3 @@ def discard_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-
-
-if __name__ == "__main__":
-    app()

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave._core import EmbedderError
-from sharpwave.embed.protocol import as_embedder, fingerprint, unit
+from sharpwave._embedder import as_embedder, fingerprint, unit
 
 PROBES = (
     "Two people danced at a WEDDING in spring.",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
+from sharpwave import _coerce
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -62,7 +62,7 @@ def check_texts(texts: Sequence[str]) -> list[str]:
     """``texts`` as a list of str, or a TypeError that names the first item that is none."""
     if isinstance(texts, str):
         raise TypeError("texts must be a list of str, got one str")
-    out = coerce.sequence("texts", texts)
+    out = _coerce.sequence("texts", texts)
     for n, text in enumerate(out):
         if not isinstance(text, str):
             raise TypeError(f"texts[{n}] must be a str, got {type(text).__name__}")
@@ -113,35 +113,6 @@ def fingerprint(embedder: Any) -> str:
     """The stable name of what ``embedder`` computes, as a store records it."""
     own = getattr(embedder, "fingerprint", None)
     return own if isinstance(own, str) else CallableEmbedder(embedder).fingerprint
-
-
-def from_config(config: Mapping[str, Any] | str) -> Embedder:
-    """An embedder from plain data: ``{"kind": "sentence-transformers", "path": …, …}``.
-
-    A bare string is the path of a sentence-transformers model. Kinds: ``sentence-transformers``,
-    ``hidden-states``, ``fluency``, and ``joined`` with ``parts`` and ``weights``.
-    """
-    from sharpwave.embed.fluency import Fluency
-    from sharpwave.embed.hidden import HiddenStates
-    from sharpwave.embed.joined import Joined
-    from sharpwave.embed.sentence import SentenceTransformer
-
-    if isinstance(config, str):
-        return SentenceTransformer(config)
-    options = dict(config)
-    kind = options.pop("kind", "sentence-transformers")
-    kinds: dict[str, Callable[..., Embedder]] = {
-        "sentence-transformers": SentenceTransformer,
-        "hidden-states": HiddenStates,
-        "fluency": Fluency,
-    }
-    if kind == "joined":
-        return Joined([from_config(part) for part in options.pop("parts", ())], **options)
-    if kind not in kinds:
-        raise ValueError(f"embedder kind must be one of {[*sorted(kinds), 'joined']}, got {kind!r}")
-    if "path" not in options:
-        raise ValueError(f"an embedder of kind {kind!r} needs a path")
-    return kinds[kind](options.pop("path"), **options)
 
 
 def weights_hash(model: Any) -> str:

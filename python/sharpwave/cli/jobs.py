@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from sharpwave import coerce, episodes
+from sharpwave import _coerce
+from sharpwave._embedder import Embedder
 from sharpwave.config import Config
-from sharpwave.corpus import Row, chunk_rows, number_columns, read_rows
-from sharpwave.embed import Fluency, Joined, SentenceTransformer, as_embedder, from_config
-from sharpwave.embed.protocol import Embedder
 from sharpwave.granularity import mixed_warnings
 from sharpwave.store import SNAPSHOT, ValueStore
+from sharpwave.text import chunkers as episodes
+from sharpwave.text.embedders import Fluency, Joined, SentenceTransformer, as_embedder, from_config
+from sharpwave.text.rows import Row, chunk_rows, number_columns, read_rows
 
 Progress = Callable[[str, int, int], None]
 NOTES = "store.json"
@@ -45,7 +46,7 @@ def chunker_from(text: str) -> episodes.Chunker:
 
 def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
     """The embedder at ``path``, else the one noted beside the store, else MiniLM's package."""
-    from sharpwave.embed.packages import minilm_path, offline
+    from sharpwave.text.packages import minilm_path, offline
 
     offline()
     if path is not None:
@@ -60,7 +61,7 @@ def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
 
 def fluent(embedder: Embedder, path: str, batch: episodes.Batch) -> Embedder:
     """``embedder`` with the fluency beside it that the language model at ``path`` sees, fitted to the batch's steps."""
-    from sharpwave.embed.packages import smollm2_path
+    from sharpwave.text.packages import smollm2_path
 
     form = Fluency(smollm2_path() if path == "smollm2" else path, dtype="bfloat16")
     return with_fluency(embedder, form, batch)
@@ -225,7 +226,7 @@ def build(
     }
     (out / NOTES).write_text(json.dumps(notes, indent=1) + "\n", "utf-8")  # in ASCII: a path may not be UTF-8
     source, _, _ = store.edges()
-    last_drives = coerce.drives(drives, list(channels), batch.offsets, len(steps))
+    last_drives = _coerce.drives(drives, list(channels), batch.offsets, len(steps))
     return {
         "memories": len(store),
         "associations": len(source),
@@ -282,7 +283,7 @@ def score(
                 "edge": float(scores.edge[a:b].mean()) if b > a else None,
                 "steps": int(b - a),
                 "step": [float(v) for v in scores.step[a:b]],
-                "text": coerce.SURROGATE.sub("\ufffd", " ".join(text.split())),
+                "text": _coerce.SURROGATE.sub("\ufffd", " ".join(text.split())),
             }
         )
     return out

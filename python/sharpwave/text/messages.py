@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Number
 from typing import Any, NamedTuple
 
-from sharpwave import coerce
+from sharpwave import _coerce
 
 Text = str | Sequence[Mapping[str, Any]]
 
@@ -100,7 +100,7 @@ def _prompted(said: Sequence[Turn]) -> int:
 def _turns(text: Any) -> list[Turn]:
     if isinstance(text, str | bytes):
         return [Turn(None, _text(text))]
-    if coerce.missing(text):
+    if _coerce.missing(text):
         raise Unreadable(f"must be a text or chat messages, got {text!r}")
     return [_turn(_plain(message), n) for n, message in enumerate(_messages(text))]
 
@@ -116,13 +116,13 @@ def _messages(text: Any) -> list[Any]:
         rows = zip(*([None] * len(roles) if column is None else column for column in columns), strict=False)
         return [{"role": r, "content": c, "tool_calls": t} for r, (c, t) in zip(roles, rows, strict=False)]
     try:
-        return coerce.sequence("", text)
+        return _coerce.sequence("", text)
     except TypeError:
         raise Unreadable(f"must be a text or chat messages, got {type(text).__name__}") from None
 
 
 def _turn(message: Any, number: int) -> Turn:
-    if coerce.missing(message):
+    if _coerce.missing(message):
         return Turn(None, "")
     if not _is_message(message):
         raise Unreadable(
@@ -152,7 +152,7 @@ def _is_message(thing: Any) -> bool:
 def _words(content: Any) -> Iterator[str]:
     """The texts in a message's content."""
     content = _plain(content)
-    if coerce.missing(content):
+    if _coerce.missing(content):
         return
     if isinstance(content, str | bytes):
         yield _text(content)
@@ -184,7 +184,7 @@ def _calls(message: Any) -> Iterator[str]:
         yield calls
     elif isinstance(calls, Mapping):
         yield _call(calls)
-    elif not coerce.missing(calls):
+    elif not _coerce.missing(calls):
         for call in calls:
             yield _call(_plain(call))
     yield _call(_field(message, "function_call"))
@@ -193,14 +193,14 @@ def _calls(message: Any) -> Iterator[str]:
 def _call(call: Any) -> str:
     """``name(arguments)``, or nothing of a call that says neither."""
     function = _field(call, "function")
-    if coerce.missing(function):
+    if _coerce.missing(function):
         function = call
     name = function if isinstance(function, str) else _field(function, "name")
     arguments = _first(function, "arguments", "input", "args")
-    if coerce.missing(name) and arguments is None:
+    if _coerce.missing(name) and arguments is None:
         return ""
     said = "" if arguments is None else arguments if isinstance(arguments, str) else _json(arguments)
-    return f"{'tool' if coerce.missing(name) else name}({said})"
+    return f"{'tool' if _coerce.missing(name) else name}({said})"
 
 
 def _json(value: Any) -> str:
@@ -211,7 +211,7 @@ def _without_padding(value: Any) -> Any:
     """A dict without the names that have nothing, as Arrow adds them to make all rows alike."""
     value = _plain(value)
     if isinstance(value, Mapping):
-        return {str(name): _without_padding(item) for name, item in value.items() if not coerce.missing(item)}
+        return {str(name): _without_padding(item) for name, item in value.items() if not _coerce.missing(item)}
     if isinstance(value, list | tuple):
         return [_without_padding(item) for item in value]
     return value
@@ -225,7 +225,7 @@ def _field(thing: Any, name: str) -> Any:
 
 def _first(thing: Any, *names: str) -> Any:
     """The first of these fields that there is; None for none."""
-    return next((value for value in (_field(thing, name) for name in names) if not coerce.missing(value)), None)
+    return next((value for value in (_field(thing, name) for name in names) if not _coerce.missing(value)), None)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave.embed.protocol import Embedder, as_embedder, check_texts, fingerprint, unit
+from sharpwave._embedder import Embedder, as_embedder, check_texts, fingerprint, unit
 
 
 class Joined:

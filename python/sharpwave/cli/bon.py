@@ -26,8 +26,8 @@ def bon(
 
     Example: sharpwave bon samples.jsonl --reward judge --gold words --gold mood --plot bon.svg
     """
-    from sharpwave.corpus import read_fields
     from sharpwave.remedies import best_of
+    from sharpwave.text.rows import read_fields
 
     names = gold or ["gold"]
     if len(set(names)) < len(names) or reward in names:

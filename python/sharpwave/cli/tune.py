@@ -33,7 +33,7 @@ def tune(
 
     Example: sharpwave tune games.jsonl --channel score --out tuned.json
     """
-    from sharpwave import jobs
+    from sharpwave.cli import jobs
     from sharpwave.tuning import tune as choose
 
     material = jobs.material(file, terminal or [], channel or [], embedder, chunker, fluency)

@@ -32,14 +32,14 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave import coerce
+from sharpwave import _coerce
 from sharpwave._files import write_whole
 from sharpwave._fork import renewed_in_children
+from sharpwave.envs.observations import ObservationEmbedder, embed
+from sharpwave.envs.running import Episode, Paid, laid_out
+from sharpwave.envs.sharing import refuse_copy
 from sharpwave.habituation import Habituation
-from sharpwave.integrations.observations import ObservationEmbedder, embed
-from sharpwave.integrations.running import Episode, Paid, laid_out
-from sharpwave.integrations.sharing import refuse_copy
-from sharpwave.reports import ReplayReport
+from sharpwave.results import ReplayReport
 from sharpwave.reward.checkpoint import checksum, same_snapshot
 from sharpwave.reward.warn import Once
 from sharpwave.store import SNAPSHOT, ValueStore
@@ -118,30 +118,30 @@ class StepReward:
         self.store = store
         self.embedder = embedder
         self.functional: Functional = functional
-        self.weight = coerce.number("weight", weight)
-        self.rarity = coerce.number("rarity", rarity)
+        self.weight = _coerce.number("weight", weight)
+        self.rarity = _coerce.number("rarity", rarity)
         if self.rarity < 0:
             raise ValueError(f"rarity must not be negative, got {self.rarity}")
-        self.discount = coerce.number("discount", discount)
+        self.discount = _coerce.number("discount", discount)
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount must be between 0 and 1, got {self.discount}")
-        self.channel = None if channel is None else coerce.string("channel", channel)
+        self.channel = None if channel is None else _coerce.string("channel", channel)
         self.channel_weights = channel_weights
         self.pays: Pays = pays
-        self.learning = coerce.flag("learn", learn)
+        self.learning = _coerce.flag("learn", learn)
         if self.learning:
             refuse_copy(store)
         if remember not in ("all", "rewarded"):
             raise ValueError(f'remember must be "all" or "rewarded", got {remember!r}')
         self.remember: Remember = remember
         self.reward_range = (
-            coerce.number("reward_range", reward_range[0]),
-            coerce.number("reward_range", reward_range[1]),
+            _coerce.number("reward_range", reward_range[0]),
+            _coerce.number("reward_range", reward_range[1]),
         )
-        self.sleep_every = coerce.count("sleep_every", sleep_every)
+        self.sleep_every = _coerce.count("sleep_every", sleep_every)
         self.sleep_options = dict(sleep or {})
         self.habituation = Habituation(**habituation) if isinstance(habituation, Mapping) else habituation
-        self.source = coerce.string("source", source)
+        self.source = _coerce.string("source", source)
         self.last_sleep: ReplayReport | None = None
         self.episodes = 0
         self._after_fork()
@@ -247,7 +247,7 @@ class StepReward:
         channels = self.store.channels
         if self.channel_weights is None:
             return np.full(len(channels), 1 / max(len(channels), 1))
-        return np.asarray(coerce.weights(self.channel_weights, channels), np.float64)
+        return np.asarray(_coerce.weights(self.channel_weights, channels), np.float64)
 
     def _instrumental(
         self, values: NDArray[np.float64], over: NDArray[np.bool_], done: NDArray[np.bool_]
@@ -326,7 +326,7 @@ class StepReward:
             terminated: (E,), whether they terminated, rather than being cut off.
         """
         rows = embed(self.embedder, observations, self.store.dim)
-        ends = coerce.offsets(offsets, len(rows))
+        ends = _coerce.offsets(offsets, len(rows))
         if self.functional == "potential":
             values, _ = self._values(rows)
             after = values.copy()

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave._embedder import check_dtype, check_texts, fixed_path, unit, weights_hash
 from sharpwave._lazy import require
-from sharpwave.embed.cache import EmbeddingCache, as_cache, plain_config, rows_of
-from sharpwave.embed.host import Collected
-from sharpwave.embed.names import PROBES, Remembered, fields, precision, probe_of_rows, weights_state
-from sharpwave.embed.protocol import check_dtype, check_texts, fixed_path, unit, weights_hash
+from sharpwave._names import PROBES, Remembered, fields, precision, probe_of_rows, weights_state
+from sharpwave.text.cache import EmbeddingCache, as_cache, plain_config, rows_of
+from sharpwave.text.host import Collected
 
 
 class SentenceTransformer:

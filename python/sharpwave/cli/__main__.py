@@ -1,0 +1,5 @@
+"""``python -m sharpwave.cli``."""
+
+from sharpwave.cli import app
+
+app()

@@ -1,0 +1,1 @@
+"""The reward in the hands of trainers of language models; each module needs its own extra."""
