@@ -115,7 +115,7 @@ def test_a_page_that_runs_a_served_store_installs_the_command_line() -> None:
 
 
 def test_the_command_line_imports_what_its_extra_brings_and_no_demo() -> None:
-    for name in ("cli.py", "commands.py", "_show.py", "_progress.py"):
+    for name in ("cli/__init__.py", "cli/commands.py", "cli/tune.py", "_show.py", "_progress.py"):
         tree = ast.parse((SOURCE / name).read_text("utf-8"))
         modules = imported(tree)
         assert all(covered(m, brings("sharpwave[cli]")) for m in modules), modules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from sharpwave.text.embedders import packages
+from sharpwave.text import packages
 
 
 def __getattr__(name: str) -> Any:
