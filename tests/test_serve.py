@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -19,7 +21,7 @@ import safetensors.numpy
 import sharpwave as sw
 import tiny
 from served import Server
-from sharpwave.serve import AsyncStore, Client, Service, wire
+from sharpwave.serve import AsyncStore, Client, Service, verbs, wire
 
 LIFE = 40
 
@@ -204,6 +206,24 @@ def test_a_client_saves_sends_and_pickles(pair: tuple[sw.ValueStore, Client], tm
     assert str(server_url(there)) in repr(there)
 
 
+def test_a_client_flushes_and_gives_the_served_store(other: Server) -> None:
+    client = other.client()
+    client.become(sw.ValueStore(crash.CONFIG))
+    client.add_channel("flushed")
+
+    def journal() -> float:
+        lines = client.metrics().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("sharpwave_journal_bytes "))
+
+    before = journal()
+    client.flush()
+    assert journal() < before
+    here = sw.ValueStore(sw.Config(dim=3))
+    here.become(client)
+    assert here.digest() == client.digest()
+    assert here.dim == crash.DIM
+
+
 def server_url(client: Client) -> str:
     assert client.health()["status"] == "ok"
     return client.url
@@ -339,6 +359,30 @@ def test_the_documentation_names_every_verb_and_argument(pair: tuple[sw.ValueSto
     assert wire.BINARY in score["requestBody"]["content"]
     assert found["paths"]["/v1/observe"]["post"]["parameters"][0]["name"] == "Idempotency-Key"
     assert "parameters" not in score
+
+    def schema(verb: str) -> Any:
+        body = found["paths"][f"/v1/{verb}"]["post"]["requestBody"]["content"][wire.JSON]["schema"]
+        return body["properties"]
+
+    assert schema("associate")["steps"] == {"type": "integer", "default": 8}
+    assert schema("score")["steps"]["type"] == "array"
+    assert schema("replay")["order"]["enum"] == ["prioritized", "reverse", "full"]
+
+
+def test_an_entry_that_leaves_something_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for names in ((), ("ids",), ("ids", "similarity", "more")):
+        with pytest.raises(TypeError, match="does not name what it returns"):
+            verbs._of_method("read", "search", names)
+
+    def forget(self: sw.ValueStore, shape: dict[str, int]) -> None:
+        """Not sent by any rule."""
+
+    monkeypatch.setattr(sw.ValueStore, "forget", forget, raising=False)
+    with pytest.raises(TypeError, match="FORMS does not say how 'shape'"):
+        verbs._of_method("write", "forget", ())
+    code = "import sharpwave as sw; sw.ValueStore.forget = print; import sharpwave.serve"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "either in METHODS or in NOT_SERVED: ['forget']" in ran.stderr
 
 
 BIG = json.dumps({"queries": STEPS[:2].tolist(), "k": 10**9}).encode()

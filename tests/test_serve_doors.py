@@ -22,7 +22,7 @@ import pytest
 import sharpwave as sw
 from served import Server
 from sharpwave.serve import Client, Limits, Service, serve, wire
-from sharpwave.serve.remote import RemoteCore
+from sharpwave.serve.remote import RemoteStore
 from sharpwave.serve.verbs import VERBS
 from test_serve_durability import asked
 
@@ -351,7 +351,7 @@ def recorder() -> Iterator[Recorder]:
 
 
 def test_every_write_carries_a_key_of_its_own(recorder: Recorder) -> None:
-    """Every verb of the table, and what a core calls that is none."""
+    """Every verb of the table, and `become`, which is none."""
     client = Client(recorder.url)
     keys = set[str]()
     for name, verb in VERBS.items():
@@ -365,9 +365,8 @@ def test_every_write_carries_a_key_of_its_own(recorder: Recorder) -> None:
     assert recorder.paths.pop() == "PUT /v1/snapshot"
     keys.add(recorder.headers.pop()["Idempotency-Key"])
     assert len(keys) == sum(verb.kind == "write" for verb in VERBS.values()) + 1
-    # The writes of a store are the verbs that write: what the core of one here can do, that of one there can.
     writes = {name for name, verb in VERBS.items() if verb.kind == "write"}
-    assert writes <= set(dir(RemoteCore))
+    assert writes <= set(vars(RemoteStore).keys())
 
 
 def test_a_token_of_the_environment_goes_where_the_environment_says(

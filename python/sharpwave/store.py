@@ -347,13 +347,18 @@ class ValueStore(View[_core.Store]):
         """Take over the content of another store, at once, and in the directory too if it lives in one."""
         if not isinstance(other, ValueStore):
             raise TypeError(f"other must be a ValueStore, got {type(other).__name__}")
-        self._core.become(other._core)
-        self._dim = other._dim
+        here = ValueStore.from_bytes(other.to_bytes()) if other.remote else other
+        self._core.become(here._core)
+        self._dim = here._dim
 
     @property
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._core.closed()
+
+    def _writes(self) -> int:
+        """How often it was written to since it was made."""
+        return self._core.writes()
 
     def __enter__(self) -> Self:
         return self

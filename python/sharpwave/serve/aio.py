@@ -8,12 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from sharpwave.serve.verbs import VERBS
 from sharpwave.store import ValueStore
 
-ASKED = (
-    *("search", "value", "score", "explain", "recall", "recall_many", "associate"),
-    *("observe", "insert", "replay", "veto", "digest", "frozen", "flush"),
-)
+COROUTINES = frozenset({"frozen", *(verb.name for verb in VERBS.values() if verb.method is not None)})
 
 
 class AsyncStore:
@@ -22,11 +20,11 @@ class AsyncStore:
     >>> store = sw.serve.AsyncStore(sw.serve.Client("http://127.0.0.1:8808"))
     >>> scores = await store.score(steps)
 
-    Any `ValueStore` will do, one that lives here too: no call holds the GIL while it works or waits.
+    Works with every `ValueStore`, also one in this process: no call holds the GIL while it computes or waits.
 
     Args:
-        store: whom to ask; it stays usable beside.
-        threads: how many calls at once.
+        store: the store; it can be used directly too.
+        threads: how many calls run at the same time.
     """
 
     def __init__(self, store: ValueStore, threads: int = 16) -> None:
@@ -34,8 +32,8 @@ class AsyncStore:
         self._threads = ThreadPoolExecutor(threads, "sharpwave-async")
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name not in ASKED:
-            raise AttributeError(f"AsyncStore has no {name!r}; it has {sorted(ASKED)}, and `.store`")
+        if name not in COROUTINES:
+            raise AttributeError(f"AsyncStore has no {name!r}; it has {sorted(COROUTINES)}, and `.store`")
         method = getattr(self.store, name)
 
         @functools.wraps(method)

@@ -2,48 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from html import escape
 from typing import Any
 
-from sharpwave.serve.verbs import VERBS, Verb
+from sharpwave.serve.verbs import REQUIRED, VERBS, Schema, Verb
 from sharpwave.serve.wire import BINARY, JSON
-
-Schema = dict[str, Any]
-
-NUMBERS: Schema = {"type": "array", "items": {"type": "number"}}
-WHOLE: Schema = {"type": "array", "items": {"type": "integer"}}
-ROWS: Schema = {"type": "array", "items": NUMBERS, "description": "(n, d), one row a step"}
-NAMED: Schema = {"type": "object", "additionalProperties": {"type": "number"}}
-
-ARGUMENTS: dict[str, Schema] = {
-    "steps": ROWS,
-    "queries": ROWS,
-    "keys": ROWS,
-    "key": NUMBERS,
-    "query": NUMBERS,
-    "offsets": {**WHOLE, "description": "(E+1,) where each episode begins in `steps`; one episode by default"},
-    "drives": {"anyOf": [ROWS, {"type": "object", "additionalProperties": NUMBERS}]},
-    "texts": {"type": "array", "items": {"type": ["string", "null"]}},
-    "episode_ids": WHOLE,
-    "ids": WHOLE,
-    "weights": {"anyOf": [NUMBERS, NAMED], "description": "(Q,) or by the name of a channel; equal by default"},
-    "context": {
-        "anyOf": [{"type": "boolean"}, {"type": "integer"}, WHOLE],
-        "description": "leading steps that are prompt",
-    },
-    "habituation": {
-        "type": "object",
-        "properties": {"ids": WHOLE, "uses": NUMBERS, "eta": {"type": "number"}},
-        "required": ["ids", "uses"],
-    },
-    "need": {"anyOf": [{"enum": ["frequency", "uniform"]}, WHOLE]},
-    "order": {"enum": ["prioritized", "reverse", "full"]},
-    "functional": {"enum": ["coverage", "progress", "potential", "mean"]},
-}
-PLAIN = {bool: "boolean", int: "integer", float: "number", str: "string"}
-WHOLE_NUMBERS = ("k", "nprobe", "budget", "blocks", "memory", "episode", "depth", "beams", "cleanup")
-REAL_NUMBERS = ("max_drift", "seconds", "low", "high")
 
 KEY = {
     "name": "Idempotency-Key",
@@ -91,7 +54,7 @@ def page() -> str:
     rows: list[str] = []
     for verb in VERBS.values():
         names = [
-            f"<b>{escape(name)}</b>" if default is inspect.Parameter.empty else escape(name)
+            f"<b>{escape(name)}</b>" if default is REQUIRED else escape(name)
             for name, default in verb.arguments.items()
         ]
         cells = (f"<code>{escape(verb.name)}</code>", ", ".join(names), escape(verb.summary))
@@ -101,10 +64,10 @@ def page() -> str:
 
 def operation(verb: Verb) -> dict[str, Any]:
     """What OpenAPI says of a verb, beyond its path and summary."""
-    required = [name for name, default in verb.arguments.items() if default is inspect.Parameter.empty]
+    required = [name for name, default in verb.arguments.items() if default is REQUIRED]
     schema: Schema = {
         "type": "object",
-        "properties": {name: argument(name, default) for name, default in verb.arguments.items()},
+        "properties": {name: form.schema for name, form in verb.forms.items()},
         "additionalProperties": False,
     }
     if required:
@@ -122,15 +85,3 @@ def operation(verb: Verb) -> dict[str, Any]:
         "responses": answers,
         **({"parameters": [KEY]} if verb.kind == "write" else {}),
     }
-
-
-def argument(name: str, default: Any) -> Schema:
-    """The schema of one argument."""
-    if name in ARGUMENTS:
-        return dict(ARGUMENTS[name])
-    if name in WHOLE_NUMBERS:
-        return {"type": "integer"}
-    if name in REAL_NUMBERS:
-        return {"type": "number"}
-    schema: Schema = {"type": PLAIN.get(type(default), "string")}
-    return schema if default in (None, inspect.Parameter.empty) else {**schema, "default": default}

@@ -1,23 +1,27 @@
 """A store that lives elsewhere, with the methods of one that lives here.
 
-`ValueStore` checks its arguments, asks its core, and words the answer. `RemoteStore` is a `ValueStore` whose core asks
-a *link* instead: the same methods, the same types, the same messages. A link carries a verb and its arguments to a
-`Service` and brings the answer back; there is one for HTTP (`client.py`) and one for Ray (`ray.py`).
+A `RemoteStore` has the methods of `ValueStore`, made from the table of verbs: each checks its arguments, sends them
+over a *link* and restores the result, so that callers see the same types and the same messages. A link carries a verb
+and its arguments to a `Service` and brings the answer back; there is one for HTTP (`client.py`) and one for Ray
+(`ray.py`).
 """
 
 from __future__ import annotations
 
-import json
+import functools
+import inspect
+import os
 import uuid
-from typing import Any, ClassVar, NoReturn, Protocol, Self, cast
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sharpwave import _core
-from sharpwave.results import OUTCOMES
-from sharpwave.serve.verbs import VERBS, Data
+from sharpwave import _coerce
+from sharpwave.config import Config
+from sharpwave.serve.verbs import COLUMNS, VERBS, Data, Verb
 from sharpwave.store import ValueStore
+from sharpwave.view import FrozenView
 
 
 class Link(Protocol):
@@ -49,241 +53,14 @@ def key_for(verb: str) -> str | None:
     return uuid.uuid4().hex if verb == "become" or VERBS[verb].kind == "write" else None
 
 
-class RemoteCore:
-    """What `_core.Store` is to a `ValueStore`, at the other end of a link."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-
-    def _about(self, name: str) -> Any:
-        return self.link.call("about", {})[name]
-
-    def _column(self, name: str) -> Any:
-        return self.link.call("column", {"name": name})["column"]
-
-    # Scoring
-
-    def search(
-        self, queries: NDArray[np.float32], k: int, nprobe: int | None, _: int | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        found = self.link.call("search", _given(queries=queries, k=k, nprobe=nprobe))
-        return found["ids"], found["similarity"]
-
-    def search_report(self, queries: NDArray[np.float32], k: int, nprobe: int | None, _: int | None) -> Data:
-        return self.link.call("search_report", _given(queries=queries, k=k, nprobe=nprobe))
-
-    def value(self, queries: NDArray[np.float32], _: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        found = self.link.call("value", {"queries": queries})
-        return found["values"], found["support"]
-
-    def score(self, *, details: bool, num_threads: int | None, **arguments: Any) -> Data:  # noqa: ARG002
-        found = self.link.call("score", _scored(details=details or None, **arguments))
-        return {name: array for name, array in found.items() if name not in ("offsets", "context")}
-
-    def explain(self, **arguments: Any) -> list[tuple[Any, ...]]:
-        return [
-            (
-                step["pay"],
-                step["support"],
-                step["edge"],
-                step["redundancy"],
-                [
-                    (m["id"], m["phi"], m["gain"], m["advantage"], m["pay"], m["terminal"], m.get("text"))
-                    for m in step["memories"]
-                ],
-                list(step["channels"].values()),
-                [(a["source"], a["target"], a["weight"], a["agreement"]) for a in step["associations"]],
-            )
-            for step in self.link.call("explain", _scored(**arguments))["steps"]
-        ]
-
-    def recall(
-        self,
-        queries: NDArray[np.float32],
-        depth: int,
-        beams: int,
-        weights: NDArray[np.float64] | None,
-        cleanup: int,
-        distinct: bool,
-        _: int | None,
-    ) -> list[list[tuple[Any, ...]]]:
-        given = _given(queries=queries, depth=depth, beams=beams, weights=weights, cleanup=cleanup, distinct=distinct)
-        found = self.link.call("recall_many", given)["paths"]
-        return [[(p["ids"], p["score"], p["values"], p["texts"]) for p in paths] for paths in found]
-
-    def associate(
-        self, queries: NDArray[np.float32], steps: int, damping: float, k: int, _: int | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        found = self.link.call("associate", {"queries": queries, "steps": steps, "damping": damping, "k": k})
-        return found["ids"], found["activations"]
-
-    # Writing
-
-    def _write(self, verb: str, **arguments: Any) -> Data:
-        return self.link.call(verb, _given(**arguments))
-
-    def observe(
-        self,
-        steps: NDArray[np.float32],
-        offsets: NDArray[np.int64],
-        drives: NDArray[np.float32] | None,
-        texts: list[str | None] | None,
-        episode_ids: NDArray[np.int64] | None,
-        source: str | None,
-        propose: bool,
-    ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64], int]:
-        given = {"steps": steps, "offsets": offsets, "drives": drives, "texts": texts, "episode_ids": episode_ids}
-        found = self._write("observe", **given, source=source, propose=propose)
-        outcome = np.array([OUTCOMES.index(one) for one in found["outcome"]], np.intp)
-        return found["memory_ids"], outcome, found["episode_ids"], found["backups"]
-
-    def insert(
-        self, keys: NDArray[np.float32], drives: NDArray[np.float32] | None, texts: list[str | None] | None
-    ) -> NDArray[np.int64]:
-        return self._write("insert", keys=keys, drives=drives, texts=texts)["ids"]
-
-    def replay(
-        self,
-        budget: int | None,
-        seconds: float | None,
-        tol: float,
-        order: str,
-        need: str | NDArray[np.int64],
-        floor: float,
-        extend: bool,
-        consolidate: bool,
-        max_drift: float | None,
-        _: int | None,
-    ) -> Data:
-        given = {"budget": budget, "seconds": seconds, "tol": tol, "order": order, "need": need}
-        given |= {"floor": floor, "extend": extend, "consolidate": consolidate, "max_drift": max_drift}
-        found = self._write("replay", **given)
-        return {"drift": None, **found, "trail": tuple(found["trail"])}
-
-    def veto(self, memory: int | None, episode: int | None) -> None:
-        self._write("veto", memory=memory, episode=episode)
-
-    def calibrate(self, steps: NDArray[np.float32], offsets: NDArray[np.int64]) -> dict[str, float]:
-        return self._write("calibrate", steps=steps, offsets=offsets)
-
-    def add_terminal(self, name: str, key: NDArray[np.float32], low: float | None, high: float | None) -> int:
-        return self._write("add_terminal", name=name, key=key, low=low, high=high)["column"]
-
-    def add_channel(self, name: str, low: float, high: float) -> int:
-        return self._write("add_channel", name=name, low=low, high=high)["column"]
-
-    def remove_channel(self, name: str) -> None:
-        self._write("remove_channel", name=name)
-
-    def bind_embedder(self, fingerprint: str) -> None:
-        self._write("bind_embedder", fingerprint=fingerprint)
-
-    def partition(self, blocks: int | None, seed: int, _: int | None) -> None:
-        self._write("partition", blocks=blocks, seed=seed)
-
-    def flush(self) -> None:
-        self._write("flush")
-
-    # What it is
-
-    def __len__(self) -> int:
-        return self._about("memories")
-
-    def dim(self) -> int:
-        return self._about("dim")
-
-    def nbytes(self) -> int:
-        return self._about("nbytes")
-
-    def config(self) -> str:
-        return json.dumps(self._about("config"))
-
-    def channels(self) -> list[tuple[str, bool, float, float]]:
-        return [(name, scalar, low, high) for name, scalar, low, high in self._about("channels")]
-
-    def embedder(self) -> str | None:
-        return self._about("embedder")
-
-    def episodes(self) -> tuple[int, int]:
-        found = self.link.call("about", {})
-        return found["episodes_observed"], found["episodes_proposed"]
-
-    def blocks(self) -> int | None:
-        return self._about("blocks")
-
-    def writes(self) -> int:
-        return self._about("writes")
-
-    def readonly(self) -> bool:
-        return self._about("readonly")
-
-    def closed(self) -> bool:
-        return False
-
-    def ids(self) -> NDArray[np.int64]:
-        return self._column("ids")
-
-    def keys(self) -> NDArray[np.float32]:
-        return self._column("keys")
-
-    def values(self) -> NDArray[np.float32]:
-        return self._column("values")
-
-    def drives(self) -> NDArray[np.float32]:
-        return self._column("drives")
-
-    def baseline(self) -> NDArray[np.float32]:
-        return self._column("baseline")
-
-    def counts(self) -> NDArray[np.int64]:
-        return self._column("counts")
-
-    def mass(self) -> NDArray[np.float64]:
-        return self._column("mass")
-
-    def is_terminal(self) -> NDArray[np.bool_]:
-        return self._column("is_terminal")
-
-    def texts(self) -> list[str | None]:
-        return self._column("texts")
-
-    def keys_of(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self.link.call("keys_of", {"ids": ids})["keys"]
-
-    def terminals(self) -> NDArray[np.int64]:
-        return self.link.call("terminals", {})["ids"]
-
-    def edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        found = self.link.call("edges", {})
-        return found["source"], found["target"], found["weight"]
-
-    # All of it
-
-    def digest(self) -> str:
-        return self.link.call("digest", {})["digest"]
-
-    def to_bytes(self) -> bytes:
-        return self.link.snapshot()
-
-    def save(self, path: str) -> None:
-        _core.Store.from_bytes(self.link.snapshot()).save(path)
-
-    def frozen(self) -> _core.View:
-        return _core.Store.from_bytes(self.link.snapshot()).frozen()
-
-    def become(self, other: _core.Store) -> None:
-        self.link.become(other.to_bytes())
-
-    def close(self) -> None:
-        self.link.close()
-
-
 class RemoteStore(ValueStore):
-    """A `ValueStore` that is asked over a link; see `sharpwave.serve.Client` and `sharpwave.serve.ray.Handle`.
+    """The interface of `ValueStore` over a link; see `sharpwave.serve.Client` and `sharpwave.serve.ray.Handle`.
 
     Every call is at least one message there and back, columns (`keys`, `values`, …) travel whole, and so does the store
     itself for `frozen()`, `save()`, `to_bytes()` and `become()`. ``num_threads=`` is the server's to decide. `close`
     closes connections and leaves the store alone.
+
+    It holds no store: every member of `ValueStore` that would touch one is replaced, which is checked on import.
     """
 
     __slots__ = ("_link",)
@@ -292,24 +69,76 @@ class RemoteStore(ValueStore):
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._core = cast("_core.Store", RemoteCore(link))
         self._dim, self._path, self._recovery = 0, None, None
+
+    def _ask(self, verb: str, **arguments: Any) -> Data:
+        return self._link.call(verb, arguments)
+
+    def _about(self, name: str) -> Any:
+        return self._ask("about")[name]
+
+    def __len__(self) -> int:
+        return self._about("memories")
 
     @property
     def dim(self) -> int:
         """d, the length of a step's embedding; asked for once."""
         if not self._dim:
-            self._dim = self._core.dim()
+            self._dim = self._about("dim")
         return self._dim
 
-    def terminal_key(self, name: str) -> NDArray[np.float32]:
-        """(d,) the key of an embedding channel; a scalar channel has none, which is a KeyError."""
-        return self._link.call("terminal_key", {"name": name})["key"]
+    @property
+    def config(self) -> Config:
+        """The numbers in force; after `calibrate`, the fitted ones."""
+        return Config.from_dict(self._about("config"))
+
+    @property
+    def channels(self) -> list[str]:
+        """The names of the Q channels, in the order of their columns."""
+        return [name for name, _, _, _ in self._about("channels")]
+
+    @property
+    def channel_ranges(self) -> dict[str, tuple[float, float]]:
+        """The low and high of each channel."""
+        return {name: (low, high) for name, _, low, high in self._about("channels")}
+
+    @property
+    def scalar_channels(self) -> list[str]:
+        """The names of the channels that `drives` feeds, in the order of their columns there."""
+        return [name for name, scalar, _, _ in self._about("channels") if scalar]
+
+    @property
+    def closed(self) -> bool:
+        """False: the next call makes a new connection."""
+        return False
+
+    def _writes(self) -> int:
+        return self._about("writes")
+
+    # The store as a whole
+
+    def to_bytes(self) -> bytes:
+        """A snapshot (safetensors) of the served store."""
+        return self._link.snapshot()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a snapshot (safetensors) beside `path`, here, and rename it into place."""
+        ValueStore.from_bytes(self.to_bytes()).save(path)
+
+    def frozen(self) -> FrozenView:
+        """This moment of the served store, as a copy that lives here."""
+        return ValueStore.from_bytes(self.to_bytes()).frozen()
 
     def become(self, other: ValueStore) -> None:
         """The served store takes over the content of another, which travels there as a snapshot."""
-        super().become(other)
+        if not isinstance(other, ValueStore):
+            raise TypeError(f"other must be a ValueStore, got {type(other).__name__}")
+        self._link.become(other.to_bytes())
         self._dim = 0
+
+    def close(self) -> None:
+        """Close the connections; the served store stays open."""
+        self._link.close()
 
     @classmethod
     def open(cls, *_: Any, **__: Any) -> NoReturn:
@@ -336,14 +165,42 @@ class RemoteStore(ValueStore):
         return f"{type(self).__name__}({str(self._link)!r})"
 
 
-def _given(**arguments: Any) -> Data:
-    """Those that were given."""
-    return {name: value for name, value in arguments.items() if value is not None}
+def _method(verb: Verb, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method of a store as a request."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def ask(self: RemoteStore, *arguments: Any, **options: Any) -> Any:
+        given = signature.bind(self, *arguments, **options).arguments
+        _coerce.threads(given.get("num_threads"))
+        return verb.result(self._ask(verb.name, **verb.coerced(self, given)))  # pyright: ignore[reportPrivateUsage]
+
+    return ask
 
 
-def _scored(*, habituation: Any, **arguments: Any) -> Data:
-    given = _given(**arguments)
-    if habituation is not None:
-        ids, uses, eta = habituation
-        given["habituation"] = {"ids": ids, "uses": uses, "eta": eta}
-    return given
+def _column(name: str) -> Callable[[RemoteStore], Any]:
+    def ask(self: RemoteStore) -> Any:
+        column = self._ask("column", name=name)["column"]  # pyright: ignore[reportPrivateUsage]
+        if isinstance(column, np.ndarray):
+            column.flags.writeable = False
+        return column
+
+    return ask
+
+
+def _fact(name: str) -> Callable[[RemoteStore], Any]:
+    return lambda self: self._about(name)  # pyright: ignore[reportPrivateUsage]
+
+
+FACTS = ("embedder", "episodes_observed", "episodes_proposed", "blocks", "nbytes", "readonly")
+for _verb in VERBS.values():
+    if _verb.method is not None:
+        setattr(RemoteStore, _verb.name, _method(_verb, _verb.method))
+for _name in (*COLUMNS, *FACTS):
+    _get = _column(_name) if _name in COLUMNS else _fact(_name)
+    setattr(RemoteStore, _name, property(_get, doc=getattr(ValueStore, _name).__doc__))
+
+_SAME = {"path", "recovery", "repair"}
+"""Members of `ValueStore` that touch no store in this process: a served one has no path and no recovery here."""
+if _left := {name for name in dir(ValueStore) if not name.startswith("_")} - vars(RemoteStore).keys() - _SAME:
+    raise TypeError(f"RemoteStore would look for a store in this process: {sorted(_left)}")

@@ -190,7 +190,7 @@ class Service:
         return {}
 
     def _writes(self) -> int:
-        return self.store._core.writes()  # pyright: ignore[reportPrivateUsage]
+        return self.store._writes()  # pyright: ignore[reportPrivateUsage]
 
     # Ending
 

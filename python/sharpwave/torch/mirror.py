@@ -94,10 +94,9 @@ class Mirror:
 
     def refresh(self) -> Refreshed:
         """Copy what changed since the last time."""
-        core = self.source._core  # pyright: ignore[reportPrivateUsage]
         # A frozen view is not written to. Counted before it is read: a write in between is met the next time.
-        seen = core, getattr(core, "writes", int)()
-        if self._seen is not None and self._seen[0] is core and self._seen[1] == seen[1]:
+        seen = self.source, getattr(self.source, "_writes", int)()
+        if self._seen is not None and self._seen[0] is self.source and self._seen[1] == seen[1]:
             return Refreshed(0, 0, 0)
         moment = self.source.frozen()
         now = _rows(moment)
