@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sharpwave as sw
 import tiny
-from sharpwave._batching import Batcher
+from sharpwave._batching import MicroBatcher
 from sharpwave.trainers.pointwise import Together
 
 
@@ -20,11 +20,11 @@ def doubled(_: Hashable, questions: list[int]) -> list[int]:
     return [2 * question for question in questions]
 
 
-def made(respond: object = doubled, **options: object) -> Batcher[int, int]:
-    return Batcher(respond, **{"wait": 0.0, "most": 64, "name": "test", **options})  # type: ignore[arg-type]
+def made(respond: object = doubled, **options: object) -> MicroBatcher[int, int]:
+    return MicroBatcher(respond, **{"wait": 0.0, "most": 64, "name": "test", **options})  # type: ignore[arg-type]
 
 
-def held() -> tuple[Batcher[int, int], threading.Event, threading.Event, list[list[int]]]:
+def held() -> tuple[MicroBatcher[int, int], threading.Event, threading.Event, list[list[int]]]:
     """A batcher that is busy with question 0 until it is let go."""
     begun, go, seen = threading.Event(), threading.Event(), list[list[int]]()
 
@@ -115,6 +115,29 @@ def test_an_error_reaches_those_who_asked_and_the_thread_lives_on() -> None:
     for answer in two:
         with pytest.raises(RuntimeError, match="test has 1 answers for 2 questions"):
             answer.result(60)
+
+
+def test_an_answer_that_is_an_exception_is_raised_for_its_question_alone() -> None:
+    def respond(_: Hashable, questions: list[int]) -> list[int | BaseException]:
+        return [ValueError("odd") if question % 2 else question for question in questions]
+
+    batcher = made(respond, wait=60.0, most=2)
+    odd, even = batcher.submit(1), batcher.submit(2)
+    assert even.result(60) == 2
+    with pytest.raises(ValueError, match="odd"):
+        odd.result(60)
+
+
+def test_a_batch_begins_when_as_many_ask_as_the_last_time() -> None:
+    batcher, _, go, seen = held()
+    batcher.expects_as_many = True
+    first = [batcher.submit(n) for n in (1, 2, 3)]
+    go.set()
+    assert [answer.result(60) for answer in first] == [2, 4, 6]
+    batcher.wait = 3600.0  # the clock never ends a batch from here on
+    again = [batcher.submit(n) for n in (4, 5, 6)]
+    assert [answer.result(60) for answer in again] == [8, 10, 12]
+    assert seen == [[0], [1, 2, 3], [4, 5, 6]]
 
 
 def test_a_fork_in_the_middle_of_a_question_leaves_the_child_a_batcher_of_its_own() -> None:

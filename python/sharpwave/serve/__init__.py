@@ -1,8 +1,8 @@
 """One store, many processes: a server with one store, and clients that have the methods of a store.
 
 service.py    `Service`: reads together, writes one after the other, each write once
-verbs.py      what can be asked
-batching.py   what many ask at once becomes one call
+verbs.py      the table of verbs, from which routes, schema and clients are made
+batching.py   concurrent queries become one call
 ledger.py     a write that is sent again is not done again, also after a crash
 wire.py       bodies: safetensors and JSON
 app.py        `create_app`: the HTTP service (needs the extra ``serve``)
@@ -10,7 +10,7 @@ limits.py     `Limits`: who is let in, how many, how much, how long
 metrics.py    what is counted, for Prometheus
 openapi.py    what the documentation of the API says
 server.py     `serve`: the process, from its socket to its end
-remote.py     `RemoteStore`: a `ValueStore` at the other end of a link
+remote.py     `RemoteStore`: the interface of a `ValueStore` over a link
 client.py     `Client`: over HTTP
 aio.py        `AsyncStore`: for programs with an event loop
 ray.py        over Ray: a named actor and its `Handle` (needs the extra ``ray``)

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from sharpwave.config import Config
 from sharpwave.serve import wire
-from sharpwave.serve.batching import Batcher, asked
+from sharpwave.serve.batching import QueryBatcher
 from sharpwave.serve.ledger import Ledger, Unsettled
 from sharpwave.serve.verbs import VERBS, Data
 from sharpwave.store import Durability, ValueStore
@@ -35,7 +35,7 @@ class Service:
     Args:
         store: it belongs to the service from now on: nothing else may write to it.
         readers: threads for reads that are not answered together.
-        linger: see `Batcher`.
+        linger: see `QueryBatcher`.
         told: called with the number of requests and of rows whenever a batch was answered.
 
     A store in a directory is best opened by `open`, which first settles what a killed server left open.
@@ -54,7 +54,7 @@ class Service:
         directory = None if store.readonly else store.path
         self.ledger = ledger or Ledger(directory)
         self.ledger.opened()
-        self.batcher = Batcher(store, linger=linger, told=told)
+        self.batcher = QueryBatcher(store, linger=linger, told=told)
         self._readers = ThreadPoolExecutor(readers, "sharpwave-reads")
         self._writer = ThreadPoolExecutor(1, "sharpwave-writes")
         self._doing: dict[str, tuple[bytes, Future[Data]]] = {}
@@ -104,7 +104,7 @@ class Service:
             raise RuntimeError("the store is no longer served here")
         found = VERBS[verb]
         if found.kind == "batched":
-            return self.batcher.submit(asked(self.store, verb, arguments))
+            return self.batcher.submit(verb, arguments)
         arguments = found.checked(arguments)
         if found.kind == "read":
             return self._readers.submit(found.run, self.store, arguments)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from sharpwave import _coerce
-from sharpwave._batching import Batcher
+from sharpwave._batching import MicroBatcher
 from sharpwave.reward import InstrumentalReward, RewardOutput
 from sharpwave.reward.weights import TERMS
 from sharpwave.text.chunkers import Text, pairs
@@ -78,7 +78,7 @@ class Together:
         self.unscorable = _coerce.number("unscorable", unscorable)
         self.batches = 0
         self.learned = 0
-        self._batcher = Batcher(self._score, wait=self.wait, most=self.most, name="sharpwave-together")
+        self._batcher = MicroBatcher(self._score, wait=self.wait, most=self.most, name="sharpwave-together")
 
     def submit(
         self,
