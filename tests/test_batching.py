@@ -1,4 +1,4 @@
-"""What many ask one by one is answered together: errors, cancellation, size, forks, and `Together` on top of it."""
+"""Requests of many threads are answered together: errors, cancellation, size, forks, and `BatchedReward`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import sharpwave as sw
 import tiny
 from sharpwave._batching import MicroBatcher
-from sharpwave.trainers.pointwise import Together
+from sharpwave.trainers.pointwise import BatchedReward
 
 
 def doubled(_: Hashable, questions: list[int]) -> list[int]:
@@ -152,12 +152,12 @@ def test_a_fork_in_the_middle_of_a_question_leaves_the_child_a_batcher_of_its_ow
     assert waiting.result(60) == 2
 
 
-# Together
+# BatchedReward
 
 
 def test_together_survives_event_loops_that_give_up() -> None:
     """A cancelled task cancels its question, whenever it comes."""
-    together = Together(sw.InstrumentalReward(tiny.store(), tiny.embed), wait=0.0, sleep_every=0)
+    together = BatchedReward(sw.InstrumentalReward(tiny.store(), tiny.embed), wait=0.0, sleep_every=0)
 
     async def ask(text: str, patience: float) -> float | None:
         try:
@@ -187,7 +187,7 @@ def test_a_question_that_is_being_scored_cannot_be_cancelled() -> None:
         assert go.wait(60)
         return tiny.embed(texts)
 
-    together = Together(sw.InstrumentalReward(tiny.store(), embed), wait=0.0)
+    together = BatchedReward(sw.InstrumentalReward(tiny.store(), embed), wait=0.0)
     answer = together.submit(tiny.PROMPT, tiny.STORIES[0])
     assert begun.wait(60)
     cancelled = answer.cancel()

@@ -11,7 +11,7 @@ import pytest
 import sharpwave as sw
 import tiny
 from sharpwave.remedies import Drift
-from sharpwave.trainers.pointwise import Together
+from sharpwave.trainers.pointwise import BatchedReward
 
 PROMPTS = [tiny.PROMPT, "And now?", tiny.PROMPT, "And now?"]
 NEW = [
@@ -104,7 +104,7 @@ def test_one_that_cannot_be_scored_is_none_for_itself(chat: bool, caplog: pytest
 
 
 def test_together_answers_the_others() -> None:
-    together = Together(reward(), wait=0.05)
+    together = BatchedReward(reward(), wait=0.05)
 
     async def ask() -> list[Any]:
         return await asyncio.gather(*(together.asked(tiny.PROMPT, said) for said in [NEW[0], None, 5, NEW[1]]))  # type: ignore[arg-type]

@@ -24,9 +24,9 @@ from typing import Any
 
 from sharpwave._lazy import require
 from sharpwave.reward import InstrumentalReward
-from sharpwave.trainers.pointwise import Parts, Together, shared
+from sharpwave.trainers.pointwise import BatchedReward, Parts, Together, shared
 
-__all__ = ["Together", "completion_of", "create_app", "reward_func", "scores"]
+__all__ = ["BatchedReward", "Together", "completion_of", "create_app", "reward_func", "scores"]
 
 # <|im_end|>, <s>, </s>, [PAD] and the like; never what stands between angle brackets in ordinary text.
 SPECIAL = re.compile(
@@ -45,7 +45,12 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
 
 
 def scores(
-    together: Together, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any] | None, *, learn: bool
+    together: BatchedReward,
+    queries: Sequence[str],
+    prompts: Sequence[str],
+    labels: Sequence[Any] | None,
+    *,
+    learn: bool,
 ) -> list[Parts]:
     """The parts of each query.
 
@@ -84,14 +89,14 @@ def plain(text: str) -> str:
     return SPECIAL.sub("", text).strip()
 
 
-def create_app(reward: InstrumentalReward | Together, *, learn: bool = True) -> Any:
+def create_app(reward: InstrumentalReward | BatchedReward, *, learn: bool = True) -> Any:
     """A FastAPI application with OpenRLHF's contract at ``POST /get_reward``, and ``GET /health``.
 
     It takes ``{"query": […], "prompts": […], "labels": […]}`` and answers ``{"rewards": […], "scores": […],
     "extra_logs": {name: […]}}``.
     """
     fastapi = require("fastapi", "serve")
-    together = reward if isinstance(reward, Together) else Together(reward)
+    together = reward if isinstance(reward, BatchedReward) else BatchedReward(reward)
     app = fastapi.FastAPI(title="sharpwave for OpenRLHF")
 
     def get_reward(body: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Rewards for trainers that ask for one sample at a time, from many tasks or threads: what waits is scored together.
 
 verl, OpenRLHF and verifiers call a reward function once a sample. An embedder that is called for each is slow, and what
-spans a batch (the divergence of a group, sharing) does not exist for one. `Together` takes whatever was asked while the
-last batch was scored, waits a moment for more, and makes one `score_texts` of it.
+spans a batch (the divergence of a group, sharing) does not exist for one. `BatchedReward` takes what was asked while
+the last batch was scored, waits a moment for more, and makes one `score_texts` of it.
 
 These trainers are configured with names, not with objects. `shared_reward` makes the reward that a file describes
 (`InstrumentalReward.from_config`), once a process. Where each of several processes makes its own, its store should be a
@@ -41,10 +41,10 @@ class _Sample:
     columns: Mapping[str, Any]
 
 
-class Together:
+class BatchedReward:
     """Scores what is asked at the same time as one batch. Safe to share between threads and event loops.
 
-    >>> together = Together(reward)
+    >>> together = BatchedReward(reward)
     >>> together.ask(prompt, completion)["score"]
     >>> (await together.asked(prompt, completion))["score"]
 
@@ -152,8 +152,12 @@ class Together:
         return _together, (self.reward, options)
 
 
-def _together(reward: InstrumentalReward, options: dict[str, Any]) -> Together:
-    return Together(reward, **options)
+Together = BatchedReward
+"""The former name."""
+
+
+def _together(reward: InstrumentalReward, options: dict[str, Any]) -> BatchedReward:
+    return BatchedReward(reward, **options)
 
 
 def _finite(values: Any, row: int) -> float:
@@ -161,7 +165,7 @@ def _finite(values: Any, row: int) -> float:
     return value if np.isfinite(value) else 0.0
 
 
-_made: dict[tuple[int, str], Together] = {}
+_made: dict[tuple[int, str], BatchedReward] = {}
 _making = threading.Lock()
 
 
@@ -174,12 +178,12 @@ def _make_anew() -> None:
 os.register_at_fork(after_in_child=_make_anew)
 
 
-def shared(config: str | os.PathLike[str] | None = None, **options: Any) -> Together:
+def shared(config: str | os.PathLike[str] | None = None, **options: Any) -> BatchedReward:
     """The reward that a YAML or JSON file describes, made once a process.
 
     Args:
         config: the file; by default what the environment has as ``SHARPWAVE_REWARD``.
-        options: of `Together`; the first to ask decides.
+        options: of `BatchedReward`; the first to ask decides.
 
     Raises:
         ValueError: no file was named.
@@ -191,7 +195,7 @@ def shared(config: str | os.PathLike[str] | None = None, **options: Any) -> Toge
     key = (os.getpid(), str(Path(name).resolve()))
     with _making:
         if key not in _made:
-            _made[key] = Together(InstrumentalReward.from_config(key[1]), **options)
+            _made[key] = BatchedReward(InstrumentalReward.from_config(key[1]), **options)
         return _made[key]
 
 

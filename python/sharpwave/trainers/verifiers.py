@@ -23,9 +23,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sharpwave.reward import InstrumentalReward
-from sharpwave.trainers.pointwise import Together, shared
+from sharpwave.trainers.pointwise import BatchedReward, Together, shared
 
-__all__ = ["Together", "messages_of", "metric_function", "reward", "reward_function", "support"]
+__all__ = ["BatchedReward", "Together", "messages_of", "metric_function", "reward", "reward_function", "support"]
 
 Scoring = Callable[[Any, Any], Coroutine[Any, Any, float]]
 
@@ -42,7 +42,9 @@ async def support(task: Any, trace: Any) -> float:
     return (await together.asked(prompt, completion, columns=columns_of(task)))["support"]
 
 
-def reward_function(reward: InstrumentalReward | Together, *, learn: bool = True, name: str | None = None) -> Scoring:
+def reward_function(
+    reward: InstrumentalReward | BatchedReward, *, learn: bool = True, name: str | None = None
+) -> Scoring:
     """An async function ``fn(task, trace) -> float`` that verifiers calls; its ``__name__`` is what it is logged under.
 
     The parts of the score go to ``trace.metrics`` as ``<name>/instrumental`` and so on.
@@ -52,7 +54,7 @@ def reward_function(reward: InstrumentalReward | Together, *, learn: bool = True
         learn: whether traces enter the store in the way that the reward's ``learn`` says; not in evaluation.
         name: by default that of the reward.
     """
-    together = reward if isinstance(reward, Together) else Together(reward)
+    together = reward if isinstance(reward, BatchedReward) else BatchedReward(reward)
 
     async def scored(task: Any, trace: Any) -> float:
         return await _score(together, task, trace, learn, scored.__name__)
@@ -62,9 +64,9 @@ def reward_function(reward: InstrumentalReward | Together, *, learn: bool = True
     return scored
 
 
-def metric_function(reward: InstrumentalReward | Together, part: str) -> Scoring:
+def metric_function(reward: InstrumentalReward | BatchedReward, part: str) -> Scoring:
     """An async function that gives one part of the score: "instrumental", "terminal", "divergence" or "support"."""
-    together = reward if isinstance(reward, Together) else Together(reward)
+    together = reward if isinstance(reward, BatchedReward) else BatchedReward(reward)
 
     async def measured(task: Any, trace: Any) -> float:
         prompt, completion = messages_of(task, trace)
@@ -74,7 +76,7 @@ def metric_function(reward: InstrumentalReward | Together, part: str) -> Scoring
     return measured
 
 
-async def _score(together: Together, task: Any, trace: Any, learn: bool = True, name: str = "sharpwave") -> float:
+async def _score(together: BatchedReward, task: Any, trace: Any, learn: bool = True, name: str = "sharpwave") -> float:
     prompt, completion = messages_of(task, trace)
     learning = learn and together.reward.training is not False
     parts = await together.asked(prompt, completion, learn=learning, columns=columns_of(task))

@@ -28,7 +28,7 @@ from sharpwave import _coerce
 from sharpwave._lazy import MissingExtra, require
 from sharpwave.reward import InstrumentalReward
 from sharpwave.text.chunkers import Text
-from sharpwave.trainers.pointwise import CONFIG, Parts, Together, shared
+from sharpwave.trainers.pointwise import CONFIG, BatchedReward, Parts, Together, shared
 
 if TYPE_CHECKING:
     RewardManagerBase = CheckpointCallback = Any
@@ -39,7 +39,7 @@ else:
     except ImportError as error:
         raise MissingExtra(f"verl is needed for this ({error}): pip install 'sharpwave[ray]' verl") from None
 
-__all__ = ["SharpwaveRewardManager", "StoreCheckpoint", "Together", "compute_score"]
+__all__ = ["BatchedReward", "SharpwaveRewardManager", "StoreCheckpoint", "Together", "compute_score"]
 
 FOLDER = "sharpwave"
 LEARNED = ("train",)
@@ -65,7 +65,7 @@ async def compute_score(
         reward: the file that describes the reward; ``SHARPWAVE_REWARD`` by default.
         learn_splits: of which splits completions may enter the store. A row without a split is not learned from: verl
             validates with the same function and does not say so.
-        options: of `Together`, and whatever verl adds.
+        options: of `BatchedReward`, and whatever verl adds.
     """
     info = dict(extra_info or {})
     together = shared(reward, **_known(options))
@@ -91,7 +91,7 @@ class SharpwaveRewardManager(RewardManagerBase):
     """Scores answers to the prompts as they were given, a batch of waiting samples at a time.
 
     Its settings are ``reward.sharpwave`` in verl's configuration: ``reward`` (the file), ``learn_splits``, and those of
-    `Together`.
+    `BatchedReward`.
     """
 
     def __init__(
