@@ -11,7 +11,7 @@ import pytest
 import sharpwave as sw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sharpwave.demo.models import offline, smollm2_path
+from sharpwave.text.packages import offline, smollm2_path
 from sharpwave.text import Typicality
 from sharpwave.text.rows import read_rows
 from sharpwave.text.typicality import Range, distinct_bigrams
@@ -204,6 +204,7 @@ def test_errors_name_what_is_wrong(call: Any, message: str) -> None:
 
 def test_distinct_bigrams() -> None:
     np.testing.assert_allclose(distinct_bigrams(["a b a b a", "one", "", "A a a"]), [0.5, 1.0, 1.0, 0.5])
+    np.testing.assert_allclose(distinct_bigrams(["A. B. A.B. C.", "我们我们我们我们", "She met him."]), [6 / 9, 1 / 3, 1.0])
 
 
 # Of a language model --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ surprise   z = Σ_t (−log p_t − H_t) / √(Σ_t V_t), with entropy H_t and v
            is a martingale difference: locally typical sampling and Fast-DetectGPT rest on the same quantity.
 entropy    mean H_t, less what the base's samples of that prompt have: where a text has talked itself into a loop, the
            base is sure of every next token.
-distinct   the share of different ones among the completion's bigrams of words.
+distinct   the share of different ones among the completion's bigrams of words and marks.
 
 Each is 1 within the range and falls to 0 beyond it; the gate is their product. It says nothing about quality: good
 texts by other authors are atypical of a small model. It belongs to training from that base.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import _coerce
+from sharpwave.text import segment
 from sharpwave.text.chunkers import Text, completion_text
 from sharpwave.text.reading import Reader, Template
 
@@ -52,6 +54,8 @@ LEAST_DISTINCT_RAMP = 0.1
 """Short samples may all have no bigram twice, which leaves no deviation to fall over."""
 
 MOST_EXCESS = 10.0
+
+_PART = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -392,11 +396,14 @@ class Typicality:
 
 
 def distinct_bigrams(texts: Sequence[str]) -> Floats:
-    """(n,) the share of different ones among the bigrams of each text's words; 1 where there are none."""
+    """(n,) the share of different ones among the bigrams of each text's words and marks; 1 where there are none.
+
+    Marks count, or letters with full stops between them (*A. B. A.B.*) would be different words.
+    """
     shares: list[float] = []
     for text in texts:
-        words = text.lower().split()
-        pairs = list(pairwise(words))
+        small = text.lower()
+        pairs = list(pairwise(part for a, b in segment.words(small) for part in _PART.findall(small[a:b])))
         shares.append(len(set(pairs)) / len(pairs) if pairs else 1.0)
     return np.array(shares, np.float64)
 
