@@ -204,7 +204,9 @@ def test_errors_name_what_is_wrong(call: Any, message: str) -> None:
 
 def test_distinct_bigrams() -> None:
     np.testing.assert_allclose(distinct_bigrams(["a b a b a", "one", "", "A a a"]), [0.5, 1.0, 1.0, 0.5])
-    np.testing.assert_allclose(distinct_bigrams(["A. B. A.B. C.", "我们我们我们我们", "She met him."]), [6 / 9, 1 / 3, 1.0])
+    np.testing.assert_allclose(
+        distinct_bigrams(["A. B. A.B. C.", "我们我们我们我们", "She met him."]), [6 / 9, 1 / 3, 1.0]
+    )
 
 
 # Of a language model --------------------------------------------------------------------------------
@@ -225,28 +227,28 @@ def loaded() -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def base() -> tuple[list[str], list[str]]:
     """Beginnings of stories that the model wrote, for the study."""
-    rows = read_rows(ROOT / "study" / "base.jsonl")[:36]
-    return [str(row.prompt) for row in rows], [" ".join(str(row.completion).split()[:32]) for row in rows]
+    rows = read_rows(ROOT / "study" / "base.jsonl")[:24]
+    return [str(row.prompt) for row in rows], [" ".join(str(row.completion).split()[:24]) for row in rows]
 
 
 @pytest.fixture(scope="module")
 def typ(loaded: tuple[Any, Any], base: tuple[list[str], list[str]]) -> Typicality:
     prompts, texts = base
-    return Typicality(*loaded, **SETTINGS).fit(prompts[:24], texts[:24])
+    return Typicality(*loaded, **SETTINGS).fit(prompts[:16], texts[:16])
 
 
 def test_a_language_model_tells_its_own_stories_from_loops_and_letters(
     typ: Typicality, base: tuple[list[str], list[str]]
 ) -> None:
-    prompts, texts = base[0][24:], base[1][24:]
-    shuffled = [" ".join(np.random.default_rng(n).permutation(t.split())) for n, t in enumerate(texts[:4])]
-    odd = ["smile " * 30, "She smiled and he smiled and " * 6, "A. B. X. You. You. A. B. " * 4]
-    report = typ.report([*prompts, *prompts[:7]], [*texts, *shuffled, *odd])
-    own, disordered, loops = report.gate[:12], report.gate[12:16], report.gate[16:]
+    prompts, texts = base[0][16:], base[1][16:]
+    shuffled = [" ".join(np.random.default_rng(n).permutation(t.split())) for n, t in enumerate(texts[:3])]
+    odd = ["smile " * 24, "She smiled and he smiled and " * 4, "A. B. X. You. You. A. B. " * 3]
+    report = typ.report([*prompts, *prompts[:6]], [*texts, *shuffled, *odd])
+    own, disordered, loops = report.gate[:8], report.gate[8:11], report.gate[11:]
     assert np.median(own) > 0.8
     assert (disordered < 0.05).all()
     assert (loops < 0.05).all()
-    assert np.abs(report.z[:12]).mean() < 1.5
+    assert np.abs(report.z[:8]).mean() < 1.5
 
 
 def test_reading_is_what_the_model_says_token_by_token(typ: Typicality, loaded: tuple[Any, Any]) -> None:
@@ -283,8 +285,8 @@ def test_how_a_policy_split_its_tokens_does_not_matter(typ: Typicality, loaded: 
 def test_the_batch_does_not_matter_to_a_language_model_either(
     typ: Typicality, base: tuple[list[str], list[str]]
 ) -> None:
-    prompts, texts = base[0][24:28], base[1][24:28]
-    together = typ.report(prompts, [*texts[:3], "Short."])
+    prompts, texts = base[0][16:19], base[1][16:19]
+    together = typ.report(prompts, [*texts[:2], "Short."])
     alone = typ.report(prompts[:1], texts[:1])
     np.testing.assert_allclose(together.z[0], alone.z[0], atol=1e-3)
     np.testing.assert_allclose(together.gate[0], alone.gate[0], atol=1e-3)
@@ -295,7 +297,7 @@ def test_a_configured_typicality_reads_the_same_in_another_object(
 ) -> None:
     config = json.loads(json.dumps(typ.to_config()))
     again = Typicality.from_config(config, model=loaded[0], tokenizer=loaded[1], cache=False)
-    prompts, texts = base[0][30:32], base[1][30:32]
+    prompts, texts = base[0][22:24], base[1][22:24]
     np.testing.assert_array_equal(again(prompts, texts), typ(prompts, texts))
     by_path = Typicality.from_config(config | {"path": str(smollm2_path()), "dtype": "float32"})
     np.testing.assert_allclose(by_path(prompts, texts), typ(prompts, texts), atol=1e-6)
