@@ -93,8 +93,8 @@ def where(results: dict[str, Any]) -> Iterator[str]:
 
 
 def bar_table(results: dict[str, Any]) -> Iterator[str]:
-    """Each demand, what was found, and whether it holds."""
-    yield "| demand | at least | found | |"
+    """Each bar, what was measured, and whether it holds."""
+    yield "| bar | at least | measured | |"
     yield "|---|---|---|---|"
     for bar in bars(results):
         wanted = f"{bar.wanted:g}{bar.unit}" if bar.least else f"at most {bar.wanted:g}{bar.unit}"
@@ -149,7 +149,7 @@ def thread_table(results: dict[str, Any]) -> Iterator[str]:
 
 def approximate_table(results: dict[str, Any]) -> Iterator[str]:
     """Queries per second at a recall, and what the build takes."""
-    yield "| memories | index @ recall asked | recall had | setting | queries/s | build, memories/s/core |"
+    yield "| memories | index @ required recall | recall | setting | queries/s | build, memories/s/core |"
     yield "|---|---|---|---|---|---|"
     for found in results.values():
         if found["cell"]["kind"] == "approximate":
@@ -180,7 +180,7 @@ def scorer_table(directory: Path) -> Iterator[str]:
         most = {name.split(", ")[1]: value for name, value in about.items() if name.startswith("largest difference")}
         yield ""
         yield (
-            f"The least share of the store's neighbours that were found: {agreement:.4f}. "
+            f"The smallest share of the store's neighbours that the device found: {agreement:.4f}. "
             f"The largest difference from the store among 4,096 steps: "
             f"{', '.join(f'{name} {value:.1e}' for name, value in most.items())}."
         )
@@ -246,11 +246,11 @@ def missing(results: dict[str, Any]) -> Iterator[str]:
     for row, reason in reasons:
         yield f"* {row}: {reason}."
     if single:
-        yield f"* One sample only, because one takes longer than all samples of its cell may: {', '.join(single)}."
+        yield f"* One sample only, because it exceeds the time for all samples of its cell: {', '.join(single)}."
     left = Counter(f"{cell.kind}, {cell.data}, {cell.n:,}" for cell in everything() if cell.name not in results)
     if left:
         cells = "; ".join(f"{what} ({count})" for what, count in left.items())
-        yield f"* Not measured yet; `make bench` goes on with them: {cells}."
+        yield f"* Not measured yet; `make bench` continues with them: {cells}."
     if not reasons and not single and not left:
         yield "Nothing is missing."
 
