@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sharpwave._coerce import Array
     from sharpwave._embedder import Embedder
+from sharpwave._show import shown
 
 Order = Literal["prioritized", "reverse", "full"]
 Durability = Literal["process", "power"]
@@ -296,7 +297,7 @@ class ValueStore(View[_core.Store]):
         self = cls.__new__(cls)._hold(core, path)
         self._recovery = Recovery(*found)
         if self._recovery.cut:
-            _log.warning("%s: %s", path, self._recovery)
+            _log.warning("%s: %s", shown(str(path)), self._recovery)
         return self
 
     @staticmethod

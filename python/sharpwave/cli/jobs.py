@@ -19,6 +19,7 @@ import numpy as np
 
 from sharpwave import _coerce
 from sharpwave._embedder import Embedder
+from sharpwave._show import shown
 from sharpwave.config import Config
 from sharpwave.granularity import mixed_warnings
 from sharpwave.store import SNAPSHOT, ValueStore
@@ -243,7 +244,7 @@ def _learnable(rows: Sequence[Row], chunker: episodes.Chunker) -> tuple[list[Row
     kept = [row for row, scored in zip(rows, batch.scored, strict=True) if scored]
     for row, scored in zip(rows, batch.scored, strict=True):
         if not scored:
-            _log.warning("%s: left out, the assistant says nothing in it", row.place)
+            _log.warning("%s: left out, the assistant says nothing in it", shown(row.place))
     return kept, batch if len(kept) == len(rows) else chunk_rows(kept, chunker)
 
 

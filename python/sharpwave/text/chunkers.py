@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import _coerce
+from sharpwave._show import shown
 from sharpwave.text import segment
 from sharpwave.text.messages import Text, Turn, Unreadable, completion_text, message_texts, own_from, turns
 from sharpwave.text.segment import Span
@@ -331,7 +332,7 @@ def pairs(prompts: Any, completions: Any) -> tuple[list[Text | None], list[Text]
                 if not isinstance(text, str):
                     turns(text)
         except Unreadable as error:
-            _log.warning("completion %d cannot be scored: it, or its prompt, %s", row, error)
+            _log.warning("completion %d cannot be scored: it, or its prompt, %s", row, shown(str(error)))
             asked[row] = None
             unread.append(row)
     read = next((text for row, text in enumerate(said) if row not in unread), "")
