@@ -94,9 +94,9 @@ MUTATIONS = [
         "|hit| kappa(hit.similarity, &self.config)",
         "|hit| kappa(hit.similarity, &self.config).powi(2)",
     ),
-    m("worth forgets the drive", "ops/gate.rs", "+ config.w_drive * drive", "+ config.w_drive * 0.0 * drive"),
+    m("worth omits the drive", "ops/gate.rs", "+ config.w_drive * drive", "+ config.w_drive * 0.0 * drive"),
     m(
-        "what is not worth θ is kept",
+        "steps of worth below θ are kept",
         "ops/gate.rs",
         "&& worth >= config.min_worth =>",
         "&& worth >= 0.0 * config.min_worth =>",
@@ -122,7 +122,7 @@ MUTATIONS = [
         "if self.columns.merged[at] > 0 {",
     ),
     m("retention halves too slowly", "ops/observe.rs", "kept *= 0.5;", "kept *= 0.75;"),
-    m("retention forgets the value", "ops/observe.rs", "kept + f64::from(value)", "kept + 0.0 * f64::from(value)"),
+    m("retention omits the value", "ops/observe.rs", "kept + f64::from(value)", "kept + 0.0 * f64::from(value)"),
     m("ties of retention go to the lower id", "ops/observe.rs", ".then(b.1.cmp(&a.1))", ".then(a.1.cmp(&b.1))"),
     m("merging does not renew the age", "memory/columns.rs", "self.columns.written[at] = clock;", ""),
     m("an evicted memory leaves its mass behind", "graph/hebbian.rs", "graph.mass[slot as usize] = 0.0;", ""),
@@ -145,7 +145,7 @@ MUTATIONS = [
         "entries.truncate(config.trace_size);",
         "entries.truncate(config.trace_size + 1);",
     ),
-    m("the trace runs across episodes' holes", "graph/hebbian.rs", "            trace.reset();\n", ""),
+    m("the trace runs across holes in an episode", "graph/hebbian.rs", "            trace.reset();\n", ""),
     m("sums grow by e'", "graph/hebbian.rs", "from.e * phi;", "from.mass * phi;"),
     m("masses grow by e", "graph/hebbian.rs", "+= from.mass;", "+= from.e;"),
     m(
@@ -203,8 +203,13 @@ MUTATIONS = [
         "                queue.update(predecessor, values, model);\n",
         "                let _ = predecessor;\n",
     ),
-    m("a floor adds to what is owed", "values/prioritized.rs", "gain.max(self.floor)", "gain + self.floor"),
-    m("extension is worth its last place alone", "values/lookahead.rs", "sum += queue.worth(", "sum = queue.worth("),
+    m("a floor is added to the gain", "values/prioritized.rs", "gain.max(self.floor)", "gain + self.floor"),
+    m(
+        "an extension's priority is that of its last place alone",
+        "values/lookahead.rs",
+        "sum += queue.worth(",
+        "sum = queue.worth(",
+    ),
     m("extension goes to the least likely", "values/lookahead.rs", "|(_, most)| p > most", "|(_, most)| p < most"),
     m("replay never sweeps", "values/prioritized.rs", "share: 32,", "share: 1,"),
     m(
@@ -223,7 +228,7 @@ MUTATIONS = [
         "const BLOCK: usize = 1;",
     ),
     m(
-        "the baseline is the upper middle",
+        "the baseline is the upper of the two middle values",
         "values/baseline.rs",
         "Some(f64::midpoint(f64::from(lower), f64::from(upper)) as f32)",
         "Some(upper.max(lower))",
@@ -275,7 +280,7 @@ MUTATIONS = [
         "(support / config.sigma_0)",
     ),
     m(
-        "the gate forgets ρ",
+        "the gate omits ρ",
         "query/score/gates.rs",
         "(config.rho + (1.0 - config.rho) * edge)",
         "(0.0 * config.rho + (1.0 - config.rho) * edge)",
@@ -346,21 +351,21 @@ MUTATIONS = [
         "1.0 / (1.0 + self.eta * self.uses[at].1)",
         "1.0 / (1.0 + self.uses[at].1)",
     ),
-    m("association forgets the restart", "query/spread.rs", "(1.0 - damping) * phi", "0.0 * damping * phi"),
+    m("association omits the restart", "query/spread.rs", "(1.0 - damping) * phi", "0.0 * damping * phi"),
     m(
-        "recall forgets γ",
+        "recall omits γ",
         "query/recall.rs",
         "let reach = beam.reach * model.config.gamma * p;",
         "let reach = beam.reach * p;",
     ),
     # History
     m(
-        "veto gives ids a second time",
+        "veto reuses ids",
         "ops/history.rs",
         "        rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);\n",
         "",
     ),
-    m("a hole is no hole", "memory/episodes.rs", "&& self.positions[t + 1] == self.positions[t] + 1", ""),
+    m("episodes are not cut at holes", "memory/episodes.rs", "&& self.positions[t + 1] == self.positions[t] + 1", ""),
     m(
         "the digest overlooks the dirty marks",
         "storage/digest.rs",
@@ -368,7 +373,7 @@ MUTATIONS = [
         'if role == Role::Names || section.name == "dirty" {',
     ),
     m(
-        "a snapshot forgets the dirty marks",
+        "a snapshot omits the dirty marks",
         "storage/snapshot/sections.rs",
         "u8::from(store.values.is_dirty(s))",
         "u8::from(store.values.is_dirty(s) && false)",

@@ -97,10 +97,10 @@ def test_verdicts_follow_from_the_numbers() -> None:
     found = {bar.demand: bar for bar in bars.bars(results)}
     verdicts = {demand: bar.verdict for demand, bar in found.items() if bar.found is not None}
     assert verdicts == {
-        "exact search, 100,000 memories, 256 a batch, against the better faiss Flat": "missed by 14%",
+        "exact search, 100,000 memories, batches of 256, against the better faiss Flat": "missed by 14%",
         "share of the int8 peak, 100,000 × 256": "holds",
         "score 4,096 steps at 100,000 memories, over the search alone": "missed by 20%",
-        "append without gating, thousand memories a second": "holds",
+        "append without gating, thousand memories per second": "holds",
     }
     assert {bar.verdict for bar in found.values() if bar.found is None} == {"not measured"}
 

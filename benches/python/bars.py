@@ -88,7 +88,7 @@ def bars(results: Results) -> Iterator[Bar]:
         (1_000_000, 256, 3.5),
     ):
         found = ratio(results, f"search-minilm-{n}-{batch}-1")
-        yield Bar(f"exact search, {n:,} memories, {batch} a batch, against the better faiss Flat", wanted, found)
+        yield Bar(f"exact search, {n:,} memories, batches of {batch}, against the better faiss Flat", wanted, found)
     for n, batch in ((100_000, 256), (1_000_000, 256)):
         cell = f"threads-minilm-{n}-{batch}"
         one, two = median(results, cell, "sharpwave 1"), median(results, cell, "sharpwave 2")
@@ -110,10 +110,10 @@ def bars(results: Results) -> Iterator[Bar]:
         what = "4,096 steps" if verb == "score" else "256 steps, half of them merging,"
         yield Bar(f"{verb} {what} at 100,000 memories, over the search alone", wanted, found, least=False)
     taken = median(results, "append", "insert")
-    yield Bar("append without gating, thousand memories a second", 200.0, None if taken is None else 1e-3 / taken, "")
+    yield Bar("append without gating, thousand memories per second", 200.0, None if taken is None else 1e-3 / taken, "")
     alone, swept = median(results, "replay-sweep", "scipy CSR, one vector"), median(results, "replay-sweep", "sweep")
     found = None if alone is None or swept is None else alone / swept
-    yield Bar("full sweep of 8 channels, an association and channel, against scipy's one vector", 4.0, found)
+    yield Bar("full sweep of 8 channels, per association and channel, against scipy's one vector", 4.0, found)
     for tol, wanted in ((1e-2, 20.0), (1e-4, 1.0)):
         pushed = median(results, "replay-sleep", f"prioritized, tol {tol:g}")
         full = median(results, "replay-sleep", f"full, tol {tol:g}")

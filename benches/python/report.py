@@ -201,7 +201,7 @@ def verb_table(results: dict[str, Any]) -> Iterator[str]:
             times = row["median"] / found["rows"]["search"]["median"]
             yield f"| {verb}: {name} | {_milliseconds(row)} | {times:.2f}× the search |"
     for name, row in results.get("append", {"rows": {}})["rows"].items():
-        yield f"| append: {name} | {1e6 * row['median']:.2f} µs a memory | {1 / row['median']:,.0f} memories/s |"
+        yield f"| append: {name} | {1e6 * row['median']:.2f} µs per memory | {1 / row['median']:,.0f} memories/s |"
 
 
 def replay_table(results: dict[str, Any]) -> Iterator[str]:
@@ -224,8 +224,8 @@ def opening_table(results: dict[str, Any]) -> Iterator[str]:
 
 
 def memory_table(results: dict[str, Any]) -> Iterator[str]:
-    """Bytes a memory at the peak."""
-    yield f"| | bytes a memory at the peak, beside the {4 * DIM} of the row itself |"
+    """Bytes per memory at the peak."""
+    yield f"| | bytes per memory at the peak, in addition to the {4 * DIM} of the caller's row |"
     yield "|---|---|"
     for found in results.values():
         if found["cell"]["kind"] == "memory":
