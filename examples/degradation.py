@@ -53,7 +53,7 @@ class World:
         return said.reshape(-1, DIM).astype(np.float32), np.arange(0, n * LENGTH + 1, LENGTH)
 
     def store(self, episodes: int = 600) -> sw.ValueStore:
-        store = sw.ValueStore(sw.Config(dim=DIM, tau=0.3, novelty=0.3, keep_episodes=False))
+        store = sw.ValueStore(sw.Config(dim=DIM, tau=0.3, min_novelty=0.3, keep_episodes=False))
         store.calibrate(*self.episodes(64))
         store.add_terminal("goal", self.centres[0])
         store.observe(*self.episodes(episodes))

@@ -94,7 +94,7 @@ def with_store(venv: VecEnv, weight: float, rarity: float) -> VecValueMemory:
     """A store of states: one apart in one coordinate have cosine .37, and are memories of their own."""
     count = int(np.prod(venv.observation_space.shape or (1,)))
     embedder = RandomFeatures(np.zeros(count), np.ones(count), dim=256, bandwidth=count**-0.5)
-    store = sw.ValueStore(sw.Config(dim=256, gamma=0.97, novelty=0.3, keep_episodes=False))
+    store = sw.ValueStore(sw.Config(dim=256, gamma=0.97, min_novelty=0.3, keep_episodes=False))
     options: dict[str, Any] = {"discount": PPO_SETTINGS["gamma"], "remember": "rewarded", "sleep_every": 128}
     return VecValueMemory(venv, store, embedder, weight=weight, rarity=rarity, **options)
 

@@ -42,7 +42,7 @@ def as_they_are(observations: Any) -> np.ndarray:
 
 def store(walks: int = 0, **options: Any) -> sw.ValueStore:
     """A store for the corridor; `walks` straight walks to its end are known."""
-    made = sw.ValueStore(sw.Config(dim=CELLS, gamma=0.9, novelty=0.5, **options))
+    made = sw.ValueStore(sw.Config(dim=CELLS, gamma=0.9, min_novelty=0.5, **options))
     made.add_channel("reward")
     for _ in range(walks):
         made.observe(np.eye(CELLS, dtype=np.float32), drives={"reward": np.array([np.nan, *[0.0] * (CELLS - 2), 1.0])})

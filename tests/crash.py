@@ -15,7 +15,7 @@ import numpy as np
 import sharpwave as sw
 
 DIM = 48
-CONFIG = sw.Config(dim=DIM, tau=0.3, novelty=0.7, capacity=150, max_out=6)
+CONFIG = sw.Config(dim=DIM, tau=0.3, min_novelty=0.7, capacity=150, max_out=6)
 
 Act = Callable[[sw.ValueStore], Any]
 

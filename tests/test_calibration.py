@@ -62,7 +62,7 @@ def test_calibration_needs_an_empty_store() -> None:
 @given(seed=seeds, noise=st.sampled_from([0.1, 0.4, 0.8]))
 def test_the_edge_range_is_that_of_the_oracle(seed: int, noise: float) -> None:
     """More than 32 pairs, predicted before each write, so that the histograms hold."""
-    store, oracle = pair(dim=8, k=5, tau=0.1, novelty=0.5)
+    store, oracle = pair(dim=8, k=5, tau=0.1, min_novelty=0.5)
     rng = np.random.default_rng(seed)
     for number in range(4):
         steps, offsets = wander(seed + number, rng.integers(3, 9, size=4).tolist(), noise=noise)

@@ -43,7 +43,7 @@ def embed(texts: list[str]) -> np.ndarray:
 
 
 def setting(seed: int = 0) -> second.Setting:
-    store = sw.ValueStore(sw.Config(dim=tiny.DIM, novelty=0.5))
+    store = sw.ValueStore(sw.Config(dim=tiny.DIM, min_novelty=0.5))
     encoder = Encoder(Words(n=8), embed)
     base = encoder([tiny.PROMPT] * len(tiny.STORIES), tiny.STORIES)
     store.calibrate(base.steps, base.offsets)

@@ -181,7 +181,7 @@ def test_a_flush_begins_a_new_journal(tmp_path: Path) -> None:
 
 def test_a_store_that_was_laid_out_anew_is_the_same(tmp_path: Path) -> None:
     """A snapshot puts the memories of a store that forgets back into the order of age; nothing else shows it."""
-    config = sw.Config(dim=DIM, capacity=60, half_life=3, novelty=0.01)
+    config = sw.Config(dim=DIM, capacity=60, half_life=3, min_novelty=0.01)
     with sw.ValueStore.open(tmp_path, config) as store:
         twin = sw.ValueStore(config)
         for n in range(80):

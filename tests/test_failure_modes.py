@@ -30,7 +30,7 @@ def tale(path: list[int]) -> np.ndarray:
 
 @pytest.fixture
 def store() -> sw.ValueStore:
-    store = sw.ValueStore(sw.Config(dim=DIM, k=8, tau=0.3, novelty=0.3))
+    store = sw.ValueStore(sw.Config(dim=DIM, k=8, tau=0.3, min_novelty=0.3))
     store.add_terminal("goal", one_hot([GOAL], DIM)[0], low=0.2, high=0.9)
     for path in WAYS + IDLE:
         store.observe(tale(path))
@@ -185,7 +185,7 @@ def test_proposals_are_scored_by_the_old_store(store: sw.ValueStore) -> None:
 
 
 def test_max_drift_refuses_a_consolidation_that_moves_the_store() -> None:
-    store = sw.ValueStore(sw.Config(dim=DIM, k=8, novelty=0.3))
+    store = sw.ValueStore(sw.Config(dim=DIM, k=8, min_novelty=0.3))
     store.calibrate(np.concatenate([tale(path) for path in WAYS + IDLE]))
     store.add_terminal("goal", one_hot([GOAL], DIM)[0], low=0.2, high=0.9)
     for path in WAYS:
@@ -212,7 +212,7 @@ def test_spam_with_a_high_reward_moves_no_value_beyond_the_bound(bound: float, r
     The bound is on mean |Φ| over the calibration sample, so it binds what the sample knows. Spam of a kind that the
     sample has not is bound by the support gate and by the view that scores (the tests above), not by the drift.
     """
-    store = sw.ValueStore(sw.Config(dim=DIM, k=8, novelty=0.3))
+    store = sw.ValueStore(sw.Config(dim=DIM, k=8, min_novelty=0.3))
     sample = np.concatenate([tale(path) for path in WAYS + IDLE])
     store.calibrate(sample)
     store.add_channel("verifier", high=reward)

@@ -91,7 +91,7 @@ def test_the_best_policy_stays_the_best_under_potentials_of_any_store() -> None:
     after = rng.integers(0, states + 1, (states, actions))  # the last state is where episodes terminate
     given = rng.normal(size=(states, actions))
     places = rng.normal(size=(states + 1, 5)).astype(np.float32)
-    store = sw.ValueStore(sw.Config(dim=5, gamma=0.8, novelty=0.05))
+    store = sw.ValueStore(sw.Config(dim=5, gamma=0.8, min_novelty=0.05))
     memory = StepReward(store, corridor.as_they_are, discount=discount, weight=3.0)
     for _ in range(20):
         walk = rng.integers(0, states + 1, 9)

@@ -107,7 +107,7 @@ def test_a_chain_is_worth_gamma_to_the_distance(trace: float, epsilon: float) ->
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=1, max_size=6))
 def test_without_epsilon_P_is_the_empirical_frequency(paths: list[list[int]]) -> None:
-    o = Oracle(Settings(dim=6, epsilon=0.0, k=1, novelty=0.5))
+    o = Oracle(Settings(dim=6, epsilon=0.0, k=1, min_novelty=0.5))
     memory = {}
     for path in paths:
         memory.update(zip(path, o.observe(one_hot(path, 6)).memory_ids, strict=True))
@@ -122,7 +122,7 @@ def test_without_epsilon_P_is_the_empirical_frequency(paths: list[list[int]]) ->
 @given(st.integers(0, 2**32 - 1))
 def test_return_values_solve_the_linear_system(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    o = Oracle(Settings(dim=5, k=3, tau=0.1, equation="return", novelty=0.5, trace=0.4))
+    o = Oracle(Settings(dim=5, k=3, tau=0.1, equation="return", min_novelty=0.5, trace=0.4))
     o.add_terminal("a", rng.normal(size=5))
     o.add_channel("s")
     o.observe(rng.normal(size=(20, 5)), [0, 7, 20], drives=rng.normal(size=(20, 1)))

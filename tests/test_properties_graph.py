@@ -49,7 +49,7 @@ def test_rows_of_P_are_non_negative_and_sum_to_at_most_one(seed: int, **numbers:
 def test_one_hot_P_is_the_empirical_frequency(paths: list[list[int]]) -> None:
     """φ = 1/(1 + ε) for the memory itself: C carries its square and n its first power, so P carries 1/(1 + ε) once."""
     epsilon = 1e-3
-    store = sw.ValueStore(sw.Config(dim=6, epsilon=epsilon, k=1, novelty=0.5))
+    store = sw.ValueStore(sw.Config(dim=6, epsilon=epsilon, k=1, min_novelty=0.5))
     memory: dict[int, int] = {}
     for path in paths:
         memory |= dict(zip(path, store.observe(one_hot(path, 6)).memory_ids.tolist(), strict=True))
@@ -148,7 +148,7 @@ def test_moving_mass_onto_oneself_never_raises_the_value(steps: int) -> None:
     """0 → 1 is seen twice; then one of the moves is replaced by staying at 0."""
 
     def value(paths: list[list[int]]) -> float:
-        store = sw.ValueStore(sw.Config(dim=3, k=1, novelty=0.5))
+        store = sw.ValueStore(sw.Config(dim=3, k=1, min_novelty=0.5))
         store.add_channel("s")
         for path in paths:
             drives = np.full((len(path), 1), np.nan)
@@ -176,7 +176,7 @@ def test_return_values_are_linear_and_monotone_in_the_drive(seed: int, scale: fl
     first, second = rng.normal(size=(2, len(steps), 1)).astype(np.float32)
 
     def values(drives: np.ndarray) -> np.ndarray:
-        store = sw.ValueStore(sw.Config(dim=8, k=5, novelty=0.6, equation="return"))
+        store = sw.ValueStore(sw.Config(dim=8, k=5, min_novelty=0.6, equation="return"))
         store.add_channel("s")
         store.observe(steps, offsets, drives=drives)
         store.replay(tol=1e-7)

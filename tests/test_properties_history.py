@@ -26,7 +26,7 @@ variants = st.sampled_from(VARIANTS)
 
 
 def build(numbers: dict[str, Any]) -> sw.ValueStore:
-    store = sw.ValueStore(sw.Config(**({"dim": 8, "k": 5, "novelty": 0.6} | numbers)))
+    store = sw.ValueStore(sw.Config(**({"dim": 8, "k": 5, "min_novelty": 0.6} | numbers)))
     store.add_terminal("a", np.ones(8))
     store.add_channel("s")
     return store
@@ -192,7 +192,7 @@ def test_veto_of_an_episode_is_as_if_never_seen(seed: int, numbers: dict[str, An
 @pytest.mark.parametrize("capacity", [None, 90])
 def test_veto_in_a_long_life_is_as_if_never_seen(capacity: int | None) -> None:
     """Several windows of steps that are searched for together, empty episodes, and other operations between them."""
-    numbers: dict[str, Any] = {"novelty": 0.1, "half_life": 4, "capacity": capacity}
+    numbers: dict[str, Any] = {"min_novelty": 0.1, "half_life": 4, "capacity": capacity}
     sinner, saint = build(numbers), build(numbers)
     vetoed = (0, 13, 40, 77)
     for number in range(80):

@@ -187,7 +187,7 @@ def test_a_rotation_changes_no_score(seed: int, functional: Any) -> None:
     later, ends = wander(seed + 1, [6, 6])
 
     def scores(R: np.ndarray) -> np.ndarray:
-        store = sw.ValueStore(sw.Config(dim=8, k=64, novelty=0.6))  # k: no tie for the last place
+        store = sw.ValueStore(sw.Config(dim=8, k=64, min_novelty=0.6))  # k: no tie for the last place
         store.add_terminal("a", key @ R)
         store.observe(steps @ R, offsets)
         store.replay(tol=1e-7)
@@ -199,7 +199,7 @@ def test_a_rotation_changes_no_score(seed: int, functional: Any) -> None:
 @pytest.mark.parametrize("functional", ["coverage", "mean"])
 def test_deleting_memories_degrades_gradually(functional: Any) -> None:
     """Spearman correlation with the scores of the full store falls, but slowly."""
-    store = sw.ValueStore(sw.Config(dim=16, novelty=0.5))
+    store = sw.ValueStore(sw.Config(dim=16, min_novelty=0.5))
     store.add_terminal("a", np.eye(16)[0])
     store.observe(*wander(0, [8] * 40, 16, noise=0.6))
     store.replay()

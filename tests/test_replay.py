@@ -26,7 +26,7 @@ def test_replay_is_that_of_the_oracle(
     seed: int, order: Any, need: Any, budget: int | None, equation: Any, trace: float
 ) -> None:
     """A terminal that comes late leaves every memory with successors to be backed up."""
-    store, oracle = pair(dim=8, k=4, tau=0.3, novelty=0.4, equation=equation, trace=trace, gamma=0.9)
+    store, oracle = pair(dim=8, k=4, tau=0.3, min_novelty=0.4, equation=equation, trace=trace, gamma=0.9)
     steps, offsets = wander(seed, [8, 3, 7, 9, 2, 8], noise=0.2)
     key = np.random.default_rng(seed).normal(size=8)
     for one in (store, oracle):
@@ -53,7 +53,7 @@ def test_replay_that_looks_ahead_is_that_of_the_oracle(
     seed: int, ahead: tuple[float, bool], need: Any, budget: int, equation: Any
 ) -> None:
     """Which memory every backup is of, what it comes to, and what a veto makes of the sleep afterwards."""
-    store, oracle = pair(dim=8, k=4, tau=0.3, novelty=0.4, equation=equation, gamma=0.9)
+    store, oracle = pair(dim=8, k=4, tau=0.3, min_novelty=0.4, equation=equation, gamma=0.9)
     steps, offsets = wander(seed, [8, 3, 7, 9, 2, 8], noise=0.2)
     key = np.random.default_rng(seed).normal(size=8)
     for one in (store, oracle):
@@ -168,7 +168,7 @@ def test_a_floor_never_takes_a_value_out_of_its_bounds() -> None:
 
 def crowd(equation: str = "stopping") -> tuple[Any, Any]:
     """220 memories that lead to 30 others each: enough associations for replay to prefer sweeps."""
-    store, oracle = pair(dim=6, k=16, tau=-0.9, power=1, novelty=0.02, max_out=30, gamma=0.9, equation=equation)
+    store, oracle = pair(dim=6, k=16, tau=-0.9, power=1, min_novelty=0.02, max_out=30, gamma=0.9, equation=equation)
     rng = np.random.default_rng(5)
     steps = rng.normal(size=(220, 6)).astype(np.float32)
     for one in (store, oracle):
@@ -208,7 +208,7 @@ def test_a_sleep_that_is_stopped_goes_on_as_if_it_had_not_been() -> None:
     """The marks are the queue: a hundred short sleeps make the pushes of a long one, in the same order."""
     stores = []
     for budget in (None, 1, 7):
-        store, _ = pair(dim=8, k=4, tau=0.3, novelty=0.4, gamma=0.9)
+        store, _ = pair(dim=8, k=4, tau=0.3, min_novelty=0.4, gamma=0.9)
         store.observe(*wander(3, [8, 3, 7, 9, 2, 8], noise=0.2))
         store.add_terminal("late", np.ones(8), low=0.0, high=0.8)
         backups = 0

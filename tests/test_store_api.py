@@ -1,6 +1,7 @@
 """The Python face of the store: what it takes, what it gives back, where it lives."""
 
 import copy
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -113,10 +114,35 @@ def test_config_is_the_one_of_the_store() -> None:
         cfg.dim = 3  # type: ignore[misc]
 
 
+def test_old_names_of_config_fields_warn() -> None:
+    cfg = sw.Config(dim=DIM, min_novelty=0.25, min_worth=0.5)
+    old: dict[str, Any] = {"novelty": 0.25}
+    with pytest.warns(DeprecationWarning, match="Config.novelty is now Config.min_novelty"):
+        assert sw.Config(dim=DIM, min_worth=0.5, **old) == cfg
+    with pytest.warns(DeprecationWarning, match="Config.worth is now Config.min_worth"):
+        assert dataclasses.replace(sw.Config(dim=DIM, min_novelty=0.25), worth=0.5) == cfg
+    with pytest.warns(DeprecationWarning, match="Config.novelty"):
+        assert cfg.novelty == 0.25
+    with pytest.warns(DeprecationWarning, match="Config.worth"):
+        assert cfg.worth == 0.5
+
+
+def test_files_call_config_fields_as_ever() -> None:
+    cfg = sw.Config(dim=DIM, min_novelty=0.25, min_worth=0.5)
+    numbers = cfg.to_dict()
+    assert (numbers["novelty"], numbers["worth"]) == (0.25, 0.5)
+    assert "novelty=0.25, merge_cosine=None, worth=0.5" in repr(cfg)
+    assert not {"min_novelty", "min_worth"} & set(numbers)
+    assert sw.Config.from_dict({"dim": DIM, "novelty": 0.25, "min_worth": 0.5}) == cfg
+    with pytest.raises(ValueError, match="min_novelty and novelty are the same number"):
+        sw.Config.from_dict({"dim": DIM, "novelty": 0.25, "min_novelty": 0.25})
+    assert b'\\"novelty\\":0.25' in sw.ValueStore(cfg).to_bytes()
+
+
 def test_config_of_the_interface() -> None:
     sw.Config(
-        dim=384, k=16, tau=0.20, power=2.0, epsilon=0.02, gamma=0.70, trace=0.0, max_out=32, novelty=0.9, worth=0.0,
-        rho=0.2, sigma_0=0.02, equation="stopping", capacity=None, keep_episodes=True,
+        dim=384, k=16, tau=0.20, power=2.0, epsilon=0.02, gamma=0.70, trace=0.0, max_out=32, min_novelty=0.9,
+        min_worth=0.0, rho=0.2, sigma_0=0.02, equation="stopping", capacity=None, keep_episodes=True,
     )  # fmt: skip
 
 
@@ -317,7 +343,7 @@ def test_observe_report(store: sw.ValueStore) -> None:
 
 
 def test_dropped_steps() -> None:
-    store = sw.ValueStore(sw.Config(dim=DIM, worth=2.0))
+    store = sw.ValueStore(sw.Config(dim=DIM, min_worth=2.0))
     report = store.observe(unit_rows(3))
     assert report.memory_ids.tolist() == [-1, -1, -1]
     assert report.outcome.tolist() == ["dropped"] * 3
@@ -428,7 +454,7 @@ def test_a_noisy_cue_is_cleaned_up() -> None:
     """A key with so much noise that what it is a cue for barely answers; drawn to the store it answers fully."""
     rng = np.random.default_rng(0)
     keys = rng.normal(size=(20, 64))
-    store = sw.ValueStore(sw.Config(dim=64, k=20, tau=-0.3, power=4, novelty=0.1))
+    store = sw.ValueStore(sw.Config(dim=64, k=20, tau=-0.3, power=4, min_novelty=0.1))
     store.add_channel("s")
     store.observe(keys, np.arange(0, 21, 2), drives=np.tile([[np.nan], [1.0]], (10, 1)))
     noisy = keys[6] + 1.8 * rng.normal(size=64)

@@ -16,7 +16,7 @@ TOLERANCE: dict[str, float] = {"rtol": 2e-5, "atol": 2e-6}
 
 def world(seed: int = 0, **numbers: Any) -> sw.ValueStore:
     """Enough episodes for associations, for edge ranges of their own, and for merged memories."""
-    return lived(seed, episodes=30, **({"dim": 12, "novelty": 0.5} | numbers))
+    return lived(seed, episodes=30, **({"dim": 12, "min_novelty": 0.5} | numbers))
 
 
 def episodes(seed: int, dim: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +169,7 @@ def test_what_did_not_change_is_not_touched() -> None:
 
 def test_it_follows_every_kind_of_write() -> None:
     """Evictions, vetoes, channels that come and go, sleeps: after each the scores are the store's."""
-    store = world(7, capacity=60, novelty=0.3)
+    store = world(7, capacity=60, min_novelty=0.3)
     scorer = Scorer(store)
     for n in range(6):
         steps, offsets = wander(100 + n, [6, 5], 12)

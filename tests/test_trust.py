@@ -252,7 +252,7 @@ def test_scorers_a_writer_and_a_sleeper_at_once(tmp_path: Path) -> None:
 
         return run
 
-    with sw.ValueStore.open(tmp_path, sw.Config(dim=DIM, tau=0.1, novelty=0.6, capacity=300)) as store:
+    with sw.ValueStore.open(tmp_path, sw.Config(dim=DIM, tau=0.1, min_novelty=0.6, capacity=300)) as store:
         store.add_terminal("goal", rows(1, seed=1)[0])
         turns = {"write": 0, "sleep": 0}
         turn = threading.Lock()

@@ -83,7 +83,7 @@ def test_a_merge_cosine_out_of_range_is_named() -> None:
 
 @given(novelty=st.floats(0, 1), power=st.integers(1, 8), tau=st.floats(-0.5, 0.9))
 def test_every_novelty_has_its_merge_cosine(novelty: float, power: int, tau: float) -> None:
-    config = sw.Config(dim=8, novelty=novelty, power=power, tau=tau)
+    config = sw.Config(dim=8, min_novelty=novelty, power=power, tau=tau)
     as_cosine = dataclasses.replace(config, merge_cosine=min(1.0, granularity.merge_cosine(config)))
     steps, offsets = wander(3, [9, 9], noise=0.3)
     found = [sw.ValueStore(c).observe(steps, offsets).counts for c in (config, as_cosine)]

@@ -52,7 +52,7 @@ def likes_altars(prompts: list[str], completions: list[str]) -> list[float | Non
 
 def store(stories: list[str] = STORIES) -> sw.ValueStore:
     """A calibrated store that knows the stories and sleeps."""
-    made = sw.ValueStore(sw.Config(dim=DIM, novelty=0.5))
+    made = sw.ValueStore(sw.Config(dim=DIM, min_novelty=0.5))
     batch = sw.episodes.chunk_batch(sw.episodes.Sentences(), [PROMPT] * len(STORIES), STORIES)
     steps = embed(batch.steps)
     made.calibrate(steps, batch.offsets)

@@ -29,7 +29,7 @@ def wander(seed: int, sizes: Sequence[int], dim: int = 8, noise: float = 0.4) ->
 
 def lived(seed: int, episodes: int = 6, **numbers: Any) -> sw.ValueStore:
     """A store with two terminals and a scalar channel that has observed some episodes, and slept."""
-    numbers = {"dim": 8, "k": 5, "novelty": 0.6} | numbers
+    numbers = {"dim": 8, "k": 5, "min_novelty": 0.6} | numbers
     store = sw.ValueStore(sw.Config(**numbers))
     rng = np.random.default_rng(seed)
     for name in ("a", "b"):

@@ -35,7 +35,7 @@ def lived() -> sw.ValueStore:
             return sw.ValueStore.load(path)
         except sw.FormatError:  # of another version
             path.unlink()
-    store = sw.ValueStore(sw.Config(dim=DIM, keep_episodes=False, novelty=0.1))
+    store = sw.ValueStore(sw.Config(dim=DIM, keep_episodes=False, min_novelty=0.1))
     for name, key in zip(("a", "b"), embedded()[REAL : REAL + 2], strict=True):
         store.add_terminal(name, key, 0.2, 0.7)
     store.observe(*episodes(EPISODES, LENGTH))

@@ -59,7 +59,7 @@ def measured() -> dict[str, Any]:
 
 def lived(count: int, forgotten: Sequence[int]) -> tuple[float, int, list[float]]:
     """Seconds to live so many episodes, the memories that this leaves, and the seconds to forget each of some."""
-    store = sw.ValueStore(sw.Config(dim=DIM, novelty=0.1))
+    store = sw.ValueStore(sw.Config(dim=DIM, min_novelty=0.1))
     steps, offsets = episodes(count, LENGTH)
     seconds = _seconds(lambda: store.observe(steps, offsets))
     return seconds, len(store), [_seconds(lambda id_=id_: store.veto(episode=id_)) for id_ in forgotten]
@@ -73,7 +73,7 @@ def _vetoed(steps: Rows, offsets: NDArray[np.int64]) -> tuple[float, list[float]
 
 
 def _inserted() -> sw.ValueStore:
-    store = sw.ValueStore(sw.Config(dim=DIM, novelty=0.1))
+    store = sw.ValueStore(sw.Config(dim=DIM, min_novelty=0.1))
     store.insert(memories("minilm", INSERTED))
     return store
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from sharpwave import _coerce, _core
 
 Equation = Literal["stopping", "return"]
 
+IN_FILES = {"min_novelty": "novelty", "min_worth": "worth"}
+"""What files call a field that has another name here."""
+RENAMED = {old: new for new, old in IN_FILES.items()}
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Config:
     """The numbers of a store. They are checked when the config is made, and saved with the data.
 
@@ -49,15 +55,15 @@ class Config:
     max_out: int = 32
     """How many associations leave a memory at most."""
 
-    novelty: float = 0.9
+    min_novelty: float = 0.9
     """ν: a step at least this novel (1 - support) may become a memory, a less novel one is merged."""
 
     merge_cosine: float | None = None
     """The cosine above which a step is merged into the nearest memory, whatever τ and p are: 1 merges nothing.
     Below τ it counts as τ.
-    Where it is given, ν follows from it and `novelty` is not used."""
+    Where it is given, ν follows from it and `min_novelty` is not used."""
 
-    worth: float = 0.0
+    min_worth: float = 0.0
     """θ: a novel step worth less than this is dropped."""
 
     w_novelty: float = 1.0
@@ -107,13 +113,30 @@ class Config:
             field.name: _typed(field.name, str(field.type), getattr(self, field.name))
             for field in dataclasses.fields(self)
         }
-        held = json.loads(_core.check_config(json.dumps(typed)))  # as the core holds them
+        in_files = {IN_FILES.get(name, name): value for name, value in typed.items()}
+        held = json.loads(_core.check_config(json.dumps(in_files)))  # as the core holds them
         for name, value in held.items():
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, RENAMED.get(name, name), value)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+
+    @property
+    def novelty(self) -> float:
+        """Deprecated: `min_novelty`."""
+        _warn_renamed("novelty")
+        return self.min_novelty
+
+    @property
+    def worth(self) -> float:
+        """Deprecated: `min_worth`."""
+        _warn_renamed("worth")
+        return self.min_worth
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers by name, ready for JSON."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The numbers ready for JSON, by the names that files have: `min_novelty` is "novelty", `min_worth` "worth"."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {IN_FILES.get(name, name): getattr(self, name) for name in names}
 
     def to_json(self) -> str:
         """The numbers as JSON text, as a snapshot holds them."""
@@ -126,12 +149,37 @@ class Config:
 
     @classmethod
     def from_dict(cls, numbers: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`. An unknown name is a ValueError, a missing one takes its default."""
+        """The inverse of `to_dict`, which takes the names of the fields too.
+
+        An unknown name is a ValueError, as is a field that is given by both its names. A missing one takes its default.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(numbers) - known)
+        unknown = sorted(set(numbers) - known - set(RENAMED))
         if unknown:
             raise ValueError(f"unknown config {'names' if len(unknown) > 1 else 'name'}: {', '.join(unknown)}")
-        return cls(**numbers)
+        twice = [f"{new} and {old}" for new, old in IN_FILES.items() if new in numbers and old in numbers]
+        if twice:
+            raise ValueError(f"{twice[0]} are the same number: give one")
+        return cls(**{RENAMED.get(name, name): value for name, value in numbers.items()})
+
+
+def _warn_renamed(old: str) -> None:
+    message = f"Config.{old} is now Config.{RENAMED[old]}; the old name goes with the next version"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+
+
+if not TYPE_CHECKING:  # type checkers see the arguments that the dataclass declares
+    _init = Config.__init__
+
+    @functools.wraps(_init)
+    def _init_by_any_name(self: Config, *args: Any, **numbers: Any) -> None:
+        for old in [name for name in numbers if name in RENAMED]:
+            _warn_renamed(old)
+            # `dataclasses.replace` gives the number by its new name besides.
+            numbers[RENAMED[old]] = numbers.pop(old)
+        _init(self, *args, **numbers)
+
+    Config.__init__ = _init_by_any_name
 
 
 def _typed(name: str, kind: str, value: Any) -> Any:

@@ -76,7 +76,7 @@ def merge_cosine(config: Config) -> float:
     """The cosine above which a store of this config merges a step into the nearest memory."""
     if config.merge_cosine is not None:
         return config.merge_cosine
-    return config.tau + (1.0 - config.tau) * (1.0 - config.novelty) ** (1.0 / config.power)
+    return config.tau + (1.0 - config.tau) * (1.0 - config.min_novelty) ** (1.0 / config.power)
 
 
 @dataclass(frozen=True, slots=True)

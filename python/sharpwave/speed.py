@@ -115,7 +115,7 @@ def made(memories: int, dim: int, seed: int = 0, progress: Progress = lambda *_:
         raise ValueError(f"--dim must be at least 2, got {dim}")
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((max(2, memories // 256), dim), np.float32)
-    store = sw.ValueStore(sw.Config(dim=dim, novelty=0.0, keep_episodes=False))
+    store = sw.ValueStore(sw.Config(dim=dim, min_novelty=0.0, keep_episodes=False))
     for name, key in zip(("a", "b"), centres, strict=False):
         store.add_terminal(name, key)
     block = 256 * LENGTH

@@ -56,7 +56,7 @@ class Shared:
 @pytest.fixture(params=["served", "actor"])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
     directory = tmp_path / "store"
-    with sw.ValueStore.open(directory, sw.Config(dim=tiny.DIM, novelty=0.5)) as filled:
+    with sw.ValueStore.open(directory, sw.Config(dim=tiny.DIM, min_novelty=0.5)) as filled:
         filled.become(tiny.store())
     if request.param == "served":
         with served.Server(directory, dim=None) as running:

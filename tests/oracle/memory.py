@@ -27,9 +27,9 @@ class Settings:
     trace: float = 0.0
     trace_size: int = 64
     max_out: int = 32
-    novelty: float = 0.9
+    min_novelty: float = 0.9
     merge_cosine: float | None = None
-    worth: float = 0.0
+    min_worth: float = 0.0
     w_novelty: float = 1.0
     w_surprise: float = 0.0
     w_drive: float = 0.0

@@ -89,10 +89,10 @@ def gate(state: State, episode: Episode, x: dict[int, F32], segments: list[list[
         novelty = 1.0 - sigma
         drive = max(state.step_drives(x[t], episode.drives[t]), default=0.0)
         worth = c.w_novelty * novelty + c.w_surprise * surprises[t] + c.w_drive * drive
-        known = novelty < c.novelty
+        known = novelty < c.min_novelty
         if c.merge_cosine is not None:
             known = sigma > 0.0 and state.nearest(x[t], 1)[0][1] > np.float32(c.merge_cosine)
-        if not known and worth >= c.worth:
+        if not known and worth >= c.min_worth:
             memory = Memory(
                 key=x[t],
                 value=np.zeros(0, np.float32),

@@ -194,7 +194,7 @@ def _build_store(entry: Any) -> ValueStore:
         return ValueStore.load(path) if path.is_file() else ValueStore.open(path)
     if "digest" in entry:
         raise ValueError(f"the store {entry['digest'][:12]}… lived in memory: give store=")
-    config = Config(**entry["config"]) if entry.get("config") is not None else None
+    config = Config.from_dict(entry["config"]) if entry.get("config") is not None else None
     if entry.get("path") is not None:
         return ValueStore.open(entry["path"], config)
     if config is None:
@@ -208,7 +208,7 @@ def _build_handle(
     """Of the actor ``ray``, which is started if there is none of that name and a directory is given."""
     if directory is None:
         return Handle(ray, **options)
-    return actor(ray, directory, None if config is None else Config(**config), **options)
+    return actor(ray, directory, None if config is None else Config.from_dict(config), **options)
 
 
 def _describe_embedder(embedder: Any) -> Any:

@@ -147,12 +147,12 @@ impl Config {
         in_range("trace", self.trace, 0.0, 1.0)?;
         at_least_one("trace_size", self.trace_size, 1 << 20)?;
         at_least_one("max_out", self.max_out, 1 << 20)?;
-        in_range("novelty", self.min_novelty, 0.0, 1.0)?;
+        in_range("min_novelty", self.min_novelty, 0.0, 1.0)?;
         if let Some(cosine) = self.merge_cosine {
             in_range("merge_cosine", cosine, -1.0, 1.0)?;
         }
         for (name, x) in [
-            ("worth", self.min_worth),
+            ("min_worth", self.min_worth),
             ("w_novelty", self.w_novelty),
             ("w_surprise", self.w_surprise),
             ("w_drive", self.w_drive),
