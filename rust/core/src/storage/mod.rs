@@ -3,6 +3,7 @@
 pub(crate) mod digest;
 pub(crate) mod folder;
 pub(crate) mod journal;
+pub(crate) mod load;
 pub(crate) mod lock;
 pub(crate) mod repair;
 pub(crate) mod snapshot;

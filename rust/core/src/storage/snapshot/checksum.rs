@@ -6,7 +6,7 @@ use safetensors::tensor::Dtype;
 use sha2::{Digest, Sha256};
 
 use crate::storage::digest::hex;
-use crate::storage::snapshot::write::VERSION;
+use crate::storage::snapshot::state::VERSION;
 
 /// SHA-256 over version, state and every tensor by name, each part with its length before it; and a CRC-32 of the
 /// state and of each tensor, so that a repair knows which of them is damaged.

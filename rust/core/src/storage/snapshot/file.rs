@@ -1,21 +1,20 @@
 //! Reading a snapshot. A file is untrusted input: every length, id and number is checked before it is used.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::Metadata;
 
 use crate::base::cancel;
 use crate::base::threads;
 use crate::error::{Error, Result};
 use crate::storage::snapshot::checksum::Checksum;
 use crate::storage::snapshot::restore::Reader;
-use crate::storage::snapshot::source::Source;
-use crate::storage::snapshot::write::{FORMAT, State, VERSION};
+use crate::storage::snapshot::source::{Source, Tensor};
+use crate::storage::snapshot::state::{FORMAT, State, VERSION};
 use crate::store::Store;
 
 /// Bytes from which a thread of its own is worth it for the checksum.
-const MUCH: usize = 1 << 22;
+const MIN_PARALLEL_BYTES: usize = 1 << 22;
 
 /// A store that was read, and what its file says about itself.
 pub(crate) struct Loaded {
@@ -30,14 +29,7 @@ pub(crate) struct File<'a> {
     state: String,
     tensors: BTreeMap<String, Tensor>,
     /// What the file says of itself: checksum and sums.
-    pub(crate) said: (String, String),
-}
-
-/// One array, somewhere in the file.
-pub(crate) struct Tensor {
-    pub(crate) dtype: Dtype,
-    pub(crate) shape: Vec<usize>,
-    pub(crate) range: Range<usize>,
+    pub(crate) declared: (String, String),
 }
 
 impl<'a> File<'a> {
@@ -65,7 +57,7 @@ impl<'a> File<'a> {
         }
         Ok(Self {
             state: entry("state")?,
-            said: (entry("checksum")?, entry("sums")?),
+            declared: (entry("checksum")?, entry("sums")?),
             tensors: header
                 .tensors()
                 .into_iter()
@@ -84,7 +76,7 @@ impl<'a> File<'a> {
     }
 
     /// What is true of the bytes, to be compared with what the file says.
-    fn found(&self) -> Result<(String, String)> {
+    fn computed(&self) -> Result<(String, String)> {
         let mut sum = Checksum::new(&self.state);
         for (name, tensor) in &self.tensors {
             sum.tensor(name, tensor.dtype, &tensor.shape, tensor.range.len());
@@ -100,19 +92,19 @@ impl<'a> File<'a> {
     /// Whether its checksum is right.
     pub(crate) fn is_sound(&self) -> Result<bool> {
         // A fuzzer would never guess a checksum, and find nothing behind it.
-        Ok(cfg!(fuzzing) || self.found()? == self.said)
+        Ok(cfg!(fuzzing) || self.computed()? == self.declared)
     }
 
     /// The names of the damaged parts, `state` and sections; none if the file is sound.
     pub(crate) fn damaged(&self) -> Result<Vec<String>> {
-        let found = self.found()?;
-        if cfg!(fuzzing) || found == self.said {
+        let found = self.computed()?;
+        if cfg!(fuzzing) || found == self.declared {
             return Ok(Vec::new());
         }
         let sums = |json: &str| serde_json::from_str(json).unwrap_or_default();
-        let (found, said): (BTreeMap<String, u32>, BTreeMap<String, u32>) =
-            (sums(&found.1), sums(&self.said.1));
-        let wrong = |(name, sum): &(String, u32)| said.get(name) != Some(sum);
+        let (found, declared): (BTreeMap<String, u32>, BTreeMap<String, u32>) =
+            (sums(&found.1), sums(&self.declared.1));
+        let wrong = |(name, sum): &(String, u32)| declared.get(name) != Some(sum);
         Ok(found
             .into_iter()
             .filter(wrong)
@@ -173,7 +165,7 @@ pub(crate) fn read(source: Source<'_>) -> Result<Loaded> {
         Ok((file.store(state)?, journal))
     };
     // A file is not believed before its checksum is known, but it may be read meanwhile: whoever reads it checks it all.
-    let (sound, read) = if file.source.length() < MUCH {
+    let (sound, read) = if file.source.length() < MIN_PARALLEL_BYTES {
         (sound(), store())
     } else {
         threads::both(sound, store)
@@ -184,7 +176,7 @@ pub(crate) fn read(source: Source<'_>) -> Result<Loaded> {
     let (store, journal) = read?;
     Ok(Loaded {
         store,
-        checksum: file.said.0,
+        checksum: file.declared.0,
         journal,
     })
 }

@@ -6,4 +6,5 @@ pub(crate) mod file;
 pub(crate) mod restore;
 pub(crate) mod sections;
 pub(crate) mod source;
+pub(crate) mod state;
 pub(crate) mod write;

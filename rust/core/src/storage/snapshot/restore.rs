@@ -12,10 +12,9 @@ use crate::memory::channels::{Channel, Kind};
 use crate::memory::columns::{NewMemory, Provenance};
 use crate::ops::history::shared;
 use crate::storage::snapshot::check::check_episodes;
-use crate::storage::snapshot::file::Tensor;
 use crate::storage::snapshot::sections::Element;
-use crate::storage::snapshot::source::Source;
-use crate::storage::snapshot::write::{State, dtype};
+use crate::storage::snapshot::source::{Source, Tensor};
+use crate::storage::snapshot::state::State;
 use crate::store::Store;
 
 /// What no counter reaches by counting, so that none overflows.
@@ -65,7 +64,7 @@ impl<'a> Reader<'a> {
     /// Where the bytes of a section of this type and shape lie.
     fn range(&self, name: &str, element: Element, shape: &[usize]) -> Result<Range<usize>> {
         let tensor = self.tensor(name)?;
-        if tensor.dtype != dtype(element) {
+        if tensor.dtype != element.dtype() {
             return Err(Error::format(name, format!("is {:?}", tensor.dtype)));
         }
         if tensor.shape != shape {

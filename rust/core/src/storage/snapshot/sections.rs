@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use safetensors::tensor::Dtype;
+
 use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::error::Result;
@@ -27,6 +29,17 @@ impl Element {
             Self::U8 => 1,
             Self::U32 | Self::F32 => 4,
             Self::I64 | Self::U64 | Self::F64 => 8,
+        }
+    }
+
+    pub(crate) fn dtype(self) -> Dtype {
+        match self {
+            Self::U8 => Dtype::U8,
+            Self::U32 => Dtype::U32,
+            Self::I64 => Dtype::I64,
+            Self::U64 => Dtype::U64,
+            Self::F32 => Dtype::F32,
+            Self::F64 => Dtype::F64,
         }
     }
 }
@@ -67,16 +80,16 @@ pub(crate) enum Role {
 }
 
 /// Bytes between two looks at the token.
-const PIECE: usize = 1 << 16;
+const BYTES_PER_CHECK: usize = 1 << 16;
 
 pub(crate) fn in_pieces<const N: usize>(
     values: impl Iterator<Item = [u8; N]>,
     sink: Sink<'_>,
 ) -> Result<()> {
-    let mut piece = Vec::with_capacity(PIECE + N);
+    let mut piece = Vec::with_capacity(BYTES_PER_CHECK + N);
     for value in values {
         piece.extend_from_slice(&value);
-        if piece.len() >= PIECE {
+        if piece.len() >= BYTES_PER_CHECK {
             cancel::check()?;
             sink(&piece)?;
             piece.clear();

@@ -7,17 +7,26 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use safetensors::tensor::Dtype;
+
 use crate::base::cancel;
 use crate::error::{Error, Result};
 use crate::storage::snapshot::sections::Sink;
 
 /// Bytes read at a time: what the second cache of a core holds beside the rest.
-const PIECE: usize = 1 << 18;
+const BYTES_PER_READ: usize = 1 << 18;
 
 /// The bytes of a snapshot, from any thread.
 pub(crate) enum Source<'a> {
     Memory(&'a [u8]),
     File { file: fs::File, length: usize },
+}
+
+/// One array of a snapshot: where it lies, and as what.
+pub(crate) struct Tensor {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) range: Range<usize>,
 }
 
 impl Source<'_> {
@@ -64,7 +73,7 @@ impl Source<'_> {
     /// # Errors
     /// [`Error::Io`], and what `sink` returns.
     pub(crate) fn pour(&self, range: Range<usize>, element: usize, sink: Sink<'_>) -> Result<()> {
-        let piece = (PIECE / element.max(1)).max(1) * element.max(1);
+        let piece = (BYTES_PER_READ / element.max(1)).max(1) * element.max(1);
         match self {
             Self::Memory(bytes) => bytes[range].chunks(piece).try_for_each(sink),
             Self::File { file, .. } => {
@@ -108,7 +117,9 @@ mod tests {
 
     #[test]
     fn a_file_is_read_as_memory_is() {
-        let bytes: Vec<u8> = (0..3 * PIECE + 77).map(|at| (at % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..3 * BYTES_PER_READ + 77)
+            .map(|at| (at % 251) as u8)
+            .collect();
         let path = std::env::temp_dir().join(format!("sharpwave-source-{}", std::process::id()));
         fs::write(&path, &bytes).unwrap();
         let (file, memory) = (Source::file(&path).unwrap(), Source::Memory(&bytes));

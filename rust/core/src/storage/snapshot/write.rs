@@ -9,47 +9,20 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::tensor::Dtype;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::archive::Entry;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::channels::Channel;
 use crate::memory::episodes::Episode;
-use crate::storage::folder::{Folder, SNAPSHOT};
-use crate::storage::journal::directory::Journal;
+use crate::storage::folder::Folder;
 use crate::storage::snapshot::checksum::Checksum;
-use crate::storage::snapshot::file::read;
-use crate::storage::snapshot::sections::{Element, Section, archive, sections};
-use crate::storage::snapshot::source::Source;
+use crate::storage::snapshot::sections::{Section, archive, sections};
+use crate::storage::snapshot::state::{FORMAT, VERSION};
 use crate::store::Store;
 
-pub(crate) const FORMAT: &str = "sharpwave-snapshot";
-pub(crate) const VERSION: &str = "1";
-
-/// What is not an array, to be read.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct State {
-    pub(crate) config: Config,
-    pub(crate) given: Config,
-    pub(crate) embedder: Option<String>,
-    pub(crate) channels: Vec<Channel>,
-    pub(crate) clock: u64,
-    pub(crate) inserts: u64,
-    pub(crate) next_memory: i64,
-    pub(crate) next_episode: i64,
-    pub(crate) proposals: Vec<Episode>,
-    pub(crate) history: Option<Vec<Entry>>,
-    /// Lengths of the pooled arrays: proposals first, then history.
-    pub(crate) pooled: Vec<usize>,
-    /// The number of the journal that goes on from here, in a store's directory.
-    #[serde(default)]
-    pub(crate) journal: Option<u64>,
-}
-
-/// [`State`], to be written.
+/// [`State`](crate::storage::snapshot::state::State), to be written.
 #[derive(Serialize)]
 struct StateOf<'a> {
     config: &'a Config,
@@ -118,7 +91,7 @@ impl<'a> Snapshot<'a> {
         all.sort_by_key(|section| section.name);
         let mut sum = Checksum::new(&state);
         for section in &all {
-            let kind = dtype(section.element);
+            let kind = section.element.dtype();
             sum.tensor(section.name, kind, &section.shape, section.size());
             section.pour(&mut |piece| {
                 sum.bytes(piece);
@@ -180,7 +153,7 @@ fn header(metadata: BTreeMap<&'static str, String>, sections: &[Section<'_>]) ->
         entries.insert(
             section.name,
             Entered::Tensor(Place {
-                dtype: format!("{:?}", dtype(section.element)),
+                dtype: format!("{:?}", section.element.dtype()),
                 shape: &section.shape,
                 data_offsets: [at, end],
             }),
@@ -210,14 +183,6 @@ impl Store {
         Ok(bytes)
     }
 
-    /// The store that [`Store::to_bytes`] wrote.
-    ///
-    /// # Errors
-    /// [`Error::Format`] naming the section that is damaged or foreign.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        Ok(read(Source::Memory(bytes))?.store)
-    }
-
     /// Writes a snapshot beside `path` and renames it into place, so that a crash leaves the old one.
     ///
     /// # Errors
@@ -227,59 +192,5 @@ impl Store {
         let (folder, name) = Folder::of(path)?;
         Snapshot::of(self, None)?.save(&folder, name, || Ok(()))?;
         Ok(folder.sync(".")?)
-    }
-
-    /// Reads a snapshot, or the store of a directory as it is now.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is damaged.
-    pub fn load(path: &Path) -> Result<Self> {
-        if path.join(SNAPSHOT).is_file() {
-            return Ok(Journal::read(path)?.0);
-        }
-        Ok(read(Source::file(path)?)?.store)
-    }
-}
-
-impl State {
-    /// Gives every array its part of the pool back.
-    pub(crate) fn unpool(&mut self, mut pool: &[f32]) -> Result<()> {
-        let lengths = std::mem::take(&mut self.pooled);
-        let proposals = self
-            .proposals
-            .iter_mut()
-            .flat_map(|episode| [&mut episode.steps, &mut episode.drives]);
-        let history = self
-            .history
-            .iter_mut()
-            .flatten()
-            .flat_map(|entry| entry.operation.arrays_mut());
-        let arrays: Vec<_> = proposals.chain(history).collect();
-        if arrays.len() != lengths.len() {
-            return Err(Error::format("archive", "arrays are missing"));
-        }
-        for (array, length) in arrays.into_iter().zip(lengths) {
-            let Some((head, tail)) = pool.split_at_checked(length) else {
-                return Err(Error::format("archive", "shorter than its parts"));
-            };
-            array.extend_from_slice(head);
-            pool = tail;
-        }
-        if pool.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::format("archive", "longer than its parts"))
-        }
-    }
-}
-
-pub(crate) fn dtype(element: Element) -> Dtype {
-    match element {
-        Element::U8 => Dtype::U8,
-        Element::U32 => Dtype::U32,
-        Element::I64 => Dtype::I64,
-        Element::U64 => Dtype::U64,
-        Element::F32 => Dtype::F32,
-        Element::F64 => Dtype::F64,
     }
 }
