@@ -43,7 +43,7 @@ impl<T> RwLock<T> {
 }
 
 /// Lets a moment go by.
-pub(crate) fn moment() {
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(1));
 }
 

@@ -12,7 +12,7 @@ use crate::memory::slot_map::SlotMap;
 /// Slots a block.
 const BLOCK: usize = 1024;
 /// Entries of room that a block may hold beyond a quarter of what it needs.
-const SLACK: usize = 512;
+const MAX_SPARE_ENTRIES: usize = 512;
 
 /// Where a row lies in its block.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,7 +137,7 @@ impl<W: Copy> Block<W> {
 
     /// Lays the block out by row, without room between them, if too much of it is room.
     fn settle_if_loose(&mut self) {
-        if self.names.len() <= self.entries + self.entries / 4 + SLACK {
+        if self.names.len() <= self.entries + self.entries / 4 + MAX_SPARE_ENTRIES {
             return;
         }
         let rows = (0..self.heads.len()).map(|row| {
@@ -378,7 +378,7 @@ mod tests {
             }
         }
         let most = rows.entries() as f64 * 12.0 * 1.25 * 1.125
-            + rows.blocks.len() as f64 * (SLACK as f64 * 12.0 * 1.125 + 100.0)
+            + rows.blocks.len() as f64 * (MAX_SPARE_ENTRIES as f64 * 12.0 * 1.125 + 100.0)
             + f64::from(slots) * 12.0 * 2.0;
         assert!(
             rows.heap_size() as f64 <= most,

@@ -11,7 +11,7 @@ use crate::memory::columns::Memories;
 /// Bins of the histograms over cosines in [−1, 1].
 const BINS: usize = 400;
 /// Pairs from which the histograms are believed.
-const ENOUGH: u64 = 32;
+const MIN_PAIRS: u64 = 32;
 
 /// How predictions agreed with what came (`followed`) and with what had nothing to do with it
 /// (`unrelated`), always before the episode was written: in-sample both would be far too high.
@@ -71,7 +71,7 @@ impl EdgeStatistics {
     pub(crate) fn range(&self, config: &Config) -> EdgeRange {
         let pairs: u64 = self.followed.iter().sum();
         let unrelated: u64 = self.unrelated.iter().sum();
-        if pairs < ENOUGH || unrelated < ENOUGH {
+        if pairs < MIN_PAIRS || unrelated < MIN_PAIRS {
             return EdgeRange {
                 lo: config.e_lo,
                 hi: config.e_hi,

@@ -19,7 +19,7 @@ use crate::memory::episodes::normalise;
 /// Bytes of keys that stay close while the steps pass over them: a part of a last-level cache.
 const BLOCK_BYTES: usize = 8 << 20;
 /// Steps that pass over a block together.
-const STEPS: usize = 2048;
+const STEPS_PER_PASS: usize = 2048;
 
 /// `(j, Σ_i φ_i P_ij)` over the successors of what answered, by rising id of j.
 pub(crate) fn successors(
@@ -114,9 +114,9 @@ pub(crate) fn predict<T: Send>(
     threads: Option<usize>,
     f: impl Fn(usize, Option<&[f32]>) -> T + Sync + Send,
 ) -> Result<Vec<T>> {
-    let parts = threads::map(before.len().div_ceil(STEPS), threads, |part| {
-        let first = part * STEPS;
-        let before = &before[first..before.len().min(first + STEPS)];
+    let parts = threads::map(before.len().div_ceil(STEPS_PER_PASS), threads, |part| {
+        let first = part * STEPS_PER_PASS;
+        let before = &before[first..before.len().min(first + STEPS_PER_PASS)];
         let mut mu = vec![0.0; memories.dim()];
         let block = (BLOCK_BYTES / (memories.dim() * size_of::<f32>())).max(1);
         let sums = Targets::of(before, graph, memories, block).sums(memories);

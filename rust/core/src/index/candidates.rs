@@ -7,11 +7,11 @@
 use crate::base::slot::Slot;
 
 /// The longest list that is shifted as a whole.
-const SHORT: usize = 48;
+const MAX_SHIFTED: usize = 48;
 /// Bounds of a vector register: short lists are whole ones.
-pub(crate) const LIST: usize = 16;
+pub(crate) const LANES: usize = 16;
 /// Candidates that there is room for from the first on: most queries have fewer.
-const ROOM: usize = 256;
+const INITIAL_CANDIDATES: usize = 256;
 
 /// The candidates of one query.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +35,8 @@ impl Candidates {
             k,
             lower: vec![
                 f32::NEG_INFINITY;
-                if k <= SHORT {
-                    k.next_multiple_of(LIST)
+                if k <= MAX_SHIFTED {
+                    k.next_multiple_of(LANES)
                 } else {
                     0
                 }
@@ -82,7 +82,11 @@ impl Candidates {
 
     /// The best lower bounds in whole registers, or none if the list is a long one.
     pub(crate) fn short_list(&mut self) -> &mut [f32] {
-        let len = if self.k <= SHORT { self.lower.len() } else { 0 };
+        let len = if self.k <= MAX_SHIFTED {
+            self.lower.len()
+        } else {
+            0
+        };
         &mut self.lower[..len]
     }
 
@@ -103,7 +107,7 @@ impl Candidates {
             return;
         }
         if self.seen.capacity() == 0 {
-            self.seen.reserve(ROOM.min(self.most + 1));
+            self.seen.reserve(INITIAL_CANDIDATES.min(self.most + 1));
         }
         self.seen.push((upper, slot));
         if self.seen.len() > self.most {
@@ -121,7 +125,7 @@ impl Candidates {
         if lower <= self.threshold {
             return;
         }
-        if self.k <= SHORT {
+        if self.k <= MAX_SHIFTED {
             // Every element takes the greater of itself and, in turn, the new one or its predecessor: where the
             // new one belongs is unpredictable, so this is quicker than to look for the place.
             let mut before = f32::INFINITY;

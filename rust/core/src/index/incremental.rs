@@ -17,10 +17,10 @@ use crate::linalg;
 use crate::memory::columns::Memories;
 
 /// Hits kept beyond k, to make up for the touched ones; twice as many for a window.
-const SPARE: usize = 8;
+const SPARE_HITS: usize = 8;
 
 /// Steps that are searched for together at most, unless one episode has more.
-pub(crate) const WINDOW: usize = 256;
+pub(crate) const MAX_WINDOW_STEPS: usize = 256;
 
 /// The nearest memories of the steps of episodes that will be written one after the other.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub(crate) struct Window {
 impl Window {
     /// Searches for unit `steps`.
     pub(crate) fn of(memories: &Memories, steps: Vec<f32>, k: usize) -> Result<Self> {
-        let most = k + 2 * SPARE;
+        let most = k + 2 * SPARE_HITS;
         Ok(Self {
             found: nearest(memories, &steps, most, None)?,
             steps,
@@ -64,7 +64,7 @@ impl Window {
         let (dim, rows) = (memories.dim(), self.next..self.next + count);
         self.next += count;
         let steps = self.steps[rows.start * dim..rows.end * dim].to_vec();
-        let most = self.k + SPARE;
+        let most = self.k + SPARE_HITS;
         let mut hits = Vec::with_capacity(count);
         for (found, x) in self.found[rows].iter().zip(steps.chunks_exact(dim)) {
             let mut now = merged(memories, x, found, &self.touched, most);

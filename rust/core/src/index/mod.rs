@@ -37,5 +37,5 @@ pub(crate) use topk::Hit;
 
 /// Whether keys of `dim` numbers are searched through codes: there is a kernel, and the sums fit its 32 bits.
 pub(crate) fn uses_codes(dim: usize) -> bool {
-    kernels::int8::Kernel::chosen().is_some() && dim <= quantize::MOST_DIMENSIONS
+    kernels::int8::Kernel::chosen().is_some() && dim <= quantize::MAX_DIMENSIONS
 }

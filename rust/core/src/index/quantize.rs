@@ -20,15 +20,15 @@ use crate::error::Result;
 /// Keys a panel holds.
 pub(crate) const PANEL: usize = 32;
 /// Keys that a thread encodes at a time: whole panels.
-const PART: usize = 8 * PANEL;
+const KEYS_PER_PART: usize = 8 * PANEL;
 /// Parts that are encoded before they are put together.
-const ROUND: usize = 256;
+const PARTS_PER_ROUND: usize = 256;
 /// Dimensions that one 32-bit lane holds.
 const GROUP: usize = 4;
 /// The largest code of a key.
-const MOST: i8 = 127;
+const MAX_CODE: i8 = 127;
 /// Sums of `255·127` over more dimensions could overflow 32 bits.
-pub(crate) const MOST_DIMENSIONS: usize = 65_536;
+pub(crate) const MAX_DIMENSIONS: usize = 65_536;
 
 /// One aligned vector register of codes: 16 keys, four dimensions.
 #[repr(C, align(64))]
@@ -70,8 +70,8 @@ impl Codes {
     pub(crate) fn of_rows(keys: &[f32], dim: usize) -> Result<Self> {
         let mut all = Self::new(dim);
         all.reserve(keys.len() / dim);
-        for round in keys.chunks(ROUND * PART * dim) {
-            let parts: Vec<&[f32]> = round.chunks(PART * dim).collect();
+        for round in keys.chunks(PARTS_PER_ROUND * KEYS_PER_PART * dim) {
+            let parts: Vec<&[f32]> = round.chunks(KEYS_PER_PART * dim).collect();
             for part in threads::map(parts.len(), None, |at| {
                 let mut part = Self::new(dim);
                 for (slot, key) in parts[at].chunks_exact(dim).enumerate() {
@@ -122,7 +122,7 @@ impl Codes {
             self.scale.resize(panels * PANEL, 0.0);
             self.slack.resize(panels * PANEL, f32::NEG_INFINITY);
         }
-        let code = Code::of(key, MOST);
+        let code = Code::of(key, MAX_CODE);
         let first = panel * self.groups * 2 + lane / 16;
         let at = lane % 16 * GROUP;
         for (group, four) in code.codes.chunks(GROUP).enumerate() {

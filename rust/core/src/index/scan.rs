@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::index::candidates::Candidates;
 
 /// Entries that the candidates of a piece may hold, in all: 64 MB.
-const ENTRIES: usize = 8 << 20;
+const MAX_ENTRIES: usize = 8 << 20;
 
 /// The cells of one pass.
 pub(crate) struct Grid {
@@ -47,7 +47,7 @@ impl Grid {
     ) -> Result<Vec<T>> {
         let pieces = self.pieces();
         let most = (self.memories / 8).max(4 * self.k);
-        let most = most.max(ENTRIES / self.queries.min(self.piece));
+        let most = most.max(MAX_ENTRIES / self.queries.min(self.piece));
         let cells = pieces * self.parts;
         let workers = threads.unwrap_or_else(threads::num_threads).min(cells);
         let next = AtomicUsize::new(0);

@@ -8,7 +8,7 @@ use crate::archive::{Entry, Operation, Record};
 use crate::base::cancel;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::index::incremental::{WINDOW, Window};
+use crate::index::incremental::{MAX_WINDOW_STEPS, Window};
 use crate::memory::columns::Provenance;
 use crate::memory::episodes::Episodes;
 use crate::ops::observe::ObserveReport;
@@ -296,7 +296,7 @@ impl Store {
         let mut window = Window::default();
         loop {
             let mut steps = 0;
-            while soon.is_empty() || steps < WINDOW {
+            while soon.is_empty() || steps < MAX_WINDOW_STEPS {
                 let Some(entry) = entries.next() else { break };
                 let edited = edit(&entry.operation, inserts);
                 inserts += i64::from(matches!(entry.operation, Operation::Insert { .. }));
@@ -308,7 +308,7 @@ impl Store {
                 };
                 steps = match &operation {
                     Operation::Observe(episode) => steps + episode.len(),
-                    _ => WINDOW,
+                    _ => MAX_WINDOW_STEPS,
                 };
                 let next_memory = if changed {
                     self.next_memory

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::hebbian;
 use crate::graph::predict::predict;
 use crate::index::activation::{Activation, activate};
-use crate::index::incremental::{Nearest, WINDOW, Window};
+use crate::index::incremental::{MAX_WINDOW_STEPS, Nearest, Window};
 use crate::memory::episodes::{Batch, Episode, Episodes, normalised_rows};
 use crate::ops::gate::{self, Outcome};
 use crate::store::Store;
@@ -136,7 +136,7 @@ pub fn observe<A: Access>(
 fn in_one_window(lengths: impl Iterator<Item = usize>) -> usize {
     let mut steps = 0;
     for length in lengths {
-        if steps > 0 && steps + length > WINDOW {
+        if steps > 0 && steps + length > MAX_WINDOW_STEPS {
             break;
         }
         steps += length;

@@ -17,8 +17,8 @@ impl Store {
     /// [`crate::Error::Interrupted`].
     pub(crate) fn reordered(&self) -> Result<Option<Self>> {
         let order = self.memories.in_order();
-        let torn = order.windows(2).filter(|pair| pair[1] != pair[0] + 1);
-        if self.memories.partition().is_some() || torn.count() <= order.len() / 4 {
+        let breaks = order.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+        if self.memories.partition().is_some() || breaks.count() <= order.len() / 4 {
             return Ok(None);
         }
         let map = SlotMap::of(order, self.memories.slots());
@@ -98,28 +98,28 @@ mod tests {
     /// What is in order is the same store, and so is what becomes of both.
     fn same_in_order(mut store: Store, more: std::ops::Range<u64>) {
         let dim = store.config().dim;
-        let mut tidy = store.reordered().unwrap().expect("it is torn");
-        let order = tidy.memories.in_order();
+        let mut reordered = store.reordered().unwrap().expect("it is out of order");
+        let order = reordered.memories.in_order();
         assert!(
             order
                 .iter()
                 .enumerate()
                 .all(|(rank, &slot)| slot as usize == rank)
         );
-        assert!(tidy.reordered().unwrap().is_none());
+        assert!(reordered.reordered().unwrap().is_none());
         for n in more {
-            assert_eq!(store.digest(), tidy.digest());
+            assert_eq!(store.digest(), reordered.digest());
             let asked = episode(dim, n);
             assert_eq!(
                 store.search(&asked, 5, None).unwrap(),
-                tidy.search(&asked, 5, None).unwrap()
+                reordered.search(&asked, 5, None).unwrap()
             );
             live(&mut store, n);
-            live(&mut tidy, n);
+            live(&mut reordered, n);
         }
         store.veto_episode(70).unwrap();
-        tidy.veto_episode(70).unwrap();
-        assert_eq!(store.digest(), tidy.digest());
+        reordered.veto_episode(70).unwrap();
+        assert_eq!(store.digest(), reordered.digest());
     }
 
     #[test]
@@ -131,11 +131,11 @@ mod tests {
     fn so_is_one_with_codes_and_many_pages() {
         let store = churned(64, 1200, 320);
         assert_eq!(store.memories.codes().is_some(), uses_codes(64));
-        let mut tidy = store.reordered().unwrap().expect("it is torn");
-        let room = tidy.memories.columns().keys.heap_size();
-        live(&mut tidy, 600);
+        let mut reordered = store.reordered().unwrap().expect("it is out of order");
+        let room = reordered.memories.columns().keys.heap_size();
+        live(&mut reordered, 600);
         assert_eq!(
-            tidy.memories.columns().keys.heap_size(),
+            reordered.memories.columns().keys.heap_size(),
             room,
             "nothing is copied again"
         );

@@ -17,7 +17,7 @@ use crate::index::activation::Activation;
 use crate::store::Store;
 
 /// Queries that share their scratch, an activation for every memory.
-const TOGETHER: usize = 16;
+const QUERIES_PER_GROUP: usize = 16;
 
 /// The `k` most active memories, ties by lower id, of each query.
 pub(crate) fn associate(
@@ -41,7 +41,7 @@ pub(crate) fn associate(
         ));
     }
     let activations = store.activate_rows(queries, threads)?;
-    let groups: Vec<&[Activation]> = activations.chunks(TOGETHER).collect();
+    let groups: Vec<&[Activation]> = activations.chunks(QUERIES_PER_GROUP).collect();
     // A group takes long where much is associated, so that whoever works on one looks up between its queries: the
     // thread that may be told to stop tells the others.
     let enough = AtomicBool::new(false);

@@ -51,7 +51,7 @@ impl Log<Store> for Journal {
         Self::compact(self, store)
     }
 
-    fn tidied(store: &Store, _: &dyn Fn() -> bool) -> Result<Option<Store>> {
+    fn reordered(store: &Store, _: &dyn Fn() -> bool) -> Result<Option<Store>> {
         store.reordered()
     }
 

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::held::{Held, Hold, holds};
 use super::sync::{
-    Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, lock, moment, read,
+    Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, lock, pause, read,
     unlock_fair,
 };
 
 /// How often to look whether nobody reads, before a store that was laid out anew is given up.
-const TRIES: usize = 50;
+const EXCHANGE_ATTEMPTS: usize = 50;
 
 /// Why a shared store is not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub trait Log<S>: Sized {
 
     /// Lets go of a store that another has taken the place of, which may take long: whoever waits for the caller may have
     /// it done elsewhere.
-    fn let_go(store: Arc<S>) {
+    fn release(store: Arc<S>) {
         drop(store);
     }
 
@@ -99,7 +99,7 @@ pub trait Log<S>: Sized {
     ///
     /// # Errors
     /// If it was given up.
-    fn tidied(store: &S, ask: &dyn Fn() -> bool) -> Result<Option<S>, Self::Error>;
+    fn reordered(store: &S, ask: &dyn Fn() -> bool) -> Result<Option<S>, Self::Error>;
 
     /// Takes leave.
     ///
@@ -178,7 +178,7 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         let current =
             read(&self.current, self.holds(Hold::Reading), ask).ok_or(Denied::Interrupted)?;
         let _reading = Held::note(self.address(), Hold::Reading);
-        work(current.as_deref().ok_or_else(|| self.gone())?)
+        work(current.as_deref().ok_or_else(|| self.unavailable())?)
     }
 
     /// Does what writes, as the one writer, waiting for its turn; returns once it is as durable as was asked for.
@@ -256,23 +256,23 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         self.writes.fetch_add(1, Ordering::Release);
         // Letting go of much memory takes its time, which nobody need wait for.
         if let Some(old) = old {
-            L::let_go(old);
+            L::release(old);
         }
     }
 
     /// Puts the same store, laid out anew, in the place of the other, if for once nobody reads: it can be done another time,
     /// and no reader need wait for it.
     fn exchange(&self, same: Arc<S>) {
-        for _ in 0..TRIES {
+        for _ in 0..EXCHANGE_ATTEMPTS {
             if let Some(mut current) = self.current.try_write() {
                 let old = current.replace(same);
                 drop(current);
-                old.into_iter().for_each(L::let_go);
+                old.into_iter().for_each(L::release);
                 return;
             }
-            moment();
+            pause();
         }
-        L::let_go(same);
+        L::release(same);
     }
 
     /// The store as it is now, untouched by what is written later: the next write copies it.
@@ -286,7 +286,7 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         }
         let current = read(&self.current, self.holds(Hold::Reading), &never);
         let store = current.and_then(|current| current.clone());
-        store.ok_or_else(|| self.gone())
+        store.ok_or_else(|| self.unavailable())
     }
 
     /// Whether the store was let go of.
@@ -327,7 +327,7 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         Ok(())
     }
 
-    fn gone(&self) -> E {
+    fn unavailable(&self) -> E {
         if self.poisoned.load(Ordering::Acquire) {
             Denied::Poisoned.into()
         } else {
@@ -379,11 +379,11 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
     /// As `work`; [`Denied`].
     pub fn write<T>(&mut self, work: impl FnOnce(&mut S) -> Result<T, E>) -> Result<T, E> {
         let shared = self.shared;
-        self.part_from_frozen()?;
+        self.detach_from_frozen()?;
         let mut current = shared.current.write();
         let _writing = Held::note(shared.address(), Hold::Writing);
-        let live = current.as_mut().ok_or_else(|| shared.gone())?;
-        let store = self.own(live)?;
+        let live = current.as_mut().ok_or_else(|| shared.unavailable())?;
+        let store = self.make_owned(live)?;
         shared.writes.fetch_add(1, Ordering::Release);
         let log = self.log.as_mut();
         let done = catch_unwind(AssertUnwindSafe(|| recorded(log, store, work)));
@@ -417,12 +417,12 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
     /// Puts another store in the place of this one, in its directory too.
     ///
     /// # Errors
-    /// As [`Log::compact`] and [`Log::tidied`].
+    /// As [`Log::compact`] and [`Log::reordered`].
     pub fn become_other(&mut self, other: Arc<S>) -> Result<(), E> {
         match self.log.as_mut() {
             Some(log) => {
-                let tidy = L::tidied(&other, self.ask)?;
-                let other = tidy.map_or(other, Arc::new);
+                let reordered = L::reordered(&other, self.ask)?;
+                let other = reordered.map_or(other, Arc::new);
                 log.compact(&other)?;
                 self.shared.put(other);
             }
@@ -435,7 +435,7 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
     /// lays the store out anew, if that is worth it. Scoring goes on meanwhile; others who write wait.
     ///
     /// # Errors
-    /// As [`Log::compact`] and [`Log::tidied`].
+    /// As [`Log::compact`] and [`Log::reordered`].
     pub fn compact(&mut self, only_if_long: bool) -> Result<(), E> {
         let store = self.shared.freeze()?;
         match self.log.as_mut() {
@@ -443,15 +443,15 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
             Some(log) if !only_if_long && log.has_records() => log.compact(&store)?,
             _ => return Ok(()),
         }
-        if let Some(tidy) = L::tidied(&store, self.ask)? {
+        if let Some(reordered) = L::reordered(&store, self.ask)? {
             drop(store);
-            self.shared.exchange(Arc::new(tidy));
+            self.shared.exchange(Arc::new(reordered));
         }
         Ok(())
     }
 
     /// The store to write to, which nobody else may share.
-    fn own<'s>(&self, live: &'s mut Arc<S>) -> Result<&'s mut S, E> {
+    fn make_owned<'s>(&self, live: &'s mut Arc<S>) -> Result<&'s mut S, E> {
         if Arc::get_mut(live).is_none() {
             // Frozen a moment ago: that is seldom, so readers wait for this copy.
             *live = Arc::new(L::copy(live, self.ask)?);
@@ -460,7 +460,7 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
     }
 
     /// Copies a store that a frozen view shares, so that readers do not wait for the copy under the lock.
-    fn part_from_frozen(&self) -> Result<(), E> {
+    fn detach_from_frozen(&self) -> Result<(), E> {
         let shared = self.shared.freeze()?;
         // The live store and `shared` itself are two.
         if Arc::strong_count(&shared) > 2 {

@@ -47,7 +47,7 @@ pub(crate) enum Kind {
 
 /// What to open a file for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum For {
+enum OpenMode {
     Reading,
     /// One that is there.
     Writing,
@@ -83,7 +83,7 @@ impl Folder {
         let mut maker = fs::DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut maker, 0o700);
-        there(maker.create(path))?;
+        ignore_existing(maker.create(path))?;
         Self::open(path)
     }
 
@@ -110,7 +110,7 @@ impl Folder {
     /// # Errors
     /// [`io::Error`] as the system gives it, or if it is something else: a link would lead elsewhere.
     pub(crate) fn make_folder(&self, name: &str) -> io::Result<()> {
-        there(system::make_folder(self, name))?;
+        ignore_existing(system::make_folder(self, name))?;
         match self.facts(name)? {
             Some(facts) if facts.kind != Kind::Folder => Err(io::Error::other(format!(
                 "{name} is not a directory, or is a link to one: the store would be in two places"
@@ -124,7 +124,7 @@ impl Folder {
     /// # Errors
     /// [`io::Error`] as the system gives it.
     pub(crate) fn read(&self, name: impl AsRef<Path>) -> io::Result<File> {
-        system::file(self, name.as_ref(), For::Reading)
+        system::file(self, name.as_ref(), OpenMode::Reading)
     }
 
     /// A file that is there, to read and to write.
@@ -132,7 +132,7 @@ impl Folder {
     /// # Errors
     /// [`io::Error`] as the system gives it, or if it is a link.
     pub(crate) fn write(&self, name: impl AsRef<Path>) -> io::Result<File> {
-        system::file(self, name.as_ref(), For::Writing)
+        system::file(self, name.as_ref(), OpenMode::Writing)
     }
 
     /// A file to read and to write, made if it is not there.
@@ -140,7 +140,7 @@ impl Folder {
     /// # Errors
     /// [`io::Error`] as the system gives it, or if it is a link.
     pub(crate) fn write_or_make(&self, name: impl AsRef<Path>) -> io::Result<File> {
-        system::file(self, name.as_ref(), For::WritingOrMaking)
+        system::file(self, name.as_ref(), OpenMode::WritingOrMaking)
     }
 
     /// A new file to read and to write, as accessible as another.
@@ -148,7 +148,7 @@ impl Folder {
     /// # Errors
     /// [`io::Error`] as the system gives it, or if there is something of that name.
     pub(crate) fn make(&self, name: impl AsRef<Path>, like: Option<Facts>) -> io::Result<File> {
-        let file = system::file(self, name.as_ref(), For::Making)?;
+        let file = system::file(self, name.as_ref(), OpenMode::Making)?;
         if let Some(like) = like {
             system::allow(&file, like.access)?;
         }
@@ -202,7 +202,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`crate::Error::Io`] as the system gives it.
-    pub(crate) fn keep(&self, name: &str, second: &str) -> Result<()> {
+    pub(crate) fn link_or_copy(&self, name: &str, second: &str) -> Result<()> {
         match system::link(self, name, second) {
             // Some file systems know of no second names.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -270,7 +270,7 @@ pub(crate) fn is_scratch(name: &str) -> bool {
 }
 
 /// It is no matter who made it.
-fn there(made: io::Result<()>) -> io::Result<()> {
+fn ignore_existing(made: io::Result<()>) -> io::Result<()> {
     match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
@@ -334,7 +334,7 @@ mod system {
     };
     use rustix::io::Errno;
 
-    use super::{Facts, File, Folder, For, Kind, Path, fs, io};
+    use super::{Facts, File, Folder, Kind, OpenMode, Path, fs, io};
 
     pub(super) fn directory(path: &Path) -> io::Result<File> {
         let flags = OFlags::DIRECTORY.bits().cast_signed();
@@ -353,16 +353,16 @@ mod system {
         Ok(mkdirat(&folder.handle, name, Mode::RWXU)?)
     }
 
-    pub(super) fn file(folder: &Folder, name: &Path, what_for: For) -> io::Result<File> {
+    pub(super) fn file(folder: &Folder, name: &Path, mode: OpenMode) -> io::Result<File> {
         let flags = OFlags::CLOEXEC
-            | match what_for {
-                For::Reading => OFlags::RDONLY,
-                For::Writing => OFlags::RDWR | OFlags::NOFOLLOW,
-                For::WritingOrMaking => OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CREATE,
-                For::Making => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            | match mode {
+                OpenMode::Reading => OFlags::RDONLY,
+                OpenMode::Writing => OFlags::RDWR | OFlags::NOFOLLOW,
+                OpenMode::WritingOrMaking => OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CREATE,
+                OpenMode::Making => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             };
         match openat(&folder.handle, name, flags, Mode::RUSR | Mode::WUSR) {
-            Err(Errno::LOOP) if what_for != For::Reading => Err(io::Error::other(format!(
+            Err(Errno::LOOP) if mode != OpenMode::Reading => Err(io::Error::other(format!(
                 "{} is a link, which what is written does not follow",
                 name.display()
             ))),
@@ -428,24 +428,24 @@ mod system {
 /// By absolute paths: an open file keeps its directory in place here.
 #[cfg(not(unix))]
 mod system {
-    use super::{Facts, File, Folder, For, Path, fs, io};
+    use super::{Facts, File, Folder, OpenMode, Path, fs, io};
 
     pub(super) fn make_folder(folder: &Folder, name: &str) -> io::Result<()> {
         fs::create_dir(folder.path.join(name))
     }
 
-    pub(super) fn file(folder: &Folder, name: &Path, what_for: For) -> io::Result<File> {
+    pub(super) fn file(folder: &Folder, name: &Path, mode: OpenMode) -> io::Result<File> {
         let mut options = fs::OpenOptions::new();
         options.read(true);
-        match what_for {
-            For::Reading => {}
-            For::Writing => {
+        match mode {
+            OpenMode::Reading => {}
+            OpenMode::Writing => {
                 options.write(true);
             }
-            For::WritingOrMaking => {
+            OpenMode::WritingOrMaking => {
                 options.write(true).create(true).truncate(false);
             }
-            For::Making => {
+            OpenMode::Making => {
                 options.write(true).create_new(true);
             }
         }

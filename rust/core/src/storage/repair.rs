@@ -74,7 +74,7 @@ pub fn repair(directory: &Path) -> Result<Repair> {
     let file = file::File::open(Source::of(folder.read(SNAPSHOT)?)?)?;
     let damaged = file.damaged()?;
     let sound = file.is_sound()?;
-    let checksum = file.said.0.clone();
+    let checksum = file.declared.0.clone();
     let (mut store, named) = salvage(&file, damaged.clone(), &mut report)?;
 
     let followed = match named {
@@ -177,7 +177,7 @@ fn set_aside(folder: &Folder, name: &str) -> Result<String> {
         let there = folder.facts(&second)?;
         let same = match there {
             None => {
-                folder.keep(name, &second)?;
+                folder.link_or_copy(name, &second)?;
                 true
             }
             // A repair that was broken off did it.

@@ -10,9 +10,9 @@ use crate::base::heap::{HeapSize, heap_size};
 use crate::memory::columns::Memories;
 
 /// Slots a page: as many as a word of marks has bits.
-pub(crate) const PAGE: usize = 64;
+pub(crate) const PAGE_SLOTS: usize = 64;
 /// Values kept in order around the middle.
-const WINDOW: usize = 4096;
+const WINDOW_VALUES: usize = 4096;
 
 /// What was found last time, and from which values.
 #[derive(Clone, Debug, Default)]
@@ -66,8 +66,8 @@ fn ordinary(memories: &Memories) -> Vec<u64> {
     let ids = memories
         .columns()
         .ids
-        .chunks(PAGE)
-        .zip(memories.columns().terminal.chunks(PAGE));
+        .chunks(PAGE_SLOTS)
+        .zip(memories.columns().terminal.chunks(PAGE_SLOTS));
     let word = |(ids, terminal): (&[i64], &[bool])| {
         let bits = ids.iter().zip(terminal).enumerate();
         bits.fold(0, |word, (bit, (&id, &terminal))| {
@@ -114,7 +114,7 @@ impl Middles {
                 continue;
             }
             let then = then.unwrap_or(0);
-            for slot in 0..PAGE {
+            for slot in 0..PAGE_SLOTS {
                 let row = slot * channels..(slot + 1) * channels;
                 let gone = old
                     .filter(|_| then >> slot & 1 == 1)
@@ -139,7 +139,7 @@ impl Middles {
     fn look(&self, q: usize, channels: usize) -> Window {
         let pages = self.pages.iter().zip(&self.ordinary);
         let keys = pages.flat_map(|(v, &word)| {
-            let there = (0..PAGE).filter(move |slot| word >> slot & 1 == 1);
+            let there = (0..PAGE_SLOTS).filter(move |slot| word >> slot & 1 == 1);
             there.map(move |slot| key(v[slot * channels + q]))
         });
         Window::around_the_middle(keys.collect())
@@ -147,15 +147,15 @@ impl Middles {
 }
 
 impl Window {
-    /// The window of `WINDOW` values, and those equal to its ends, around the middle of `keys`.
+    /// The window of `WINDOW_VALUES` values, and those equal to its ends, around the middle of `keys`.
     fn around_the_middle(mut keys: Vec<u32>) -> Self {
         let total = keys.len();
         if total == 0 {
             return Self::default();
         }
         let (first, last) = (
-            (total / 2).saturating_sub(WINDOW / 2),
-            (total / 2 + WINDOW / 2).min(total - 1),
+            (total / 2).saturating_sub(WINDOW_VALUES / 2),
+            (total / 2 + WINDOW_VALUES / 2).min(total - 1),
         );
         let low = *keys.select_nth_unstable(first).1;
         let high = *keys[first..].select_nth_unstable(last - first).1;

@@ -2,7 +2,7 @@
 //!
 //! What bounds a sweep is the way to the successors' values, not arithmetic. So the values of a memory lie
 //! side by side, and the rows to come are fetched while this one is summed up. Loops over associations go in steps of
-//! [`STEP`] without a branch between them: where the processor guesses the end of a loop wrong it forgets what it
+//! [`UNROLLED`] without a branch between them: where the processor guesses the end of a loop wrong it forgets what it
 //! had begun to fetch. The body is compiled once per instruction set; multiply and add stay apart, so every copy
 //! computes the same bits.
 
@@ -15,16 +15,16 @@ use crate::linalg;
 use crate::values::backup::{Model, solve};
 
 /// How many rows ahead the successors' values are asked for: enough to keep the memory busy.
-const AHEAD: usize = 16;
+const VALUES_AHEAD: usize = 16;
 
 /// How many rows ahead the rows themselves are asked for, so that they are there when the values are asked for.
-const FAR: usize = 2 * AHEAD;
+const ROWS_AHEAD: usize = 2 * VALUES_AHEAD;
 
 /// Associations without a branch between them.
-const STEP: usize = 8;
+const UNROLLED: usize = 8;
 
 /// Numbers of a cache line.
-const LINE: usize = 16;
+const LINE_NUMBERS: usize = 16;
 
 /// `v_iq` by slot without gaps, channels filled up to a multiple of the lanes.
 #[derive(Debug)]
@@ -119,17 +119,17 @@ impl Flat {
         let stride = if STRIDE == 0 { self.stride } else { STRIDE };
         let v = &self.memory[self.first..];
         let graph = model.graph;
-        for &slot in rows.iter().take(FAR) {
+        for &slot in rows.iter().take(ROWS_AHEAD) {
             prefetch_row(graph.row(slot));
         }
-        for &slot in rows.iter().take(AHEAD) {
+        for &slot in rows.iter().take(VALUES_AHEAD) {
             prefetch_values(v, graph.row(slot).targets, stride);
         }
         for (at, (&slot, out)) in rows.iter().zip(out.chunks_exact_mut(stride)).enumerate() {
-            if let Some(&slot) = rows.get(at + FAR) {
+            if let Some(&slot) = rows.get(at + ROWS_AHEAD) {
                 prefetch_row(graph.row(slot));
             }
-            if let Some(&slot) = rows.get(at + AHEAD) {
+            if let Some(&slot) = rows.get(at + VALUES_AHEAD) {
                 prefetch_values(v, graph.row(slot).targets, stride);
             }
             let (row, mass) = (graph.row(slot), graph.mass(slot));
@@ -143,11 +143,11 @@ impl Flat {
                         ahead[lane] += p * f64::from(v[lane]);
                     }
                 };
-                let (targets, last_targets) = row.targets.as_chunks::<STEP>();
-                let (sums, last_sums) = row.sums.as_chunks::<STEP>();
+                let (targets, last_targets) = row.targets.as_chunks::<UNROLLED>();
+                let (sums, last_sums) = row.sums.as_chunks::<UNROLLED>();
                 for (targets, sums) in targets.iter().zip(sums) {
                     let p = sums.map(|sum| sum / mass);
-                    for step in 0..STEP {
+                    for step in 0..UNROLLED {
                         add(targets[step], p[step]);
                     }
                 }
@@ -199,10 +199,10 @@ fn prefetch<T>(at: *const T) {
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
 fn prefetch_row(row: Row<'_>) {
-    for targets in row.targets.chunks(LINE) {
+    for targets in row.targets.chunks(LINE_NUMBERS) {
         prefetch(targets.as_ptr());
     }
-    for sums in row.sums.chunks(LINE / 2) {
+    for sums in row.sums.chunks(LINE_NUMBERS / 2) {
         prefetch(sums.as_ptr());
     }
 }
@@ -212,7 +212,7 @@ fn prefetch_row(row: Row<'_>) {
 #[allow(clippy::inline_always)] // As above.
 fn prefetch_values(v: &[f32], targets: &[Slot], stride: usize) {
     let ask = |&target: &Slot| prefetch(v.as_ptr().wrapping_add(target as usize * stride));
-    let (targets, last) = targets.as_chunks::<STEP>();
+    let (targets, last) = targets.as_chunks::<UNROLLED>();
     for targets in targets {
         targets.iter().for_each(ask);
     }

@@ -11,10 +11,10 @@ use crate::values::prioritized::Queue;
 use crate::values::table::Values;
 
 /// Most places of a backup of several steps: its last one moves its first by γ^63 at most.
-const HORIZON: usize = 64;
+const MAX_PLACES: usize = 64;
 
 /// Most backups of which a sleep tells the place.
-const TRAIL: usize = 1 << 20;
+const MAX_TRAIL: usize = 1 << 20;
 
 /// What is added to prioritised replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -53,7 +53,7 @@ impl Sequence {
     /// The most likely successor of the last place, ties to the lower id; none if the sequence has been there, if it has
     /// no successors itself, or if the sequence is as long as may be.
     fn next(&self, model: Model<'_>) -> Option<Slot> {
-        if self.places.len() == HORIZON {
+        if self.places.len() == MAX_PLACES {
             return None;
         }
         let mut likely: Option<(Slot, f64)> = None;
@@ -142,9 +142,9 @@ pub(crate) fn replay(
             last.places.push(slot);
         }
         last.backup(values, &mut queue, model);
-        queue.tidy(model);
+        queue.remove_clean(model);
         if let Some(&slot) = last.places.last()
-            && trail.len() < TRAIL
+            && trail.len() < MAX_TRAIL
         {
             trail.push(model.memories.id(slot));
         }

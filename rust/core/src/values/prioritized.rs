@@ -122,7 +122,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Lets go of entries that no longer count, once they are most of all.
-    pub(crate) fn tidy(&mut self, model: Model<'_>) {
+    pub(crate) fn remove_clean(&mut self, model: Model<'_>) {
         if self.entries.len() > 2 * self.queued + 1024 {
             let present = self.priority.iter().enumerate().filter(|&(_, &p)| p > 0);
             self.entries = present

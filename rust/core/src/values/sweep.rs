@@ -9,13 +9,13 @@ use crate::values::flat::Flat;
 use crate::values::table::Values;
 
 /// Rows backed up from the same old values; fixed, so that threads never change a result.
-const BLOCK: usize = 1024;
+const ROWS_PER_BLOCK: usize = 1024;
 /// Rows that a thread takes at a time.
-const PART: usize = 128;
+const ROWS_PER_PART: usize = 128;
 /// Associations times channels of a block from which a second thread is worth waking.
 const MIN_SHARED_PRODUCTS: usize = 1 << 15;
 /// Rows whose gains are looked at before it is asked whether one was found.
-const CHUNK: usize = 8 * BLOCK;
+const ROWS_PER_CHECK: usize = 8 * ROWS_PER_BLOCK;
 
 /// Passes over the dirty memories from the newest to the oldest.
 pub(crate) fn reverse(values: &mut Values, model: Model<'_>, tol: f64, budget: &mut Budget) {
@@ -107,7 +107,7 @@ impl<'a> Sweep<'a> {
     /// One sweep, or as much of it as the budget grants.
     fn once(&mut self, budget: &mut Budget) -> Result<()> {
         let rows = std::mem::take(&mut self.rows);
-        for block in rows.chunks(BLOCK) {
+        for block in rows.chunks(ROWS_PER_BLOCK) {
             let granted = budget.take_many(block.len());
             self.block(&block[..granted])?;
             if budget.spent() {
@@ -122,7 +122,7 @@ impl<'a> Sweep<'a> {
     fn block(&mut self, rows: &[Slot]) -> Result<()> {
         self.blocks += 1;
         let parts = self.parts(rows, Self::proposed)?;
-        for (rows, proposed) in rows.chunks(PART).zip(&parts) {
+        for (rows, proposed) in rows.chunks(ROWS_PER_PART).zip(&parts) {
             for (&slot, v) in rows.iter().zip(proposed.chunks_exact(self.values.stride)) {
                 let at = slot as usize;
                 self.backed[at] = self.blocks;
@@ -145,17 +145,17 @@ impl<'a> Sweep<'a> {
     /// was last time.
     fn residual(&mut self, tol: f64) -> Result<f64> {
         let n = self.rows.len();
-        let chunks = n.div_ceil(CHUNK);
+        let chunks = n.div_ceil(ROWS_PER_CHECK);
         let mut most = 0.0f64;
         for chunk in (self.exceeded..chunks).chain(0..self.exceeded) {
-            let rows = &self.rows[chunk * CHUNK..n.min((chunk + 1) * CHUNK)];
+            let rows = &self.rows[chunk * ROWS_PER_CHECK..n.min((chunk + 1) * ROWS_PER_CHECK)];
             let gains = self.parts(rows, |this, rows| {
                 let proposed = this.proposed(rows);
                 let both = rows.iter().zip(proposed.chunks_exact(this.values.stride));
                 let gain = |(&slot, v)| distance(this.values.of(slot), v);
                 both.map(gain).collect::<Vec<f64>>()
             })?;
-            let at = chunk * CHUNK;
+            let at = chunk * ROWS_PER_CHECK;
             for (gain, &found) in self.gains[at..].iter_mut().zip(gains.iter().flatten()) {
                 *gain = found;
                 most = most.max(found / (1.0 - self.model.config.gamma));
@@ -183,8 +183,11 @@ impl<'a> Sweep<'a> {
             _ if much() => self.threads,
             _ => Some(1),
         };
-        threads::map(rows.len().div_ceil(PART), threads, |part| {
-            work(self, &rows[part * PART..rows.len().min((part + 1) * PART)])
+        threads::map(rows.len().div_ceil(ROWS_PER_PART), threads, |part| {
+            work(
+                self,
+                &rows[part * ROWS_PER_PART..rows.len().min((part + 1) * ROWS_PER_PART)],
+            )
         })
     }
 

@@ -7,7 +7,7 @@ use crate::base::slot::Slot;
 use crate::graph::Graph;
 use crate::memory::columns::{Memories, narrow, widen};
 use crate::memory::slot_map::SlotMap;
-use crate::values::baseline::{Middles, PAGE};
+use crate::values::baseline::{Middles, PAGE_SLOTS};
 
 /// `v_iq`, in pages that a copy shares with its original until one of them writes: a sleep that changes
 /// little copies little.
@@ -52,16 +52,16 @@ impl Values {
     }
 
     pub(crate) fn of(&self, slot: Slot) -> &[f32] {
-        let at = slot as usize % PAGE * self.channels;
-        &self.pages[slot as usize / PAGE][at..at + self.channels]
+        let at = slot as usize % PAGE_SLOTS * self.channels;
+        &self.pages[slot as usize / PAGE_SLOTS][at..at + self.channels]
     }
 
     pub(crate) fn is_dirty(&self, slot: Slot) -> bool {
-        self.dirty[slot as usize / PAGE] >> (slot as usize % PAGE) & 1 == 1
+        self.dirty[slot as usize / PAGE_SLOTS] >> (slot as usize % PAGE_SLOTS) & 1 == 1
     }
 
     pub(crate) fn mark(&mut self, slot: Slot) {
-        self.dirty[slot as usize / PAGE] |= 1 << (slot as usize % PAGE);
+        self.dirty[slot as usize / PAGE_SLOTS] |= 1 << (slot as usize % PAGE_SLOTS);
         self.owed[slot as usize] = f32::INFINITY;
     }
 
@@ -81,7 +81,7 @@ impl Values {
     }
 
     pub(crate) fn clean(&mut self, slot: Slot) {
-        self.dirty[slot as usize / PAGE] &= !(1 << (slot as usize % PAGE));
+        self.dirty[slot as usize / PAGE_SLOTS] &= !(1 << (slot as usize % PAGE_SLOTS));
     }
 
     /// The dirty slots, rising.
@@ -89,17 +89,18 @@ impl Values {
         self.dirty.iter().enumerate().flat_map(|(page, &word)| {
             let rest = move |&word: &u64| Some(word & (word - 1)).filter(|&word| word != 0);
             std::iter::successors(Some(word).filter(|&word| word != 0), rest)
-                .map(move |word| (page * PAGE) as Slot + word.trailing_zeros())
+                .map(move |word| (page * PAGE_SLOTS) as Slot + word.trailing_zeros())
         })
     }
 
     /// A memory begins with its drive as its value.
     pub(crate) fn start(&mut self, slot: Slot, drives: &[f32]) {
-        let page = slot as usize / PAGE;
+        let page = slot as usize / PAGE_SLOTS;
         while self.pages.len() <= page {
-            self.pages.push(vec![0.0; PAGE * self.channels].into());
+            self.pages
+                .push(vec![0.0; PAGE_SLOTS * self.channels].into());
             self.dirty.push(0);
-            self.owed.resize(self.pages.len() * PAGE, 0.0);
+            self.owed.resize(self.pages.len() * PAGE_SLOTS, 0.0);
         }
         self.clean(slot);
         self.write(slot, 0, drives);
@@ -121,11 +122,11 @@ impl Values {
 
     /// Slots from `slots` on were not there.
     pub(crate) fn truncate(&mut self, slots: usize) {
-        let pages = slots.div_ceil(PAGE);
+        let pages = slots.div_ceil(PAGE_SLOTS);
         self.pages.truncate(pages);
         self.dirty.truncate(pages);
-        self.owed.truncate(pages * PAGE);
-        for slot in slots..self.pages.len() * PAGE {
+        self.owed.truncate(pages * PAGE_SLOTS);
+        for slot in slots..self.pages.len() * PAGE_SLOTS {
             self.clean(slot as Slot);
         }
     }
@@ -141,7 +142,7 @@ impl Values {
     pub(crate) fn add_column(&mut self, memories: &Memories, graph: &Graph) {
         self.reshape(|v, channels| {
             widen(v, channels, 0.0);
-            v.resize(PAGE * (channels + 1), 0.0);
+            v.resize(PAGE_SLOTS * (channels + 1), 0.0);
         });
         self.channels += 1;
         self.baseline.push(0.0);
@@ -190,8 +191,8 @@ impl Values {
         let old = &self.of(slot)[q..q + v.len()];
         let changed = old != v;
         if changed || old.iter().zip(v).any(|(a, b)| a.to_bits() != b.to_bits()) {
-            let at = slot as usize % PAGE * self.channels + q;
-            let page = Arc::make_mut(&mut self.pages[slot as usize / PAGE]);
+            let at = slot as usize % PAGE_SLOTS * self.channels + q;
+            let page = Arc::make_mut(&mut self.pages[slot as usize / PAGE_SLOTS]);
             page[at..at + v.len()].copy_from_slice(v);
         }
         changed
@@ -215,7 +216,7 @@ mod tests {
             values.start(slot, &[]);
         }
         values.channels = 2;
-        values.reshape(|v, _| *v = vec![0.0; PAGE * 2]);
+        values.reshape(|v, _| *v = vec![0.0; PAGE_SLOTS * 2]);
         values.write(130, 0, &[1.0, 2.0]);
         let copy = values.clone();
         assert!(values.write(130, 1, &[3.0]));

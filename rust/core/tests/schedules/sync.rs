@@ -155,7 +155,7 @@ pub(crate) fn read<'a, T>(
     Some(lock.read(reads_already))
 }
 
-pub(crate) fn moment() {
+pub(crate) fn pause() {
     shuttle::thread::yield_now();
 }
 

@@ -330,7 +330,7 @@ impl Logs<Toy> for Log {
         false
     }
 
-    fn tidied(store: &Toy, ask: &dyn Fn() -> bool) -> io::Result<Option<Toy>> {
+    fn reordered(store: &Toy, ask: &dyn Fn() -> bool) -> io::Result<Option<Toy>> {
         Self::copy(store, ask).map(Some)
     }
 

@@ -10,9 +10,9 @@ use crate::index::ivf::visit::prunes;
 use crate::memory::columns::Memories;
 
 /// Memories a centre that k-means looks at, at most.
-const SAMPLE: usize = 64;
+const MAX_SAMPLE_PER_CENTRE: usize = 64;
 /// Rows whose blocks are looked up at once.
-const ROUND: usize = 4096;
+const ROWS_PER_ROUND: usize = 4096;
 
 impl Partition {
     /// Of all memories, in `blocks` ≥ 1 blocks or as many as there are memories.
@@ -25,9 +25,9 @@ impl Partition {
         let (dim, order) = (memories.dim(), memories.in_order());
         let blocks = blocks.min(order.len());
         let mut sample = order.to_vec();
-        if sample.len() > SAMPLE * blocks {
+        if sample.len() > MAX_SAMPLE_PER_CENTRE * blocks {
             sample.sort_by_key(|&slot| splitmix64(seed.wrapping_add(splitmix64(slot.into()))));
-            sample.truncate(SAMPLE * blocks);
+            sample.truncate(MAX_SAMPLE_PER_CENTRE * blocks);
         }
         let rows = |slots: &[Slot]| -> Vec<f32> {
             slots
@@ -39,7 +39,7 @@ impl Partition {
         let centres = kmeans::centres(&rows(&sample), dim, blocks, seed, threads)?;
         let mut partition = Self::empty(centres, dim, seed, memories.last_stamp());
         let mut members = vec![Vec::new(); blocks];
-        for slots in order.chunks(ROUND) {
+        for slots in order.chunks(ROWS_PER_ROUND) {
             let found = nearest(&partition.centres, &rows(slots), 1, threads)?;
             for (&slot, hits) in slots.iter().zip(found) {
                 members[hits[0].slot as usize].push((slot, hits[0].similarity));

@@ -23,15 +23,15 @@ use crate::index::topk::{Hit, TopK};
 use crate::memory::columns::Memories;
 
 /// Blocks that a certified search looks into first.
-const FIRST: usize = 2;
+const FIRST_BLOCKS: usize = 2;
 /// Queries that look into blocks together.
-const ROUND: usize = 4096;
+const QUERIES_PER_ROUND: usize = 4096;
 /// Entries that the candidates of those may hold, in all: 64 MB.
-const ENTRIES: usize = 8 << 20;
+const MAX_ENTRIES: usize = 8 << 20;
 /// Memories of a sample that tells whether bounds leave out enough.
-const SAMPLE: usize = 64;
+const SAMPLE_MEMORIES: usize = 64;
 /// The k best that it looks for.
-const K: usize = 16;
+const SAMPLE_K: usize = 16;
 
 /// Some queries of a search, on their way through blocks.
 pub(crate) struct Visit<'a> {
@@ -54,7 +54,7 @@ pub(crate) fn approximate(
     let mut report = SearchReport::of(ladder.kernel.map(|kernel| kernel.name));
     let mut hits = Vec::with_capacity(ladder.rows.len());
     while hits.len() < ladder.rows.len() {
-        let rows = hits.len()..(hits.len() + ROUND).min(ladder.rows.len());
+        let rows = hits.len()..(hits.len() + QUERIES_PER_ROUND).min(ladder.rows.len());
         let visit = Visit::of(&ladder, partition, rows);
         for (top, compared) in visit.nearest_blocks(queries, nprobe)? {
             hits.push(top);
@@ -73,14 +73,14 @@ pub(crate) fn prunes(
     threads: Option<usize>,
 ) -> Result<bool> {
     let order = memories.in_order();
-    let step = order.len().div_ceil(SAMPLE).max(1);
+    let step = order.len().div_ceil(SAMPLE_MEMORIES).max(1);
     let sample: Vec<f32> = order
         .iter()
         .step_by(step)
         .flat_map(|&slot| memories.key(slot))
         .copied()
         .collect();
-    let ladder = Ladder::of(memories, &sample, K, threads);
+    let ladder = Ladder::of(memories, &sample, SAMPLE_K, threads);
     let visit = Visit::of(&ladder, partition, 0..ladder.rows.len());
     let left = visit
         .certified()?
@@ -115,7 +115,7 @@ impl<'a> Visit<'a> {
         let mut visitors = vec![Vec::new(); self.partition.blocks()];
         for (row, bounds) in bounds.iter_mut().enumerate() {
             // Blocks that cannot be told apart by their bounds are as good as each other.
-            for _ in 0..FIRST {
+            for _ in 0..FIRST_BLOCKS {
                 let best =
                     (1..bounds.len()).fold(
                         0,
@@ -212,7 +212,7 @@ impl<'a> Visit<'a> {
 
     fn none_yet(&self) -> Candidates {
         let k = self.ladder.k;
-        Candidates::new(k, (ENTRIES / self.rows.len().max(1)).max(4 * k))
+        Candidates::new(k, (MAX_ENTRIES / self.rows.len().max(1)).max(4 * k))
     }
 
     /// Offers the members of each block to its visitors.

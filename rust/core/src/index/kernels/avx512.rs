@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 };
 
 use crate::base::slot::Slot;
-use crate::index::candidates::{Candidates, LIST};
+use crate::index::candidates::{Candidates, LANES};
 use crate::index::kernels::int8::{Found, Kernel, of_width};
 use crate::index::quantize::{Codes, PANEL};
 use crate::index::query::{Query, Tile};
@@ -134,7 +134,7 @@ fn offer(
                 _mm512_storeu_ps(at, _mm512_mul_ps(product, factor));
             }
         }
-        match candidates.short_list().len() / LIST {
+        match candidates.short_list().len() / LANES {
             1 => offer_to::<1>(&bounds, lanes[q], panel, codes, query, candidates),
             2 => offer_to::<2>(&bounds, lanes[q], panel, codes, query, candidates),
             3 => offer_to::<3>(&bounds, lanes[q], panel, codes, query, candidates),
@@ -181,12 +181,12 @@ fn offer_to<const N: usize>(
     let mut best = [_mm512_setzero_ps(); N];
     for (best, list) in best
         .iter_mut()
-        .zip(candidates.short_list().as_chunks::<LIST>().0)
+        .zip(candidates.short_list().as_chunks::<LANES>().0)
     {
         // SAFETY: 16 numbers, and the load needs no alignment.
         *best = unsafe { _mm512_loadu_ps(list.as_ptr()) };
     }
-    let last = _mm512_set1_epi32((candidates.k() - 1) as i32 % LIST as i32);
+    let last = _mm512_set1_epi32((candidates.k() - 1) as i32 % LANES as i32);
     each(lanes, panel, codes, query, |slot, lane, slack| {
         let (lower, upper) = (about[lane] - slack, about[lane] + slack);
         if upper < candidates.threshold {
@@ -209,7 +209,7 @@ fn offer_to<const N: usize>(
     });
     for (best, list) in best
         .iter()
-        .zip(candidates.short_list().as_chunks_mut::<LIST>().0)
+        .zip(candidates.short_list().as_chunks_mut::<LANES>().0)
     {
         // SAFETY: 16 numbers, and the store needs no alignment.
         unsafe { _mm512_storeu_ps(list.as_mut_ptr(), *best) };

@@ -25,7 +25,7 @@ use crate::storage::snapshot::write::Snapshot;
 use crate::store::Store;
 
 /// A journal of less is not worth a new snapshot.
-const SMALL: u64 = 64 << 20;
+const MIN_LONG_BYTES: u64 = 64 << 20;
 
 /// What an acknowledged operation survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl Journal {
     pub(crate) fn locked(folder: Folder, durability: Durability) -> Result<Self> {
         folder.make_folder(JOURNAL)?;
         let lock = Lock::take(&folder)?;
-        sweep(&folder)?;
+        remove_unfinished(&folder)?;
         Ok(Self {
             folder,
             durability,
@@ -213,7 +213,7 @@ impl Journal {
     #[must_use]
     pub fn is_long(&self) -> bool {
         let size = self.segment.as_ref().map_or(0, |segment| segment.size());
-        size > self.enough.max(SMALL)
+        size > self.enough.max(MIN_LONG_BYTES)
     }
 
     /// Writes a new snapshot and begins a new journal, also when the old one cannot be written to any more.
@@ -474,7 +474,7 @@ fn refuse_records(folder: &Folder, number: u64, why: &str) -> Result<()> {
 }
 
 /// Removes what a writer that died left half written.
-fn sweep(folder: &Folder) -> Result<()> {
+fn remove_unfinished(folder: &Folder) -> Result<()> {
     for name in folder.names(".")? {
         if name.starts_with(SNAPSHOT) && is_scratch(&name) {
             folder.remove(name)?;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::store::Store;
 
 /// Numbers written between two looks at the token.
-const SLICE: usize = 1 << 18;
+const NUMBERS_PER_CHECK: usize = 1 << 18;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +42,10 @@ impl Record<'_> {
             .map_err(|error| Error::Io(std::io::Error::other(error)))?;
         payload.extend_from_slice(&(json.len() as u64).to_le_bytes());
         payload.extend_from_slice(&json);
-        for part in arrays.iter().flat_map(|array| array.chunks(SLICE)) {
+        for part in arrays
+            .iter()
+            .flat_map(|array| array.chunks(NUMBERS_PER_CHECK))
+        {
             cancel::check()?;
             payload.extend(part.iter().flat_map(|x| x.to_le_bytes()));
         }

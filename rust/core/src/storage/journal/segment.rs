@@ -28,7 +28,7 @@ pub(crate) const PREAMBLE: usize = 64;
 const MAGIC: &[u8; 8] = b"swjournl";
 const VERSION: u32 = 1;
 /// Bytes written between two looks at the token.
-const PART: usize = 4 << 20;
+const BYTES_PER_CHECK: usize = 4 << 20;
 
 /// The first bytes of the journal of a number that goes on from a snapshot of that checksum.
 pub(crate) fn preamble(number: u64, checksum: &str) -> [u8; PREAMBLE] {
@@ -203,18 +203,18 @@ impl Segment {
     /// Writes a record where the next one goes, a long one in parts.
     fn write(&mut self, payload: &[u8]) -> Result<()> {
         let mut sum = crc32fast::Hasher::new();
-        for part in payload.chunks(PART) {
+        for part in payload.chunks(BYTES_PER_CHECK) {
             cancel::check()?;
             sum.update(part);
         }
         let head = header(self.number, payload.len(), sum.finalize());
         self.file.seek(SeekFrom::Start(self.at))?;
-        if payload.len() <= PART {
+        if payload.len() <= BYTES_PER_CHECK {
             // At once: the system is asked but once for what is done often.
             return Ok(self.file.write_all(&[&head[..], payload].concat())?);
         }
         self.file.write_all(&head)?;
-        for part in payload.chunks(PART) {
+        for part in payload.chunks(BYTES_PER_CHECK) {
             cancel::check()?;
             self.file.write_all(part)?;
         }
