@@ -224,8 +224,8 @@ MUTATIONS = [
     m(
         "full sweeps within a block see new values",
         "values/sweep.rs",
-        "const BLOCK: usize = 1024;",
-        "const BLOCK: usize = 1;",
+        "const ROWS_PER_BLOCK: usize = 1024;",
+        "const ROWS_PER_BLOCK: usize = 1;",
     ),
     m(
         "the baseline is the upper of the two middle values",

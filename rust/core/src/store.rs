@@ -15,8 +15,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::graph::edge_statistics::EdgeStatistics;
 use crate::graph::{Graph, hebbian};
+use crate::index::indexed::Indexed;
 use crate::memory::channels::{Channel, Channels};
-use crate::memory::columns::{Memories, NewMemory};
+use crate::memory::columns::NewMemory;
 use crate::memory::episodes::Episode;
 use crate::values::backup::Model;
 use crate::values::table::Values;
@@ -31,7 +32,7 @@ pub struct Store {
     pub(crate) given: Config,
     pub(crate) embedder: Option<String>,
     pub(crate) channels: Channels,
-    pub(crate) memories: Memories,
+    pub(crate) memories: Indexed,
     pub(crate) graph: Graph,
     pub(crate) values: Values,
     pub(crate) edge_statistics: EdgeStatistics,
@@ -63,7 +64,7 @@ impl Store {
             given: config.clone(),
             embedder: None,
             channels: Channels::default(),
-            memories: Memories::new(config.dim),
+            memories: Indexed::new(config.dim),
             graph: Graph::default(),
             values: Values::default(),
             edge_statistics: EdgeStatistics::default(),

@@ -11,10 +11,10 @@ use crate::base::slot::Slot;
 use crate::config::Config;
 use crate::error::Result;
 use crate::index::activation::{Activation, activate};
-use crate::index::exact::nearest;
+use crate::index::indexed::Indexed;
+use crate::index::search::nearest;
 use crate::index::topk::{Hit, TopK};
 use crate::linalg;
-use crate::memory::columns::Memories;
 
 /// Hits kept beyond k, to make up for the touched ones; twice as many for a window.
 const SPARE_HITS: usize = 8;
@@ -38,7 +38,7 @@ pub(crate) struct Window {
 
 impl Window {
     /// Searches for unit `steps`.
-    pub(crate) fn of(memories: &Memories, steps: Vec<f32>, k: usize) -> Result<Self> {
+    pub(crate) fn of(memories: &Indexed, steps: Vec<f32>, k: usize) -> Result<Self> {
         let most = k + 2 * SPARE_HITS;
         Ok(Self {
             found: nearest(memories, &steps, most, None)?,
@@ -56,11 +56,7 @@ impl Window {
     }
 
     /// The next `count` steps, and their nearest memories as things now stand.
-    pub(crate) fn next(
-        &mut self,
-        memories: &Memories,
-        count: usize,
-    ) -> Result<(Vec<f32>, Nearest)> {
+    pub(crate) fn next(&mut self, memories: &Indexed, count: usize) -> Result<(Vec<f32>, Nearest)> {
         let (dim, rows) = (memories.dim(), self.next..self.next + count);
         self.next += count;
         let steps = self.steps[rows.start * dim..rows.end * dim].to_vec();
@@ -96,7 +92,7 @@ impl Window {
 
 /// The `k` nearest among the hits of a former search and the memories touched since, as these now are.
 fn merged(
-    memories: &Memories,
+    memories: &Indexed,
     x: &[f32],
     found: &[Hit],
     touched: &BTreeSet<Slot>,
@@ -149,7 +145,7 @@ impl Nearest {
     /// The `k` nearest memories of `x`, step `t`, as things now stand: exactly what a new search would find.
     pub(crate) fn now(
         &self,
-        memories: &Memories,
+        memories: &Indexed,
         x: &[f32],
         t: usize,
         k: usize,

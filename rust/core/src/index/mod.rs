@@ -2,7 +2,9 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | `exact` | the search: first passes, certificate, canonical second pass |
+//! | `indexed` | the memories with their codes and blocks |
+//! | `search` | the search: which pass is next |
+//! | `exact` | first passes over all memories, canonical second pass |
 //! | `scan` | one pass, shared among threads |
 //! | `quantize`, `query` | int8 codes of keys and queries, and what they hide |
 //! | `candidates` | who could be among the k best |
@@ -20,6 +22,7 @@ pub(crate) mod activation;
 pub(crate) mod candidates;
 pub(crate) mod exact;
 pub(crate) mod incremental;
+pub(crate) mod indexed;
 pub(crate) mod ivf;
 pub(crate) mod kernels;
 pub(crate) mod probe;
@@ -27,15 +30,25 @@ pub(crate) mod quantize;
 pub(crate) mod query;
 pub(crate) mod report;
 pub(crate) mod scan;
+pub(crate) mod search;
 pub(crate) mod topk;
 
-pub(crate) use exact::{nearest, search};
 pub use ivf::blocks::Partition;
-pub(crate) use ivf::visit::approximate;
 pub use report::SearchReport;
+pub(crate) use search::{approximate, nearest, search};
 pub(crate) use topk::Hit;
 
 /// Whether keys of `dim` numbers are searched through codes: there is a kernel, and the sums fit its 32 bits.
 pub(crate) fn uses_codes(dim: usize) -> bool {
     kernels::int8::Kernel::chosen().is_some() && dim <= quantize::MAX_DIMENSIONS
+}
+
+/// The codes of the rows of `keys` `(n, dim)`, if they are searched through codes.
+///
+/// # Errors
+/// [`crate::Error::Interrupted`].
+pub(crate) fn encode(keys: &[f32], dim: usize) -> crate::error::Result<Option<quantize::Codes>> {
+    uses_codes(dim)
+        .then(|| quantize::Codes::of_rows(keys, dim))
+        .transpose()
 }

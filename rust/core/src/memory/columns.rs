@@ -9,10 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::heap::{heap_size, no_heap};
 use crate::base::huge::Huge;
 use crate::base::slot::Slot;
-use crate::error::Result;
-use crate::index::ivf::blocks::Partition;
-use crate::index::quantize::Codes;
-use crate::index::uses_codes;
 use crate::linalg;
 use crate::memory::channels::{Channels, Kind};
 use crate::memory::column::Column;
@@ -119,10 +115,6 @@ pub(crate) struct Memories {
     terminals: Vec<Slot>,
     by_id: HashMap<i64, Slot>,
     free: BTreeSet<Slot>,
-    /// What the first pass of a search reads, where the processor has one; a cache, never stored.
-    codes: Option<Codes>,
-    /// The same memories in blocks, if somebody asked for it; an index, never stored.
-    partition: Option<Box<Partition>>,
 }
 
 heap_size!(Memories {
@@ -132,8 +124,6 @@ heap_size!(Memories {
     terminals,
     by_id,
     free,
-    codes,
-    partition,
 });
 
 impl Memories {
@@ -150,50 +140,33 @@ impl Memories {
             terminals: Vec::new(),
             by_id: HashMap::new(),
             free: BTreeSet::new(),
-            codes: uses_codes(dim).then(|| Codes::new(dim)),
-            partition: None,
         }
     }
 
-    /// The live memories in other slots, no slot free and nothing in blocks.
-    ///
-    /// There is room for as many more as there are slots now and an eighth: what comes next must not copy it all again.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Result<Self> {
-        let (order, n) = (map.order, map.order.len());
-        let spare = self.slots() - n + n / 8;
+    /// The live memories in other slots, no slot free, and room for `spare` more.
+    pub(crate) fn permuted(&self, map: &SlotMap<'_>, spare: usize) -> Self {
         let mut moved = Self {
             widths: self.widths,
-            columns: self.columns.permuted(order, self.widths, spare),
+            columns: self.columns.permuted(map.order, self.widths, spare),
+            order: (0..map.order.len() as Slot).collect(),
+            terminals: self.terminals.iter().map(|&slot| map.to(slot)).collect(),
             ..Self::new(self.dim())
         };
-        moved.encode_later();
-        moved.order = (0..n as Slot).collect();
-        moved.terminals = self.terminals.iter().map(|&slot| map.to(slot)).collect();
         moved.by_id = moved.columns.ids.iter().copied().zip(0..).collect();
         moved.by_id.reserve(spare);
-        moved.encode_all()?;
         moved.reserve_for(spare);
-        Ok(moved)
+        moved
     }
 
     /// Makes room for the keys of `more` memories, if there is too little.
     pub(crate) fn reserve_for(&mut self, more: usize) {
         self.columns.keys.reserve_for(more * self.widths.dim);
-        if let Some(codes) = &mut self.codes {
-            codes.reserve_for(more);
-        }
     }
 
     /// Makes room for the keys of `more` memories.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.columns.keys.reserve(more * self.widths.dim);
         self.by_id.reserve(more);
-        if let Some(codes) = &mut self.codes {
-            codes.reserve(more);
-        }
     }
 
     /// Unit `rows` `(n, dim)` as memories and no more, their slots and ids in order.
@@ -223,15 +196,6 @@ impl Memories {
         stamps.max()
     }
 
-    pub(crate) fn partition(&self) -> Option<&Partition> {
-        self.partition.as_deref()
-    }
-
-    /// Puts a partition of these very memories in the place of the one before.
-    pub(crate) fn adopt(&mut self, partition: Partition) {
-        self.partition = Some(Box::new(partition));
-    }
-
     pub(crate) fn columns(&self) -> &Columns {
         &self.columns
     }
@@ -240,8 +204,8 @@ impl Memories {
         self.widths.dim
     }
 
-    pub(crate) fn codes(&self) -> Option<&Codes> {
-        self.codes.as_ref()
+    pub(crate) fn has_free_slots(&self) -> bool {
+        !self.free.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -327,14 +291,13 @@ impl Memories {
         self.order.push(slot);
         self.by_id.insert(id, slot);
         self.columns.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
-        self.encode(slot);
         self.refresh_drives(slot, channels);
         slot
     }
 
     /// Takes back the latest of the memories, from slot `from` on, which were all added where no slot was before: the
-    /// columns end there again. The graph and the values must hold nothing of them.
-    pub(crate) fn truncate(&mut self, from: usize) {
+    /// columns end there again. The graph and the values must hold nothing of them. Returns their slots.
+    pub(crate) fn truncate(&mut self, from: usize) -> Vec<Slot> {
         let since = self.order.len() - (self.slots() - from);
         let gone = self.order.split_off(since);
         debug_assert!(gone.iter().all(|&slot| slot as usize >= from));
@@ -345,32 +308,8 @@ impl Memories {
                 self.by_id.remove(&self.columns.ids[slot as usize]);
             }
         }
-        for slot in gone {
-            if let Some(codes) = &mut self.codes {
-                codes.clear(slot);
-            }
-            if let Some(partition) = &mut self.partition {
-                partition.clear(slot);
-            }
-        }
         self.columns.cut(from, self.widths);
-    }
-
-    /// Adds no codes until [`Memories::encode_all`], which makes them for many memories sooner than one by one.
-    pub(crate) fn encode_later(&mut self) {
-        self.codes = None;
-    }
-
-    /// The codes of all memories, on all threads; no slot may be free.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
-    pub(crate) fn encode_all(&mut self) -> Result<()> {
-        debug_assert!(self.free.is_empty());
-        if uses_codes(self.widths.dim) {
-            self.codes = Some(Codes::of_rows(&self.columns.keys, self.widths.dim)?);
-        }
-        Ok(())
+        gone
     }
 
     /// Frees the slot. The graph and the values must have forgotten it.
@@ -385,23 +324,26 @@ impl Memories {
         self.columns.reset(slot, self.widths);
         self.terminals.retain(|&terminal| terminal != slot);
         self.free.insert(slot);
-        if let Some(codes) = &mut self.codes {
-            codes.clear(slot);
-        }
-        if let Some(partition) = &mut self.partition {
-            partition.clear(slot);
-        }
     }
 
     /// Merges a step into a memory: it counts, and the key drifts towards it unless the memory is a terminal.
-    pub(crate) fn merge(&mut self, slot: Slot, x: &[f32], provenance: Provenance, clock: u64) {
+    /// Returns whether the key is another.
+    pub(crate) fn merge(
+        &mut self,
+        slot: Slot,
+        x: &[f32],
+        provenance: Provenance,
+        clock: u64,
+    ) -> bool {
         let at = slot as usize;
         self.columns.merged[at] += 1;
         self.columns.written[at] = clock;
         self.columns.provenance[at].push(provenance);
-        if !self.columns.terminal[at] {
+        let drifts = !self.columns.terminal[at];
+        if drifts {
             self.drift(slot, x);
         }
+        drifts
     }
 
     /// Oja's rule: `k ← normalise(k + (x − ⟨x,k⟩k)/m)`, with `m` already counting `x` (Oja 1982).
@@ -418,19 +360,6 @@ impl Memories {
         // x and k are unit vectors and m ≥ 2, so the sum is only ever zero by accident: stay then.
         let _ = normalise(&moved, key);
         self.columns.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
-        self.encode(slot);
-    }
-
-    /// Brings the code of a memory up to date with its key.
-    fn encode(&mut self, slot: Slot) {
-        let at = slot as usize;
-        let key = &self.columns.keys[at * self.widths.dim..(at + 1) * self.widths.dim];
-        if let Some(codes) = &mut self.codes {
-            codes.set(slot, key);
-        }
-        if let Some(partition) = &mut self.partition {
-            partition.set(slot, key);
-        }
     }
 
     /// Takes over where a memory of a snapshot came from.

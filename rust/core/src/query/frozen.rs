@@ -3,7 +3,7 @@
 use crate::archive::JournalSlot;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::memory::columns::Memories;
+use crate::index::indexed::Indexed;
 use crate::store::Store;
 use crate::values::table::Values;
 
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// A store of these parts, all else as in this one, without the archive, what was proposed, and the journal.
-    pub(crate) fn around(&self, memories: Memories, graph: Graph, values: Values) -> Self {
+    pub(crate) fn around(&self, memories: Indexed, graph: Graph, values: Values) -> Self {
         Self {
             config: self.config.clone(),
             given: self.given.clone(),

@@ -16,7 +16,7 @@ use crate::base::slot::Slot;
 use crate::base::threads;
 use crate::error::Result;
 use crate::index::quantize::{Codes, PANEL};
-use crate::index::uses_codes;
+use crate::index::{encode, uses_codes};
 use crate::linalg;
 use crate::memory::columns::Memories;
 
@@ -26,6 +26,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub struct Partition {
     pub(crate) centres: Memories,
+    pub(crate) centre_codes: Option<Codes>,
     pub(crate) blocks: Vec<Block>,
     /// By place: 32 a panel, and each panel is one block's.
     pub(crate) codes: Option<Codes>,
@@ -43,6 +44,7 @@ pub struct Partition {
 
 heap_size!(Partition {
     centres,
+    centre_codes,
     blocks,
     codes,
     slots,
@@ -72,15 +74,24 @@ heap_size!(Block {
 
 impl Partition {
     /// Blocks around centres, of no memories yet.
-    pub(crate) fn empty(centres: Memories, dim: usize, seed: u64, stamp: Option<u64>) -> Self {
+    ///
+    /// # Errors
+    /// [`crate::Error::Interrupted`].
+    pub(crate) fn empty(
+        centres: Memories,
+        dim: usize,
+        seed: u64,
+        stamp: Option<u64>,
+    ) -> Result<Self> {
         let empty = Block {
             least: 1.0,
             len: 0,
             panels: Vec::new(),
             free: Vec::new(),
         };
-        Self {
+        Ok(Self {
             blocks: vec![empty; centres.len()],
+            centre_codes: encode(&centres.columns().keys, dim)?,
             centres,
             codes: uses_codes(dim).then(|| Codes::new(dim)),
             slots: Vec::new(),
@@ -89,7 +100,7 @@ impl Partition {
             seed,
             stamp,
             prunes: false,
-        }
+        })
     }
 
     /// How many blocks there are.

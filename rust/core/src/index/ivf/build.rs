@@ -3,11 +3,11 @@
 use crate::base::rng::splitmix64;
 use crate::base::slot::Slot;
 use crate::error::Result;
-use crate::index::exact::nearest;
+use crate::index::indexed::{Indexed, Keys};
 use crate::index::ivf::blocks::Partition;
 use crate::index::ivf::kmeans;
 use crate::index::ivf::visit::prunes;
-use crate::memory::columns::Memories;
+use crate::index::search::nearest;
 
 /// Memories a centre that k-means looks at, at most.
 const MAX_SAMPLE_PER_CENTRE: usize = 64;
@@ -17,7 +17,7 @@ const ROWS_PER_ROUND: usize = 4096;
 impl Partition {
     /// Of all memories, in `blocks` ≥ 1 blocks or as many as there are memories.
     pub(crate) fn of(
-        memories: &Memories,
+        memories: &Indexed,
         blocks: usize,
         seed: u64,
         threads: Option<usize>,
@@ -37,10 +37,10 @@ impl Partition {
                 .collect()
         };
         let centres = kmeans::centres(&rows(&sample), dim, blocks, seed, threads)?;
-        let mut partition = Self::empty(centres, dim, seed, memories.last_stamp());
+        let mut partition = Self::empty(centres, dim, seed, memories.last_stamp())?;
         let mut members = vec![Vec::new(); blocks];
         for slots in order.chunks(ROWS_PER_ROUND) {
-            let found = nearest(&partition.centres, &rows(slots), 1, threads)?;
+            let found = nearest(Keys::centres(&partition), &rows(slots), 1, threads)?;
             for (&slot, hits) in slots.iter().zip(found) {
                 members[hits[0].slot as usize].push((slot, hits[0].similarity));
             }

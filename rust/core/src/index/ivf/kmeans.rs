@@ -6,7 +6,9 @@
 
 use crate::base::rng::splitmix64;
 use crate::error::Result;
-use crate::index::exact::nearest;
+use crate::index::encode;
+use crate::index::indexed::Keys;
+use crate::index::search::nearest;
 use crate::memory::columns::Memories;
 use crate::memory::episodes::normalise;
 
@@ -31,7 +33,13 @@ pub(crate) fn centres(
         .copied()
         .collect();
     for round in 0..ROUNDS {
-        let found = nearest(&Memories::of_rows(&centres, dim), rows, 1, threads)?;
+        let (memories, codes) = (Memories::of_rows(&centres, dim), encode(&centres, dim)?);
+        let keys = Keys {
+            memories: &memories,
+            codes: codes.as_ref(),
+            blocks: None,
+        };
+        let found = nearest(keys, rows, 1, threads)?;
         let mut sums = vec![0.0f64; count * dim];
         let mut sizes = vec![0usize; count];
         for (x, hits) in rows.chunks_exact(dim).zip(&found) {
@@ -86,8 +94,13 @@ mod tests {
         let rows: Vec<f32> = (0..60).flat_map(|at| row(4, dim, at % 2)).collect();
         for count in [2, 9] {
             let found = centres(&rows, dim, count, 0, None).unwrap();
+            let keys = Keys {
+                memories: &found,
+                codes: None,
+                blocks: None,
+            };
             for bunch in [row(4, dim, 0), row(4, dim, 1)] {
-                let hit = nearest(&found, &bunch, 1, None).unwrap()[0][0];
+                let hit = nearest(keys, &bunch, 1, None).unwrap()[0][0];
                 assert!(
                     count < 9 || hit.similarity > 0.999_999,
                     "{}",

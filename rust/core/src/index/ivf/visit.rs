@@ -2,7 +2,7 @@
 //!
 //! All queries that look into a block do so together, as tiles against its panels. There are two visits: first to
 //! the nearest blocks, which tell what the k-th best has at least; then to all blocks that can hold better
-//! ([`Visit::certified`]), or to the next nearest, however many were asked for ([`approximate`]). Which blocks are
+//! ([`Visit::certified`]), or to the next nearest, however many were asked for ([`Visit::nearest_blocks`]). Which blocks are
 //! looked into is decided between the visits, so no result or report depends on the number of threads.
 
 use std::ops::Range;
@@ -13,19 +13,16 @@ use crate::base::slot::Slot;
 use crate::base::threads;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
-use crate::index::exact::{Ladder, nearest};
+use crate::index::exact::Ladder;
+use crate::index::indexed::Indexed;
 use crate::index::ivf::blocks::Partition;
 use crate::index::kernels::int8::{CHUNK, Kernel};
 use crate::index::quantize::Codes;
 use crate::index::query::Query;
-use crate::index::report::SearchReport;
 use crate::index::topk::{Hit, TopK};
-use crate::memory::columns::Memories;
 
 /// Blocks that a certified search looks into first.
 const FIRST_BLOCKS: usize = 2;
-/// Queries that look into blocks together.
-const QUERIES_PER_ROUND: usize = 4096;
 /// Entries that the candidates of those may hold, in all: 64 MB.
 const MAX_ENTRIES: usize = 8 << 20;
 /// Memories of a sample that tells whether bounds leave out enough.
@@ -40,35 +37,9 @@ pub(crate) struct Visit<'a> {
     rows: Range<usize>,
 }
 
-/// The memories nearest to each row of `queries` among those in its `nprobe` nearest blocks, best first; fewer than
-/// `k` where the blocks hold fewer.
-pub(crate) fn approximate(
-    memories: &Memories,
-    partition: &Partition,
-    queries: &[f32],
-    k: usize,
-    nprobe: usize,
-    threads: Option<usize>,
-) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
-    let ladder = Ladder::of(memories, queries, k, threads);
-    let mut report = SearchReport::of(ladder.kernel.map(|kernel| kernel.name));
-    let mut hits = Vec::with_capacity(ladder.rows.len());
-    while hits.len() < ladder.rows.len() {
-        let rows = hits.len()..(hits.len() + QUERIES_PER_ROUND).min(ladder.rows.len());
-        let visit = Visit::of(&ladder, partition, rows);
-        for (top, compared) in visit.nearest_blocks(queries, nprobe)? {
-            hits.push(top);
-            report.compared += compared;
-            report.blocks += 1;
-            report.probed += nprobe;
-        }
-    }
-    Ok((hits, report))
-}
-
 /// Whether a certified search for some of the memories looks into few enough blocks to be worth its while.
 pub(crate) fn prunes(
-    memories: &Memories,
+    memories: &Indexed,
     partition: &Partition,
     threads: Option<usize>,
 ) -> Result<bool> {
@@ -156,12 +127,13 @@ impl<'a> Visit<'a> {
         Ok((all, probed))
     }
 
-    /// The best of the nearest blocks, and how many memories it took to tell.
-    fn nearest_blocks(&self, queries: &[f32], nprobe: usize) -> Result<Vec<(Vec<Hit>, usize)>> {
+    /// The best of the `nprobe` nearest blocks, which `ranked` names for each query, and how many memories it took to tell.
+    pub(crate) fn nearest_blocks(
+        &self,
+        ranked: &[Vec<Hit>],
+        nprobe: usize,
+    ) -> Result<Vec<(Vec<Hit>, usize)>> {
         let (ladder, partition) = (self.ladder, self.partition);
-        let dim = partition.centres.dim();
-        let rows = &queries[self.rows.start * dim..self.rows.end * dim];
-        let ranked = nearest(&partition.centres, rows, nprobe, ladder.threads)?;
         let mut all = vec![Candidates::useless(); self.rows.len()];
         if let (Some(kernel), Some(codes)) = (ladder.kernel, &partition.codes) {
             let queries = self.queries(kernel);
