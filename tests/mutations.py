@@ -118,8 +118,8 @@ MUTATIONS = [
     m(
         "terminals' keys move",
         "memory/columns.rs",
-        "if !self.columns.terminal[at] {",
-        "if self.columns.merged[at] > 0 {",
+        "let drifts = !self.columns.terminal[at];",
+        "let drifts = self.columns.merged[at] > 0;",
     ),
     m("retention halves too slowly", "ops/observe.rs", "kept *= 0.5;", "kept *= 0.75;"),
     m("retention omits the value", "ops/observe.rs", "kept + f64::from(value)", "kept + 0.0 * f64::from(value)"),
