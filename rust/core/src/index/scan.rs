@@ -6,9 +6,8 @@
 //! who is in the end: that is the k-th best lower bound of all.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::base::cancel;
 use crate::base::threads;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
@@ -49,35 +48,22 @@ impl Grid {
         let most = (self.memories / 8).max(4 * self.k);
         let most = most.max(MAX_ENTRIES / self.queries.min(self.piece));
         let cells = pieces * self.parts;
-        let workers = threads.unwrap_or_else(threads::num_threads).min(cells);
-        let next = AtomicUsize::new(0);
         // A thread alone has nobody to tell.
-        let floors = (workers > 1).then(|| Floors::of(self.queries));
-        let found = threads::map(workers, threads, |_| {
-            let mut mine: Vec<Vec<Candidates>> = vec![Vec::new(); pieces];
-            loop {
-                let cell = next.fetch_add(1, Ordering::Relaxed);
-                if cell >= cells {
-                    return mine;
-                }
-                if cancel::check().is_err() {
-                    next.store(cells, Ordering::Relaxed);
-                    return mine;
-                }
-                let (at, part) = (cell / self.parts, cell % self.parts);
-                if mine[at].is_empty() {
-                    mine[at] = vec![Candidates::new(self.k, most); self.rows(at).len()];
-                }
-                if let Some(floors) = &floors {
-                    floors.raise(self.rows(at), &mut mine[at]);
-                }
-                scan(at, part, &mut mine[at]);
-                if let Some(floors) = &floors {
-                    floors.tell(self.rows(at), &mine[at]);
-                }
+        let floors = (threads::takers(cells, threads) > 1).then(|| Floors::of(self.queries));
+        let begin = || vec![Vec::new(); pieces];
+        let found = threads::take_cells(cells, threads, begin, |mine, cell| {
+            let (at, part) = (cell / self.parts, cell % self.parts);
+            if mine[at].is_empty() {
+                mine[at] = vec![Candidates::new(self.k, most); self.rows(at).len()];
+            }
+            if let Some(floors) = &floors {
+                floors.raise(self.rows(at), &mut mine[at]);
+            }
+            scan(at, part, &mut mine[at]);
+            if let Some(floors) = &floors {
+                floors.tell(self.rows(at), &mine[at]);
             }
         })?;
-        cancel::check()?;
         let pieces: Vec<Range<usize>> = (0..pieces).map(|at| self.rows(at)).collect();
         threads::map(self.queries, threads, |query| {
             let at = pieces.partition_point(|rows| rows.end <= query);

@@ -7,17 +7,11 @@
 //! That is a personalised `PageRank` that starts again from the memories that answer to the step (Haveliwala
 //! 2002), stopped after so many rounds.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::base::threads;
 use crate::error::{Error, Result};
 use crate::index::activation::Activation;
 use crate::store::Store;
-
-/// Queries that share their scratch, an activation for every memory.
-const QUERIES_PER_GROUP: usize = 16;
 
 /// The `k` most active memories, ties by lower id, of each query.
 pub(crate) fn associate(
@@ -41,28 +35,14 @@ pub(crate) fn associate(
         ));
     }
     let activations = store.activate_rows(queries, threads)?;
-    let groups: Vec<&[Activation]> = activations.chunks(QUERIES_PER_GROUP).collect();
-    // A group takes long where much is associated, so that whoever works on one looks up between its queries: the
-    // thread that may be told to stop tells the others.
-    let enough = AtomicBool::new(false);
-    let found = threads::map(groups.len(), threads, |group| {
-        let mut spread = Spread::over(store);
-        let mut found = Vec::with_capacity(groups[group].len());
-        for activation in groups[group] {
-            if cancel::check().is_err() {
-                enough.store(true, Ordering::Relaxed);
-            }
-            if enough.load(Ordering::Relaxed) {
-                break;
-            }
-            found.push(spread.from(activation, steps, damping, k));
-        }
-        found
-    })?;
-    if enough.into_inner() {
-        return Err(Error::Interrupted);
-    }
-    Ok(found.into_iter().flatten().collect())
+    let begin = || (Spread::over(store), Vec::new());
+    let work = |(spread, found): &mut (Spread<'_>, Vec<_>), query: usize| {
+        found.push((query, spread.from(&activations[query], steps, damping, k)));
+    };
+    let found = threads::take_cells(activations.len(), threads, begin, work)?;
+    let mut found: Vec<_> = found.into_iter().flat_map(|(_, found)| found).collect();
+    found.sort_unstable_by_key(|&(query, _)| query);
+    Ok(found.into_iter().map(|(_, found)| found).collect())
 }
 
 struct Spread<'a> {

@@ -48,12 +48,6 @@ pub trait Log<S>: Sized {
     /// If it was, since `ask` said so.
     fn copy(store: &S, ask: &dyn Fn() -> bool) -> Result<S, Self::Error>;
 
-    /// Lets go of a store that another has taken the place of, which may take long: whoever waits for the caller may have
-    /// it done elsewhere.
-    fn release(store: Arc<S>) {
-        drop(store);
-    }
-
     /// Does some work on the store, whose operations are recorded first. The record of one that fails is taken back.
     ///
     /// # Errors
@@ -254,10 +248,8 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     fn put(&self, store: Arc<S>) {
         let old = self.current.write().replace(store);
         self.writes.fetch_add(1, Ordering::Release);
-        // Letting go of much memory takes its time, which nobody need wait for.
-        if let Some(old) = old {
-            L::release(old);
-        }
+        // Freeing much memory takes its time, which no reader need wait for: the lock is free by now.
+        drop(old);
     }
 
     /// Puts the same store, laid out anew, in the place of the other, if for once nobody reads: it can be done another time,
@@ -267,12 +259,11 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
             if let Some(mut current) = self.current.try_write() {
                 let old = current.replace(same);
                 drop(current);
-                old.into_iter().for_each(L::release);
+                drop(old);
                 return;
             }
             pause();
         }
-        L::release(same);
     }
 
     /// The store as it is now, untouched by what is written later: the next write copies it.

@@ -200,6 +200,45 @@ fn shared_out<T: Send>(
     Ok(done.into_iter().flat_map(|(_, share)| share).collect())
 }
 
+/// How many threads take part in [`take_cells`].
+pub(crate) fn takers(cells: usize, threads: Option<usize>) -> usize {
+    threads.unwrap_or_else(num_threads).min(cells)
+}
+
+/// Does `work` for each of so many cells, and returns the states of the threads, which begin as `begin` makes them.
+///
+/// Threads take the next cell when they are done with one, so none waits for a slower one. Which thread took which cell
+/// differs from run to run: what the caller makes of the states must not depend on it. The call may be cancelled between
+/// two cells.
+///
+/// # Errors
+/// As [`map`].
+pub(crate) fn take_cells<S: Send>(
+    cells: usize,
+    threads: Option<usize>,
+    begin: impl Fn() -> S + Sync + Send,
+    work: impl Fn(&mut S, usize) + Sync + Send,
+) -> Result<Vec<S>> {
+    let next = AtomicUsize::new(0);
+    let states = map(takers(cells, threads), threads, |_| {
+        let mut mine = begin();
+        loop {
+            let cell = next.fetch_add(1, Ordering::Relaxed);
+            if cell >= cells {
+                return mine;
+            }
+            if Cancel::current().is_cancelled() {
+                // The others have no token: there is nothing left for them.
+                next.store(cells, Ordering::Relaxed);
+                return mine;
+            }
+            work(&mut mine, cell);
+        }
+    })?;
+    Cancel::current().check()?;
+    Ok(states)
+}
+
 /// What two pieces of work come to, done at once where threads are wanted: `beside` on another one. It is cancelled when
 /// `here` fails.
 pub(crate) fn both<A: Send, B>(
@@ -235,6 +274,19 @@ mod tests {
             assert!(squares.iter().enumerate().all(|(i, x)| *x == i * i));
         }
         assert!(map(1, Some(0), |i| i).is_err());
+    }
+
+    #[test]
+    fn every_cell_is_taken_once() {
+        for (cells, threads) in [(0, 2), (1, 3), (100, 1), (1000, 3)] {
+            let states = take_cells(cells, Some(threads), Vec::new, |mine, cell| mine.push(cell));
+            let mut taken: Vec<usize> = states.unwrap().concat();
+            taken.sort_unstable();
+            assert!(taken.into_iter().eq(0..cells));
+        }
+        assert!(take_cells(1, Some(0), || (), |(), _| ()).is_err());
+        let cancelled = Cancel::new(|| true).scope(|| take_cells(9, Some(2), || (), |(), _| ()));
+        assert!(matches!(cancelled, Err(Error::Interrupted)));
     }
 
     #[test]

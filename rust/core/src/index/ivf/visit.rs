@@ -6,9 +6,7 @@
 //! looked into is decided between the visits, so no result or report depends on the number of threads.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::base::threads;
 use crate::error::Result;
@@ -201,34 +199,23 @@ impl<'a> Visit<'a> {
             .enumerate()
             .flat_map(|(block, rows)| rows.chunks(CHUNK).map(move |rows| (block, rows)))
             .collect();
-        let threads = self.ladder.threads;
-        let workers = threads
-            .unwrap_or_else(threads::num_threads)
-            .min(cells.len());
-        let next = AtomicUsize::new(0);
         let before: &[Candidates] = all;
-        let found = threads::map(workers, threads, |_| {
-            let mut mine: Vec<Candidates> = before.iter().map(Candidates::above).collect();
-            while let Some(&(block, rows)) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if cancel::check().is_err() {
-                    next.store(cells.len(), Ordering::Relaxed);
-                    break;
-                }
-                let tiles = kernel.tiles(rows.iter().map(|&row| &queries[row]));
-                let mut theirs: Vec<Candidates> = rows
-                    .iter()
-                    .map(|&row| std::mem::take(&mut mine[row]))
-                    .collect();
-                let panels = self.partition.blocks[block].panels.iter();
-                let panels = panels.map(|&panel| panel as usize);
-                kernel.scan(codes, panels, &tiles, &mut theirs);
-                for (&row, theirs) in rows.iter().zip(theirs) {
-                    mine[row] = theirs;
-                }
+        let begin = || before.iter().map(Candidates::above).collect();
+        let work = |mine: &mut Vec<Candidates>, cell: usize| {
+            let (block, rows) = cells[cell];
+            let tiles = kernel.tiles(rows.iter().map(|&row| &queries[row]));
+            let mut theirs: Vec<Candidates> = rows
+                .iter()
+                .map(|&row| std::mem::take(&mut mine[row]))
+                .collect();
+            let panels = self.partition.blocks[block].panels.iter();
+            let panels = panels.map(|&panel| panel as usize);
+            kernel.scan(codes, panels, &tiles, &mut theirs);
+            for (&row, theirs) in rows.iter().zip(theirs) {
+                mine[row] = theirs;
             }
-            mine
-        })?;
-        cancel::check()?;
+        };
+        let found = threads::take_cells(cells.len(), self.ladder.threads, begin, work)?;
         for mine in found {
             for (all, mine) in all.iter_mut().zip(&mine) {
                 all.join(mine);
