@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::index::candidates::Candidates;
 use crate::index::indexed::Keys;
 use crate::index::ivf::blocks::Partition;
-use crate::index::kernels::float::{self, Wide};
+use crate::index::kernels::float::{self, FloatKernel};
 use crate::index::kernels::int8::{CHUNK, Kernel};
 use crate::index::quantize::Codes;
 use crate::index::query::{Query, Tile};
@@ -46,7 +46,7 @@ pub(crate) struct Ladder<'a> {
     /// As [`threads::worth_waking`] counts it.
     pub(crate) cost: usize,
     pub(crate) kernel: Option<&'static Kernel>,
-    pub(crate) wide: Option<&'static Wide>,
+    pub(crate) float_kernel: Option<&'static FloatKernel>,
 }
 
 impl<'a> Ladder<'a> {
@@ -71,7 +71,7 @@ impl<'a> Ladder<'a> {
             threads: threads::worth_waking(threads, cost),
             cost,
             kernel: Kernel::chosen(),
-            wide: Wide::chosen(),
+            float_kernel: FloatKernel::chosen(),
         }
     }
 
@@ -95,14 +95,18 @@ impl<'a> Ladder<'a> {
     }
 
     /// The candidates that a pass over the keys leaves.
-    pub(crate) fn by_keys(&self, wide: &Wide, rows: &[usize]) -> Result<Vec<Option<Bounded>>> {
+    pub(crate) fn by_keys(
+        &self,
+        kernel: &FloatKernel,
+        rows: &[usize],
+    ) -> Result<Vec<Option<Bounded>>> {
         let queries: Vec<&[f32]> = rows.iter().map(|&row| self.rows[row]).collect();
         let slots = self.memories.slots();
-        let part = Wide::slots_of_a_part(self.memories.dim());
+        let part = FloatKernel::slots_of_a_part(self.memories.dim());
         let grid = self.grid(rows.len(), float::CHUNK, slots.div_ceil(part));
         let scan = |piece: usize, at: usize, candidates: &mut [Candidates]| {
             let slots = at * part..((at + 1) * part).min(slots);
-            wide.scan(self.memories, slots, &queries[grid.rows(piece)], candidates);
+            kernel.scan(self.memories, slots, &queries[grid.rows(piece)], candidates);
         };
         grid.sweep(self.threads, scan, |candidates| self.left(candidates))
     }
@@ -130,7 +134,7 @@ impl<'a> Ladder<'a> {
     /// as long as the bf16 pass over all of them, whose rounding of the keys is shared by its queries.
     pub(crate) fn worth_comparing(&self, queries: usize) -> usize {
         let n = self.memories.len();
-        if self.wide.is_some() && queries >= MIN_FLOAT_QUERIES {
+        if self.float_kernel.is_some() && queries >= MIN_FLOAT_QUERIES {
             n / 64 + n / queries.min(float::CHUNK)
         } else {
             self.too_many()

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::index::candidates::Candidates;
-use crate::index::kernels::float::{self, Wide};
+use crate::index::kernels::float::{self, FloatKernel};
 use crate::index::kernels::int8::{CHUNK, Kernel};
 use crate::index::quantize::Codes;
 use crate::memory::columns::Memories;
@@ -33,7 +33,7 @@ impl Probe {
     pub fn passes() -> Vec<&'static str> {
         let kernels = Kernel::available().map(|kernel| kernel.name);
         kernels
-            .chain(Wide::available().map(|wide| wide.name))
+            .chain(FloatKernel::available().map(|kernel| kernel.name))
             .collect()
     }
 
@@ -58,10 +58,10 @@ impl Probe {
                 let tiles = kernel.tiles(&queries);
                 kernel.scan(&self.codes, 0..self.codes.panels(), &tiles, &mut found);
             } else {
-                let wide = Wide::available()
-                    .find(|wide| wide.name == pass)
+                let kernel = FloatKernel::available()
+                    .find(|kernel| kernel.name == pass)
                     .expect("such a pass");
-                wide.scan(&self.memories, 0..self.memories.slots(), &rows, &mut found);
+                kernel.scan(&self.memories, 0..self.memories.slots(), &rows, &mut found);
             }
             left.extend(
                 found

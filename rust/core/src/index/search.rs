@@ -143,12 +143,12 @@ impl Ladder<'_> {
                 round.take("int8", left, self.worth_comparing(count));
                 codes_help = !pilot || round.unsure.len() <= unsure / 2;
             }
-            if let Some(wide) = self.wide
+            if let Some(kernel) = self.float_kernel
                 && !few
                 && round.unsure.len() >= MIN_FLOAT_QUERIES
             {
-                let left = self.by_keys(wide, &round.unsure)?;
-                round.take(wide.name, left, self.too_many());
+                let left = self.by_keys(kernel, &round.unsure)?;
+                round.take(kernel.name, left, self.too_many());
             }
             let found = round.found;
             for found in &found {

@@ -16,14 +16,14 @@ const WINDOW_VALUES: usize = 4096;
 
 /// What was found last time, and from which values.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Middles {
+pub(crate) struct Medians {
     pages: Vec<Arc<[f32]>>,
     /// A bit a slot: not free and not a terminal.
     ordinary: Vec<u64>,
     windows: Vec<Window>,
 }
 
-impl Middles {
+impl Medians {
     /// Bytes held, but for the pages that `pages` holds too.
     pub(crate) fn heap_size_beside(&self, pages: &[Arc<[f32]>]) -> usize {
         let Self {
@@ -77,7 +77,7 @@ fn ordinary(memories: &Memories) -> Vec<u64> {
     ids.map(word).collect()
 }
 
-impl Middles {
+impl Medians {
     /// The median of every channel of `(slot, Q)` values in pages.
     pub(crate) fn medians(
         &mut self,

@@ -7,7 +7,7 @@ use crate::base::slot::Slot;
 use crate::graph::Graph;
 use crate::memory::columns::{Memories, narrow, widen};
 use crate::memory::slot_map::SlotMap;
-use crate::values::baseline::{Middles, PAGE_SLOTS};
+use crate::values::baseline::{Medians, PAGE_SLOTS};
 
 /// `v_iq`, in pages that a copy shares with its original until one of them writes: a sleep that changes
 /// little copies little.
@@ -23,7 +23,7 @@ pub(crate) struct Values {
     /// not worked out again by every sleep.
     owed: Vec<f32>,
     /// Where the medians were found last; a cache too.
-    middles: Middles,
+    running: Medians,
     /// `b_q`: what the ordinary memory is worth; see [`super::baseline`].
     pub(crate) baseline: Vec<f32>,
 }
@@ -35,13 +35,13 @@ impl HeapSize for Values {
             pages,
             dirty,
             owed,
-            middles,
+            running,
             baseline,
         } = self;
         pages.heap_size()
             + dirty.heap_size()
             + owed.heap_size()
-            + middles.heap_size_beside(pages)
+            + running.heap_size_beside(pages)
             + baseline.heap_size()
     }
 }
@@ -167,12 +167,12 @@ impl Values {
             change(&mut v, self.channels);
             *page = v.into();
         }
-        self.middles = Middles::default();
+        self.running = Medians::default();
     }
 
     /// Sets the baseline of every channel: the median over the memories that are not terminals.
     pub(crate) fn set_medians(&mut self, memories: &Memories) {
-        self.baseline = self.middles.medians(&self.pages, self.channels, memories);
+        self.baseline = self.running.medians(&self.pages, self.channels, memories);
     }
 
     /// Replaces all values, for ablations: `v` is `(N, Q)` by rising id.

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::index::kernels::float::Wide;
+use crate::index::kernels::float::FloatKernel;
 use crate::index::kernels::int8::Kernel;
 #[cfg(target_arch = "aarch64")]
 use crate::index::kernels::neon;
@@ -18,14 +18,14 @@ static INT8: [Kernel; 2] = [neon::KERNEL, neon::DOT];
 static INT8: [Kernel; 0] = [];
 
 #[cfg(target_arch = "x86_64")]
-static FLOAT: [Wide; 2] = [
-    Wide {
+static FLOAT: [FloatKernel; 2] = [
+    FloatKernel {
         name: "f32",
         set: "avx2",
         usable: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
         scan: fma::scan,
     },
-    Wide {
+    FloatKernel {
         name: "bf16",
         set: "avx512",
         usable: || {
@@ -37,7 +37,7 @@ static FLOAT: [Wide; 2] = [
     },
 ];
 #[cfg(not(target_arch = "x86_64"))]
-static FLOAT: [Wide; 0] = [];
+static FLOAT: [FloatKernel; 0] = [];
 
 impl Kernel {
     /// The kernels that this processor can run, best last.
@@ -55,18 +55,18 @@ impl Kernel {
     }
 }
 
-impl Wide {
+impl FloatKernel {
     /// The passes that this processor can run, best last.
     pub(crate) fn available() -> impl DoubleEndedIterator<Item = &'static Self> {
-        FLOAT.iter().filter(|wide| (wide.usable)())
+        FLOAT.iter().filter(|kernel| (kernel.usable)())
     }
 
     /// The best of the instruction set in force or a lesser one, if there is any.
     pub(crate) fn chosen() -> Option<&'static Self> {
-        static CHOSEN: OnceLock<Option<&'static Wide>> = OnceLock::new();
+        static CHOSEN: OnceLock<Option<&'static FloatKernel>> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
             let sets = linalg::up_to_the_one_in_force();
-            Self::available().rfind(|wide| sets.contains(&wide.set))
+            Self::available().rfind(|kernel| sets.contains(&kernel.set))
         })
     }
 }

@@ -29,7 +29,7 @@ const ANY: f32 = f32::EPSILON;
 pub(crate) type Scan = unsafe fn(&Memories, Range<usize>, &[&[f32]], &mut [Candidates]);
 
 /// One way to run such a pass.
-pub(crate) struct Wide {
+pub(crate) struct FloatKernel {
     pub(crate) name: &'static str,
     /// The instruction set, as `SHARPWAVE_SIMD` calls it.
     pub(crate) set: &'static str,
@@ -37,7 +37,7 @@ pub(crate) struct Wide {
     pub(crate) scan: Scan,
 }
 
-impl Wide {
+impl FloatKernel {
     /// Slots of one part of the work: 1 MB of keys.
     pub(crate) fn slots_of_a_part(dim: usize) -> usize {
         ((1 << 18) / dim).max(64)
@@ -150,22 +150,22 @@ mod tests {
             for gone in (1..slots).filter(|slot| slot % 11 == 5) {
                 memories.remove(gone as Slot);
             }
-            for wide in Wide::available() {
+            for kernel in FloatKernel::available() {
                 for count in [1, 2, 15, 16, 17, 31, 32, 33, 70] {
                     let queries: Vec<Vec<f32>> = (0..count)
                         .map(|q| row(q + case, dim, q << 40 | 1))
                         .collect();
                     let rows: Vec<&[f32]> = queries.iter().map(Vec::as_slice).collect();
                     let mut found = vec![Candidates::new(memories.len(), 1 << 20); rows.len()];
-                    wide.scan(&memories, 0..slots, &rows, &mut found);
+                    kernel.scan(&memories, 0..slots, &rows, &mut found);
                     for (query, found) in rows.iter().zip(&found) {
                         let mut exact: Vec<f32> = Vec::new();
                         assert_eq!(found.seen.len(), memories.len());
                         for &(upper, slot) in &found.seen {
                             exact.push(linalg::dot(query, memories.key(slot)));
                             let exact = exact[exact.len() - 1];
-                            assert!(upper >= exact, "{} {dim}: {upper} < {exact}", wide.name);
-                            assert!(upper - exact < 0.05, "{} {dim}: of no use", wide.name);
+                            assert!(upper >= exact, "{} {dim}: {upper} < {exact}", kernel.name);
+                            assert!(upper - exact < 0.05, "{} {dim}: of no use", kernel.name);
                         }
                         exact.sort_by(|a, b| b.total_cmp(a));
                         let pairs = found.lower.iter().zip(&exact);
