@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn every_cell_is_taken_once() {
         for (cells, threads) in [(0, 2), (1, 3), (100, 1), (1000, 3)] {
-            let states = take_cells(cells, Some(threads), Vec::new, |mine, cell| mine.push(cell));
+            let states = take_cells(cells, Some(threads), Vec::new, Vec::push);
             let mut taken: Vec<usize> = states.unwrap().concat();
             taken.sort_unstable();
             assert!(taken.into_iter().eq(0..cells));
