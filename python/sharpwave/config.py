@@ -114,7 +114,7 @@ class Config:
             for field in dataclasses.fields(self)
         }
         in_files = {IN_FILES.get(name, name): value for name, value in typed.items()}
-        held = json.loads(_core.check_config(json.dumps(in_files)))  # as the core holds them
+        held: dict[str, Any] = json.loads(_core.check_config(json.dumps(in_files)))  # as the core holds them
         for name, value in held.items():
             object.__setattr__(self, RENAMED.get(name, name), value)
 
