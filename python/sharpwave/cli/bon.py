@@ -14,7 +14,7 @@ def bon(
     reward: Annotated[str, typer.Option(help="the numeric field that selects")] = "reward",
     gold: Annotated[list[str] | None, typer.Option(help="a numeric field that judges; repeatable")] = None,
     prompt: Annotated[str, typer.Option(help="the field by which samples are grouped")] = "prompt",
-    n: Annotated[str | None, typer.Option("--n", help="which n, as 1,4,16; default: 1, 2, 4, … all")] = None,
+    n: Annotated[str | None, typer.Option("--n", help="which n, as 1,4,16; default: 1, 2, 4, ... all")] = None,
     plot: Annotated[Path | None, typer.Option(help="a file for the picture, as .svg or .png")] = None,
     seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,

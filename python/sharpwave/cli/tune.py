@@ -25,7 +25,7 @@ def tune(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
 ) -> None:
-    """Choose how finely a store tells steps apart: merge cosine, k, p and γ, by held-out episodes of a file.
+    """Choose how finely a store tells steps apart: merge cosine, k, p and gamma, by held-out episodes of a file.
 
     Stores are built on half of the episodes and measured on the other half: how well the value of a step predicts the
     terminals and channels that were still reached, and where the true next step ranks among all. Without --terminal and
