@@ -51,7 +51,7 @@ def large(seed: int) -> dict[str, Any]:
     return {"steps": steps(seed, 600), "offsets": np.arange(601), "texts": [f"{seed}/{n}" for n in range(600)]}
 
 
-CONFIG = sw.Config(dim=crash.DIM, capacity=20_000, min_novelty=0.0)
+CONFIG = sw.Config(dim=crash.DIM, min_novelty=0.0)
 
 
 def test_a_full_ledger_takes_no_write_until_it_is_settled(tmp_path: Path) -> None:
