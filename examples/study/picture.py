@@ -11,15 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 
-mpl.use("Agg")
-mpl.rcParams["svg.hashsalt"] = "sharpwave"
-import matplotlib.pyplot as plt  # noqa: E402
-
-from examples.study.tables import by_arm  # noqa: E402
-from examples.study.verdict import Record, moving, read_all  # noqa: E402
+from examples.study.plots import plt, save
+from examples.study.tables import by_arm
+from examples.study.verdict import Record, moving, read_all
 
 PANELS = (
     ("judge", "a yes/no judge: hacked"),
@@ -54,9 +50,7 @@ def draw(arms: dict[str, list[Record]], path: Path) -> None:
     axes[0].set_ylabel("standard deviations of the base's completions")
     axes[0].legend(fontsize=8, loc="upper left")
     figure.subplots_adjust(left=0.06, right=0.99, top=0.88, bottom=0.32, wspace=0.06)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+    save(figure, path)
 
 
 def _line(axis: Any, runs: Sequence[Record], name: str, label: str, colour: str) -> None:

@@ -42,7 +42,7 @@ def curves(arms: Mapping[str, Sequence[Record]], path: Path) -> None:
     axes[0, 0].legend(fontsize=6)
     for axis in axes[-1]:
         axis.set_xlabel("step", fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def distances(arms: Mapping[str, Sequence[Record]], path: Path) -> None:
@@ -57,10 +57,11 @@ def distances(arms: Mapping[str, Sequence[Record]], path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("√KL, nats a token", fontsize=8)
     axes[0, 0].legend(fontsize=6)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """The figure as a file without a date, so that the same data make the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -11,6 +11,7 @@ sentence.py      `SentenceTransformer`
 hidden.py        `HiddenStates`: a transformers model's own pooled hidden states
 fluency.py       `Fluency`: how likely a language model finds a text
 joined.py        `Joined`: several embedders side by side
+causal.py        a causal language model as a reader: loaded, batched, asked
 host.py          to a device and back without waiting
 typicality.py    `Typicality`: whether a completion is what the base model could have written
 reading.py       log-probability, entropy and varentropy of completions under a language model

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sharpwave._embedder import check_dtype, check_texts, fixed_path, weights_hash
 from sharpwave._lazy import require
 from sharpwave._names import PROBES, Remembered, fields, precision, probe_of, weights_state
+from sharpwave.text import causal
 from sharpwave.text.cache import EmbeddingCache, as_cache, plain_config, rows_of
 from sharpwave.text.host import Collected, to_device
 
@@ -150,52 +151,26 @@ class Fluency:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            transformers = require("transformers", "embed")
-            model = transformers.AutoModelForCausalLM.from_pretrained(self.path)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
-            if self.device is not None:
-                model = model.to(self.device)
-            if self.dtype is not None:
-                model = model.to(getattr(require("torch", "embed"), self.dtype))
-            self._loaded = (model.eval(), tokenizer)
+            assert self.path is not None
+            self._loaded = causal.load(self.path, self.device, self.dtype)
         return self._loaded
 
     def _read(self, texts: list[str]) -> NDArray[np.float32]:
         torch = require("torch", "embed")
         model, tokenizer = self._load()
-        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        start = causal.first_token(tokenizer)
         ids = [
             [start, *tokenizer(t or " ", add_special_tokens=False)["input_ids"][: self.max_tokens - 1]] for t in texts
         ]
         out = Collected(len(texts), 1, model.device)
-        order = sorted(range(len(texts)), key=lambda n: (-len(ids[n]), n))
         with torch.inference_mode():
-            for first in range(0, len(order), self.batch_size):
-                part = order[first : first + self.batch_size]
-                width = len(ids[part[0]])
-                tokens = torch.full((len(part), width), start)
-                mask = torch.zeros((len(part), width), dtype=torch.long)
-                for row, n in enumerate(part):
-                    tokens[row, : len(ids[n])] = torch.tensor(ids[n])
-                    mask[row, : len(ids[n])] = 1
+            for part, tokens, mask in causal.batches(ids, self.batch_size, start):
                 tokens, mask = to_device(tokens, model.device), to_device(mask, model.device)
                 said = mask[:, 1:].bool()
+                states, head = causal.before_head(model, tokens, mask, said)
                 spent = torch.zeros(said.shape, device=model.device)
                 spent[said] = torch.nn.functional.cross_entropy(
-                    _logits(model, tokens, mask, said).float(), tokens[:, 1:][said], reduction="none"
+                    head(states).float(), tokens[:, 1:][said], reduction="none"
                 )
                 out.put(part, (spent.sum(1) / said.sum(1).clamp(min=1))[:, None])
         return out.finish()
-
-
-PLAIN_HEADS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "SmolLM3ForCausalLM")
-"""Models whose logits are their head's output and nothing else (some scale or cap it)."""
-
-
-def _logits(model: Any, tokens: Any, mask: Any, said: Any) -> Any:
-    """(tokens said, vocabulary): what predicts each token that is no padding, and where possible nothing else, since a
-    small model's head costs as much as a quarter of its layers."""
-    given = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
-    if type(model).__name__ in PLAIN_HEADS:
-        return model.get_output_embeddings()(model.base_model(**given).last_hidden_state[:, :-1][said])
-    return model(**given).logits[:, :-1][said]

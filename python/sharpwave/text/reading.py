@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from sharpwave._embedder import check_dtype, weights_hash
 from sharpwave._lazy import require
+from sharpwave.text import causal
 from sharpwave.text.cache import EmbeddingCache, as_cache, rows_of
 from sharpwave.text.chunkers import Text, completion_text
-from sharpwave.text.fluency import PLAIN_HEADS
 from sharpwave.text.host import Collected, to_device
 
 Template = str | Callable[[Any], str] | None
@@ -113,20 +113,14 @@ class Reader:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            transformers = require("transformers", "embed")
-            model = transformers.AutoModelForCausalLM.from_pretrained(self.path)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
-            if self.device is not None:
-                model = model.to(self.device)
-            if self.dtype is not None:
-                model = model.to(getattr(require("torch", "embed"), self.dtype))
-            self._loaded = (model.eval(), tokenizer)
+            assert self.path is not None
+            self._loaded = causal.load(self.path, self.device, self.dtype)
         return self._loaded
 
     def _read(self, pairs: list[str]) -> NDArray[np.float32]:
         torch = require("torch", "embed")
         model, tokenizer = self._load()
-        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        start = causal.first_token(tokenizer)
         heads: list[list[int]] = []
         tails: list[list[int]] = []
         for pair in pairs:
@@ -135,19 +129,12 @@ class Reader:
             heads.append(head if head[:1] == [start] else [start, *head])
             tails.append(tokenizer(completion, add_special_tokens=False)["input_ids"][: self.max_tokens])
         out = Collected(len(pairs), SUMS, model.device)
-        order = sorted(range(len(pairs)), key=lambda n: (-len(heads[n]) - len(tails[n]), n))
+        whole = [[*head, *tail] for head, tail in zip(heads, tails, strict=True)]
         with torch.inference_mode():
-            for first in range(0, len(order), self.batch_size):
-                part = order[first : first + self.batch_size]
-                width = max(len(heads[n]) + len(tails[n]) for n in part)
-                tokens = torch.full((len(part), width), start)
-                mask = torch.zeros((len(part), width), dtype=torch.long)
-                said = torch.zeros((len(part), width), dtype=torch.bool)
+            for part, tokens, mask in causal.batches(whole, self.batch_size, start):
+                said = mask.bool()
                 for row, n in enumerate(part):
-                    whole = [*heads[n], *tails[n]]
-                    tokens[row, : len(whole)] = torch.tensor(whole)
-                    mask[row, : len(whole)] = 1
-                    said[row, len(heads[n]) : len(whole)] = True
+                    said[row, : len(heads[n])] = False
                 tokens, mask, said = (to_device(t, model.device) for t in (tokens, mask, said))
                 out.put(part, self._sums(model, tokens, mask, said[:, 1:]))
         return out.finish()
@@ -159,7 +146,9 @@ class Reader:
         targets = tokens[:, 1:][said]
         sums = torch.zeros((len(tokens), SUMS), dtype=torch.float64, device=tokens.device)
         first = 0
-        for logits in _predictions(model, tokens, mask, said):
+        states, head = causal.before_head(model, tokens, mask, said)
+        for some in states.split(TOKENS):
+            logits = head(some)
             place = slice(first, first + len(logits))
             first = place.stop
             nats = (logits.float() / self.temperature).log_softmax(-1)
@@ -172,14 +161,3 @@ class Reader:
             columns = (torch.ones_like(surprise), surprise, surprise**2, entropy.double(), varentropy.double())
             sums.index_add_(0, row[place], torch.stack(columns, dim=1))
         return sums
-
-
-def _predictions(model: Any, tokens: Any, mask: Any, said: Any) -> Iterator[Any]:
-    """The logits that predict each token said, some rows at a time: a head's output is as wide as the vocabulary."""
-    given = {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
-    if type(model).__name__ in PLAIN_HEADS:
-        head = model.get_output_embeddings()
-        for hidden in model.base_model(**given).last_hidden_state[:, :-1][said].split(TOKENS):
-            yield head(hidden)
-    else:
-        yield from model(**given).logits[:, :-1][said].split(TOKENS)
