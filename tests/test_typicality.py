@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -312,3 +313,11 @@ def test_messages_are_read_in_the_chat_format(typ: Typicality) -> None:
 
 def test_it_is_where_the_package_says() -> None:
     assert sw.text.Typicality is Typicality
+
+
+def test_a_relative_model_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    typ = Typicality("model", cache=False)
+    monkeypatch.chdir("/")
+    assert typ.to_config()["path"] == str(tmp_path / "model")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sharpwave._embedder import check_dtype, weights_hash
+from sharpwave._embedder import check_dtype, fixed_path, weights_hash
 from sharpwave._lazy import require
 from sharpwave.text import causal
 from sharpwave.text.cache import EmbeddingCache, as_cache, rows_of
@@ -65,7 +65,7 @@ class Reader:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         if isinstance(template, str) and template != "chat" and "{prompt}" not in template:
             raise ValueError(f'template must be "chat" or hold {{prompt}}, got {template!r}')
-        self.path = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+        self.path = fixed_path(model) if isinstance(model, str | os.PathLike) else None
         if self.path is None and tokenizer is None:
             raise ValueError("a loaded model needs its tokenizer")
         self.temperature, self.template = float(temperature), template
