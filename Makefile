@@ -52,20 +52,19 @@ test-cuda: setup ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m cuda
 
 test-contracts: test-second ## the trainers' own packages call what we give them: both environments
-	$(BIN)/python -m pytest -n $(WORKERS) tests/test_trl.py tests/test_trl_dense.py tests/test_gymnasium.py tests/test_sb3.py \
-	  tests/test_torchrl.py tests/test_verifiers.py tests/test_integrations.py tests/test_reward_later.py tests/test_reward_ranks.py
+	$(BIN)/python -m pytest -n $(WORKERS) tests/trainers tests/envs tests/reward/test_reward_later.py tests/reward/test_reward_ranks.py
 
 test-second: setup $(VERL) $(OPENRLHF)/.stamp ## those that need the second environment: verl, Ray, OpenRLHF (`make test` has the rest)
 	$(SECOND)/bin/python -m pytest -c tests/contracts/pytest.ini tests/contracts
 
 test-installs: setup ## each page's install line and each extra in a clean environment, from the wheel, then its code (PAGES='guide trl' for some)
-	$(BIN)/python tests/installs.py $(PAGES)
+	$(BIN)/python tests/helpers/installs.py $(PAGES)
 
 lint: setup ## formatting, clippy, rustdoc, layers, ruff, pyright, stubtest: warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --locked --quiet
-	$(BIN)/python tests/layers.py
+	$(BIN)/python tests/helpers/layers.py
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/pyright
@@ -113,22 +112,22 @@ fuzz: setup ## a minute of fuzzing for each of snapshot, journal, operations and
 	    -artifact_prefix=runs/fuzz/$$target- 2>&1 | tee runs/fuzz/$$target.log | $(FOUND); done
 	$(BIN)/uv pip install --quiet -r requirements-fuzz.txt
 	mkdir -p runs/fuzz/http
-	$(BIN)/python tests/fuzz_http.py runs/fuzz/http rust/fuzz/corpus/http $(FUZZED) -artifact_prefix=runs/fuzz/http- 2>&1 \
+	$(BIN)/python tests/helpers/fuzz_http.py runs/fuzz/http rust/fuzz/corpus/http $(FUZZED) -artifact_prefix=runs/fuzz/http- 2>&1 \
 	  | tee runs/fuzz/http.log | $(FOUND)
 
 # Kills of a writer; a server is killed a quarter as often: an eighth each in the middle of its work and with a ledger that fails.
 KILLS ?= 200
 
 torture: setup ## the long forms: 200 kills (KILLS=), minutes of threads, ten times the property tests, 30000 schedules (half an hour)
-	SHARPWAVE_CRASHES=$(KILLS) SHARPWAVE_SECONDS=180 $(BIN)/python -m pytest tests/test_durability.py tests/test_durability_faults.py \
-	  tests/test_serve_durability.py tests/test_serve_ledger.py tests/test_trust.py tests/test_threads.py tests/test_golden.py
-	SHARPWAVE_HYPOTHESIS=tenfold $(BIN)/python -m pytest -n $(WORKERS) tests/test_properties_history.py \
-	  tests/test_properties_graph.py tests/test_properties_score.py
+	SHARPWAVE_CRASHES=$(KILLS) SHARPWAVE_SECONDS=180 $(BIN)/python -m pytest tests/core/test_durability.py tests/core/test_durability_faults.py \
+	  tests/serve/test_serve_durability.py tests/serve/test_serve_ledger.py tests/core/test_trust.py tests/core/test_threads.py tests/core/test_golden.py
+	SHARPWAVE_HYPOTHESIS=tenfold $(BIN)/python -m pytest -n $(WORKERS) tests/core/test_properties_history.py \
+	  tests/core/test_properties_graph.py tests/core/test_properties_score.py
 	SHARPWAVE_TIMES=10 SHARPWAVE_SCHEDULES=10000 cargo test --locked --quiet -p sharpwave-core --test journal \
 	  --test damage --test properties --test schedules
 
 sanitize: setup ## the tests under AddressSanitizer and valgrind (which has to be installed)
-	tests/sanitize.sh
+	tests/helpers/sanitize.sh
 
 deny: ## licences, sources and bans of the Rust dependencies (needs cargo-deny)
 	cargo deny --locked check bans licenses sources

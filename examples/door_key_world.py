@@ -2,7 +2,7 @@
 
 The layout is MiniGrid's own, of one seed, and the same in every episode. The observation is what matters of it then:
 where the agent is (one-hot column and row), which way it looks (one-hot), whether it has the key and whether the door
-is open (0 or 2). `tests/test_door_key.py` plays both side by side.
+is open (0 or 2). `tests/examples/test_door_key.py` plays both side by side.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ ATTEMPTS = 5
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(__file__).parents[1] / "helpers"), os.environ.get("PYTHONPATH", "")])
     started(
         num_cpus=2,
         include_dashboard=False,

@@ -88,7 +88,7 @@ def rollout(url: str) -> dict[str, Any]:
 def server(reward_file: Path) -> Iterator[str]:
     code = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"
     port = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "python")])
+    paths = os.pathsep.join([str(ROOT / "tests" / "helpers"), str(ROOT / "python")])
     command = [sys.executable, "-m", "sharpwave.trainers.openrlhf", "--config", str(reward_file), "--port", port]
     process = subprocess.Popen(
         [*command, "--frozen"], env={**os.environ, "PYTHONPATH": paths, "SHARPWAVE_ALLOW": "tiny"}

@@ -16,8 +16,7 @@ import crash
 import numpy as np
 import pytest
 import sharpwave as sw
-
-HERE = Path(__file__).parent
+from paths import HELPERS
 
 BEGIN = """
 import errno, os, resource, sys
@@ -37,13 +36,13 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that makes system calls fail. Rust needs a C compiler for linking, so there is one."""
     library = tmp_path_factory.mktemp("faults") / "faults.so"
     compiler = os.environ.get("CC", "cc").split()
-    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True)
+    subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-o", library, HELPERS / "faults.c", "-ldl"], check=True)
     return library
 
 
 def run(code: str, directory: Path, shim: Path | None = None) -> None:
     """Runs code in a process of its own, in which the system may be made to refuse."""
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": str(HELPERS)}
     if shim is not None:
         environment["LD_PRELOAD"] = str(shim)
         for name in ("FSYNC", "FOLDER", "WRITE", "TRUNCATE", "RENAME", "SLOW"):
@@ -336,7 +335,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         return
     code = BEGIN + textwrap.dedent(FULL.format(limit=""))
     program = f'{mount} && exec {sys.executable} -c "$CODE" {tmp_path}'
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "CODE": code}
+    environment = {**os.environ, "PYTHONPATH": str(HELPERS), "CODE": code}
     done = subprocess.run([*probe, program], env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -400,7 +399,7 @@ def test_a_record_that_was_not_finished_when_the_process_died_is_not_there(tmp_p
         store.observe(steps(2, 40))
     """
     program = [sys.executable, "-c", BEGIN + textwrap.dedent(code), str(tmp_path)]
-    done = subprocess.run(program, env={**os.environ, "PYTHONPATH": str(HERE)}, capture_output=True, check=False)
+    done = subprocess.run(program, env={**os.environ, "PYTHONPATH": str(HELPERS)}, capture_output=True, check=False)
     assert done.returncode == -signal.SIGXFSZ
     with sw.ValueStore.open(where) as store:
         assert store.digest() == digest

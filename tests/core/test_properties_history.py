@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import sharpwave as sw
 from agree import same
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import HELPERS
 from worlds import lived, seeds, wander
 
 VARIANTS: list[dict[str, Any]] = [
@@ -107,7 +107,7 @@ def test_another_process_and_instruction_set_gets_the_same_bits(simd: str | None
     environment |= {"SHARPWAVE_SIMD": simd} if simd else {}
     result = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=Path(__file__).parent,
+        cwd=HELPERS,
         env=environment,
         capture_output=True,
         text=True,

@@ -2,7 +2,7 @@
 
 A file's `python` blocks run in order and share a namespace, in an empty directory. A `text` block right after one is
 what it prints; numbers may differ by one in the last digit shown, because an encoder's own arithmetic is not
-ours to fix. `.venv/bin/python tests/test_docs.py` writes those blocks anew. `sh` blocks are looked at, not run. A
+ours to fix. `.venv/bin/python tests/docs/test_docs.py` writes those blocks anew. `sh` blocks are looked at, not run. A
 `tree` block is a list of paths, indented below their folder.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```[ ]*$", re.M | re.S)
 NUMBER = re.compile(r"[-+]?\d+\.\d+(?:e[-+]?\d+)?")

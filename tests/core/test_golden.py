@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sharpwave as sw
+from paths import TESTS
 from safetensors import safe_open
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = TESTS / "golden"
 VERSIONS = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 SNAPSHOTS = [path for version in VERSIONS for path in sorted((GOLDEN / version).glob("*.safetensors"))]
 

@@ -1,14 +1,11 @@
 """The study's harness on a tiny random model: two steps, a resume that changes nothing, and the report of a fixture."""
 
 import json
-import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
+from paths import ROOT
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -16,7 +13,6 @@ transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("rich")
 
-sys.path.insert(0, str(ROOT))
 from examples.study import after, compare, config, gold, loop, measures, report, reward, run, tables, verdict  # noqa: E402
 from examples.study.policy import Lora, Policy  # noqa: E402
 from examples.study.setting import OPENINGS, Setting, read_base  # noqa: E402

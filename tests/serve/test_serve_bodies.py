@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import http_bodies
@@ -14,9 +13,10 @@ import pytest
 import sharpwave as sw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from paths import ROOT
 from sharpwave.serve import wire
 
-CORPUS = sorted((Path(__file__).resolve().parent.parent / "rust" / "fuzz" / "corpus" / "http").iterdir())
+CORPUS = sorted((ROOT / "rust" / "fuzz" / "corpus" / "http").iterdir())
 EXAMPLES = 20_000 if os.environ.get("SHARPWAVE_HYPOTHESIS") == "long" else 150
 
 

@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benches.python import approximate, bars, blas, cells, data, exact, report, timing  # noqa: E402
+from benches.python import approximate, bars, blas, cells, data, exact, report, timing
 
 
 def rows(n: int, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Fuzzes the bodies of requests: ``python tests/fuzz_http.py FOUND CORPUS -max_total_time=60``; `make fuzz` calls it.
+"""Fuzzes the bodies of requests: ``python tests/helpers/fuzz_http.py FOUND CORPUS -max_total_time=60`` (`make fuzz`).
 
 The arguments are libFuzzer's. With ``seed`` as the only one, the corpus begins anew: one good request a verb and form.
 """
@@ -13,7 +13,7 @@ import atheris
 with atheris.instrument_imports(include=["sharpwave"]):
     import http_bodies
 
-CORPUS = Path(__file__).resolve().parent.parent / "rust" / "fuzz" / "corpus" / "http"
+CORPUS = Path(__file__).resolve().parents[2] / "rust" / "fuzz" / "corpus" / "http"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Any bytes as the request of a served store: answered or refused in one line, and what was refused changed nothing.
 
-`tests/test_serve_bodies.py` tries the corpus and what Hypothesis makes of it; `tests/fuzz_http.py`, what a fuzzer does.
+`tests/serve/test_serve_bodies.py` tries the corpus and what Hypothesis makes of it; `fuzz_http.py`, what a fuzzer does.
 """
 
 from __future__ import annotations

@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sharpwave as sw
-from served import Server
+from served import Server, ask_app
 from sharpwave.serve import Client, Limits, Service, serve, wire
 from sharpwave.serve.remote import RemoteStore
 from sharpwave.serve.verbs import VERBS
-from test_serve_durability import asked
 
 SECRET = "s3cret-and-long"
 STEPS = np.eye(4, dtype=np.float32)
@@ -470,4 +469,4 @@ def test_the_scheme_is_read_in_any_case(scheme: str, tmp_path: Path) -> None:
                 answered = await client.post("/v1/digest", json={}, headers={"Authorization": wrong})
                 assert answered.status_code == 401, wrong
 
-        asked(service, Limits(), ask, token=SECRET)
+        ask_app(service, Limits(), ask, token=SECRET)

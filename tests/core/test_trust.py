@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sharpwave as sw
+from paths import ROOT
 from sharpwave.cli import app
 
 DIM = 32
@@ -154,7 +155,7 @@ def test_ctrl_c_ends_what_takes_long_and_leaves_no_trace(tmp_path: Path, call: s
     print(f"{call}: {1000 * float(done.stdout):.0f} ms")
 
 
-# The GIL, beside the calls that tests/test_threads.py tries
+# The GIL, beside the calls that tests/core/test_threads.py tries
 
 
 @pytest.mark.parametrize("call", ["save", "flush", "load", "open"])
@@ -300,19 +301,18 @@ def test_scorers_a_writer_and_a_sleeper_at_once(tmp_path: Path) -> None:
 
 def test_every_guarantee_names_tests_that_exist() -> None:
     """The tables of docs/trust.md, and the README's, which leads to each of them."""
-    root = Path(__file__).resolve().parent.parent
-    rust = root / "rust" / "core"
-    sources = [*(root / "tests").glob("*.py"), *(rust / "tests").rglob("*.rs"), *(rust / "src").rglob("*.rs")]
+    rust = ROOT / "rust" / "core"
+    sources = [*(ROOT / "tests").rglob("*.py"), *(rust / "tests").rglob("*.rs"), *(rust / "src").rglob("*.rs")]
     there = {name for path in sources for name in re.findall(r"^(?:def|    fn|fn) (\w+)", path.read_text(), re.M)}
-    page = (root / "docs" / "trust.md").read_text().partition("## What cannot be")[0]
+    page = (ROOT / "docs" / "trust.md").read_text().partition("## What cannot be")[0]
     rows = [line for line in page.splitlines() if line.startswith("| ") and line != "| guarantee | held by |"]
     assert len(rows) > 25
     for row in rows:
         named = re.findall(r"`([\w/.-]+)`", row.split("|")[2])
         assert named, row
         for name in named:
-            assert (root / name).exists() if re.search(r"[/.]", name) else name in there, name
-    readme = (root / "README.md").read_text()
+            assert (ROOT / name).exists() if re.search(r"[/.]", name) else name in there, name
+    readme = (ROOT / "README.md").read_text()
     for part in re.findall(r"^## (.*)$", page, re.M):
         anchor = part.lower().replace(" ", "-")
         assert f"docs/trust.md#{anchor})" in readme, part

@@ -1,4 +1,4 @@
-"""The rule of layers (tests/layers.py) holds here, and fails where it is broken."""
+"""The rule of layers (tests/helpers/layers.py) holds here, and fails where it is broken."""
 
 from __future__ import annotations
 

@@ -21,9 +21,10 @@ import httpx
 import numpy as np
 import pytest
 import sharpwave as sw
-from served import Server
+from paths import HELPERS
+from served import Server, ask_app
 from sharpwave.cli import app
-from sharpwave.serve import Client, Limits, Service, create_app, wire
+from sharpwave.serve import Client, Limits, Service, wire
 from sharpwave.serve.ledger import Conflict, Ledger
 
 KILLS = int(os.environ.get("SHARPWAVE_CRASHES", "26")) // 8
@@ -161,7 +162,7 @@ def request(verb: str, seed: int) -> dict[str, Any]:
 def dies(directory: Path, where: str, verb: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DIES, str(directory), where, verb, "3"],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": f"{HELPERS}:{Path(__file__).parent}"},
         check=False,
     )
     assert done.returncode == 9
@@ -341,17 +342,6 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert str(tmp_path / "store") in second
 
 
-def asked(service: Service, limits: Limits, work: Any, token: str | None = None) -> None:
-    """Some requests to an app that has no server around it."""
-
-    async def run() -> None:
-        transport = httpx.ASGITransport(app=create_app(service, limits=limits, token=token))  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            await work(client)
-
-    asyncio.run(run())
-
-
 def test_too_much_too_many_and_too_long_are_told() -> None:
     store = sw.ValueStore(sw.Config(dim=4))
     store.observe(np.eye(4, dtype=np.float32))
@@ -376,7 +366,7 @@ def test_too_much_too_many_and_too_long_are_told() -> None:
             )
             assert (await client.post("/v1/search", json={"queries": [[1, 0, 0, 0]] * 2, "k": 50})).status_code == 200
 
-        asked(service, Limits(body=1000, answer=100), large)
+        ask_app(service, Limits(body=1000, answer=100), large)
         service._writer.submit(free.wait)
 
         async def slow(client: httpx.AsyncClient) -> None:
@@ -394,7 +384,7 @@ def test_too_much_too_many_and_too_long_are_told() -> None:
             again = await client.post("/v1/add_channel", json={"name": "late"}, headers=key)
             assert (again.status_code, again.json()) == (200, {"column": 0})  # it was done, once
 
-        asked(service, Limits(concurrent=1, seconds=0.3), slow)
+        ask_app(service, Limits(concurrent=1, seconds=0.3), slow)
         assert store.channels == ["late"]
 
 

@@ -1,14 +1,19 @@
-"""A server process, as `sharpwave serve` starts it, that can be killed and started again at its address."""
+"""A server process, as `sharpwave serve` starts it, that can be killed and started again at its address.
+
+`ask_app` sends requests to an app without a server.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from sharpwave.serve import Client
+import httpx
+from sharpwave.serve import Client, Limits, Service, create_app
 
 
 class Server:
@@ -55,3 +60,14 @@ class Server:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.kill()
+
+
+def ask_app(service: Service, limits: Limits, work: Any, token: str | None = None) -> None:
+    """Run `work` with a client of an app that has no server around it."""
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app=create_app(service, limits=limits, token=token))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await work(client)
+
+    asyncio.run(run())

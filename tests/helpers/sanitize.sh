@@ -8,7 +8,7 @@
 #
 # The standard library is not instrumented: what it touches on our behalf is seen through its allocations alone.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 # A nightly compiler has the sanitizers. Where there is none, the pinned one has them as well, told to be one.
 if [[ -z ${TOOLCHAIN:-} ]] && cargo +nightly --version >/dev/null 2>&1; then
@@ -60,9 +60,9 @@ for part in $parts; do
     cp "$CARGO_TARGET_DIR/$HOST/debug/lib_core.so" "$folder/sharpwave/_core.abi3.so"
     # CPython keeps what it allocated until the process ends: no leak of ours.
     ASAN_OPTIONS="$ASAN_OPTIONS:detect_leaks=0" LD_PRELOAD=$(cc -print-file-name=libasan.so) PYTHONMALLOC=malloc \
-      PYTHONPATH="$folder:tests" "$PYTHON" -m pytest -q -p no:cacheprovider -p no:xdist ${PYTEST_ARGS:-} \
-      tests/test_store_api.py tests/test_bad_input.py tests/test_golden.py tests/test_search.py tests/test_trust.py \
-      tests/test_threads.py tests/test_durability.py
+      PYTHONPATH="$folder:tests/helpers" "$PYTHON" -m pytest -q -p no:cacheprovider -p no:xdist ${PYTEST_ARGS:-} \
+      tests/core/test_store_api.py tests/core/test_bad_input.py tests/core/test_golden.py tests/core/test_search.py tests/core/test_trust.py \
+      tests/core/test_threads.py tests/core/test_durability.py
     ;;
   valgrind)
     # valgrind has no flushing of small numbers to zero, so the test that it is switched off cannot pass there.

@@ -1,8 +1,9 @@
 """The layers of the code: no import runs up, and no imports run in a circle.
 
-`make lint` runs `python tests/layers.py`. It reads `crate::` paths in rust/core/src and imports in python/sharpwave,
-prints every line that breaks the rule and exits with 1. Imports under `if TYPE_CHECKING` and within functions count:
-a layer that knows another depends on it, whenever it loads it. Tests within a Rust file may use every layer.
+`make lint` runs `python tests/helpers/layers.py`. It reads `crate::` paths in rust/core/src and imports in
+python/sharpwave, prints every line that breaks the rule and exits with 1. Imports under `if TYPE_CHECKING` and within
+functions count: a layer that knows another depends on it, whenever it loads it. Tests within a Rust file may use every
+layer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # From the lowest to the highest. Names on one line are siblings: they may use each other, but not in a circle.
 RUST: Sequence[Sequence[str]] = (
@@ -141,7 +142,7 @@ def rising(imports: Sequence[Import], layers: Sequence[Sequence[str]]) -> list[s
         where = f"{found.path}:{found.line}: {found.text}"
         if source is None or target is None:
             module = found.source if source is None else found.target
-            broken.append(f"{where}\n    {module} is in no layer of tests/layers.py")
+            broken.append(f"{where}\n    {module} is in no layer of tests/helpers/layers.py")
         elif target > source:
             broken.append(f"{where}\n    {found.source} is below {found.target}")
     return list(dict.fromkeys(broken))
@@ -189,7 +190,9 @@ def check(rust: Path, python: Path, exceptions: Set[tuple[str, str]]) -> list[st
     """What is wrong with two trees, a line or more each."""
     crate, package = list(rust_imports(rust)), list(python_imports(python))
     there = {(found.source, found.target) for found in [*crate, *package]}
-    stale = [f"tests/layers.py: {pair} is no exception any more: remove it" for pair in sorted(exceptions - there)]
+    stale = [
+        f"{Path(__file__).name}: {pair} is no exception any more: remove it" for pair in sorted(exceptions - there)
+    ]
     crate, package = ([i for i in imports if (i.source, i.target) not in exceptions] for imports in (crate, package))
     return [*rising(crate, RUST), *circles(crate), *rising(package, PYTHON), *circles(package), *stale]
 

@@ -1,6 +1,6 @@
 """Each install line of each page in a clean virtual environment, from the built wheel, and then the page's own code.
 
-    .venv/bin/python tests/installs.py [PAGE or EXTRA …]     # `make test-installs`; by default all pages and extras
+    .venv/bin/python tests/helpers/installs.py [PAGE or EXTRA …]    # all of them by default; `make test-installs`
 
 Each extra is installed by itself, too, and what it is for is imported. Packages are constrained to the versions of
 requirements-dev.txt, verl's page to those of requirements-verl.txt. Results are printed as a table.
@@ -18,7 +18,7 @@ import textwrap
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 UV = str(ROOT / ".venv/bin/uv")
 SECONDS = 900

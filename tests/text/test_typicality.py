@@ -12,11 +12,11 @@ import pytest
 import sharpwave as sw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import ROOT
 from sharpwave.text import Typicality
 from sharpwave.text.packages import offline, smollm2_path
 from sharpwave.text.rows import read_rows
 from sharpwave.text.typicality import Range, distinct_bigrams
-from test_house import ROOT
 from worlds import seeds
 
 WORDS = [f"w{n}" for n in range(40)]

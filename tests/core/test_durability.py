@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 import sharpwave as sw
 from crash import CONFIG, DIM
+from paths import HELPERS
 
 CRASHES = int(os.environ.get("SHARPWAVE_CRASHES", "26"))
-HERE = Path(__file__).parent
 
 
 def journal(directory: Path) -> Path:
@@ -41,7 +41,7 @@ def episode(seed: int, n: int = 6) -> np.ndarray:
 
 def killed(directory: Path, seed: int, first: int, durability: str, after: float) -> int:
     """Lives in a process that is killed ``after`` seconds; returns the number of the next operation by its account."""
-    program = [sys.executable, str(HERE / "crash.py"), str(directory), str(seed), str(first), durability]
+    program = [sys.executable, str(HELPERS / "crash.py"), str(directory), str(seed), str(first), durability]
     with subprocess.Popen(program, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"open\n"
@@ -284,7 +284,7 @@ store.close()
 @contextmanager
 def held_elsewhere(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The store is open for writing in another process, until its stdin is closed."""
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": str(HELPERS)}
     program = [sys.executable, "-c", HOLDER, str(directory)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(program, env=environment, **pipes) as process:
@@ -548,7 +548,7 @@ def in_another_namespace(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     program = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", HOLDER]
     if os.geteuid() != 0:
         program[1:1] = ["--user", "--map-root-user"]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": str(HELPERS)}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([*program, str(directory)], env=environment, **pipes) as process:
         assert process.stdout is not None

@@ -17,14 +17,17 @@ import crash
 import numpy as np
 import pytest
 import sharpwave as sw
+from paths import HELPERS
+from served import ask_app
 from sharpwave.serve import Client, Limits, Service, serve, wire
 from sharpwave.serve.ledger import FILE, Conflict, Ledger, Unsettled
 from sharpwave.serve.verbs import VERBS
-from test_serve_durability import asked
 
 KILLS = int(os.environ.get("SHARPWAVE_CRASHES", "26")) // 8
 STRIDE = "1" if KILLS > 3 else "4"
 """Between the steps of a recovery at which the disk is full."""
+PATHS = f"{HELPERS}:{Path(__file__).parent}"
+"""Where a process that imports this file finds it, and what it imports."""
 
 
 def steps(seed: int, n: int = 6) -> np.ndarray:
@@ -96,7 +99,7 @@ def test_a_client_waits_for_a_ledger_that_is_full(tmp_path: Path) -> None:
                 assert (await client.post("/v1/digest", json={})).status_code == 200
             assert (await client.post("/v1/observe", content=body, headers=headers)).status_code == 200
 
-        asked(service, Limits(), ask)
+        ask_app(service, Limits(), ask)
 
 
 def test_a_patient_client_is_answered_once_there_is_room(tmp_path: Path) -> None:
@@ -159,7 +162,7 @@ os._exit(9)
 
 def dies(program: str, *arguments: str) -> int:
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, check=False).returncode
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": PATHS}, check=False).returncode
 
 
 @pytest.mark.parametrize("settles", [True, False])
@@ -366,7 +369,7 @@ while True:
 
 def test_kills_with_a_ledger_that_fails_lose_nothing_acknowledged_and_leave_nothing_in_parts(tmp_path: Path) -> None:
     acknowledged: dict[str, int] = {}
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     for seed in range(KILLS):
         command = [sys.executable, "-c", LIVES, str(tmp_path / "store"), str(seed)]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
@@ -456,7 +459,7 @@ print(n)
 
 def test_a_full_disk_at_any_step_of_the_recovery_loses_nothing(tmp_path: Path) -> None:
     library = tmp_path / "full.so"
-    source = Path(__file__).parent / "full.c"
+    source = HELPERS / "full.c"
     subprocess.run(
         [*os.environ.get("CC", "cc").split(), "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True
     )
@@ -470,7 +473,7 @@ def test_a_full_disk_at_any_step_of_the_recovery_loses_nothing(tmp_path: Path) -
     assert dies(BECOMES, str(tmp_path / "became"), "after", str(tmp_path / "other")) == 9
     for name, store in (("undone", before), ("became", other)):
         command = [sys.executable, "-c", RECOVERS, str(tmp_path / name), str(tmp_path / "work"), store.digest(), STRIDE]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "LD_PRELOAD": str(library)}
+        environment = {**os.environ, "PYTHONPATH": PATHS, "LD_PRELOAD": str(library)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) > 3

@@ -1,6 +1,6 @@
 """Break every equation on purpose, once: a test must fail.
 
-    .venv/bin/python tests/mutations.py [--work DIR] [--only WORD]
+    .venv/bin/python tests/helpers/mutations.py [--work DIR] [--only WORD]
 
 Copies the repository's committed files, applies one mutation at a time, builds, runs the tests that compare the store
 with the model, and writes the table of docs/testing.md. A mutation is one replacement of text that occurs exactly once;
@@ -19,18 +19,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "testing.md"
 BEGIN, END = "<!-- mutations: begin -->\n", "<!-- mutations: end -->\n"
 TESTS = [
-    "tests/test_state_machine.py",
-    "tests/test_properties_graph.py",
-    "tests/test_properties_score.py",
-    "tests/test_properties_history.py",
-    "tests/test_failure_modes.py",
-    "tests/test_search.py",
-    "tests/test_calibration.py",
-    "tests/test_replay.py",
+    "tests/core/test_state_machine.py",
+    "tests/core/test_properties_graph.py",
+    "tests/core/test_properties_score.py",
+    "tests/core/test_properties_history.py",
+    "tests/core/test_failure_modes.py",
+    "tests/core/test_search.py",
+    "tests/core/test_calibration.py",
+    "tests/core/test_replay.py",
 ]
 
 
@@ -410,7 +410,7 @@ def failures(copy: Path, examples: int) -> list[str]:
         return ["(does not end)"]
     if result.returncode < 0:
         return ["(crashes)"]
-    return re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", result.stdout, re.MULTILINE)
+    return re.findall(r"^(?:FAILED|ERROR) tests/core/(\S+)", result.stdout, re.MULTILINE)
 
 
 def prepare(copy: Path) -> None:
