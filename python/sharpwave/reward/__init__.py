@@ -4,6 +4,7 @@ reward.py     `InstrumentalReward`: the terms and their sum, as a function that 
 later.py      the thread that works beside the training, and `AsyncReward`
 weights.py    `Weights` of the terms
 terminal.py   terminals: any trainer-style reward function, or a channel of the store
+protections.py  `Protections`: what a policy in training may not exploit: bounded, joint, typical, uncrowded pay
 scale.py      `Scale`: the constants that put the terms on one scale
 base.py       `BaseSamples`: what divergence is measured against
 measure.py    the raw terms of a batch, and what they were measured on
@@ -22,6 +23,7 @@ from sharpwave.reward.base import BaseSamples
 from sharpwave.reward.later import AsyncReward
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.parts import Part
+from sharpwave.reward.protections import Crowd, Demonstrations, Protections, Saturate
 from sharpwave.reward.reward import InstrumentalReward
 from sharpwave.reward.scale import Constants, Scale
 from sharpwave.reward.weights import TERMS, Weights
@@ -31,9 +33,13 @@ __all__ = [
     "AsyncReward",
     "BaseSamples",
     "Constants",
+    "Crowd",
+    "Demonstrations",
     "InstrumentalReward",
     "Part",
+    "Protections",
     "RewardOutput",
+    "Saturate",
     "Scale",
     "Weights",
 ]

@@ -8,6 +8,9 @@
     weights: {terminal: 1.0, instrumental: 1.0, divergence: 0.1}
     learn: propose
     base: base.jsonl                         # lines {"prompt": …, "completion": …}, or {prompts: […], completions: […]}
+    combine: conjunction                     # with saturate: {floor: 0.1} and crowd: true beside it
+    typicality: {path: SmolLM2-135M, temperature: 0.8}                   # or true: from the trainer's reference pass
+    demonstrations: weddings.jsonl           # or {path: weddings.jsonl, channel: demonstration}
 
 A function is run, so a configuration may name only what its reader allows: functions of this package, and of modules
 that the reader has imported already and that are not Python's own; others by ``allow=("package",)``, or in the
@@ -34,6 +37,7 @@ import numpy as np
 from sharpwave import serve
 from sharpwave._lazy import require
 from sharpwave.config import Config
+from sharpwave.reward.protections import Demonstrations, Protections
 from sharpwave.reward.scale import Scale
 from sharpwave.reward.terminal import FunctionTerminal
 from sharpwave.serve.ray import Handle, actor
@@ -94,6 +98,9 @@ def describe(reward: InstrumentalReward) -> dict[str, Any]:
         else {name: getattr(reward.habituation, name) for name in ("episodes", "eta", "sharing")},
         "sleep": dict(reward.sleep_options),
         "base": base,
+        "combine": reward.protections.to_dict(),
+        "typicality": None if reward.typicality is None else reward.typicality.to_config(),
+        "demonstrations": None if reward.demonstrations is None else reward.demonstrations.to_dict(),
         **{name: getattr(reward, name) for name in PLAIN},
     }
 
@@ -133,10 +140,13 @@ def build(
         "terminal": _part(options.pop("terminal", None), functools.partial(_build_terminal, allow=allow)),
         "normalise": _part(options.pop("normalise", "base"), _build_scale),
         "base": _part(options.pop("base", None), _build_base),
+        "combine": _part(options.pop("combine", "sum"), _build_protections),
+        "demonstrations": _part(options.pop("demonstrations", None), _build_demonstrations),
     }
     if options.get("terminal_range") is not None:
         options["terminal_range"] = tuple(options["terminal_range"])
     known = {*PLAIN, "weights", "channel_weights", "habituation", "sleep", "terminal_range"}
+    known |= {"saturate", "crowd", "typicality"}
     unknown = sorted(set(options) - known)
     if unknown:
         raise KeyError(f"config: no entry {unknown[0]!r}; there are {sorted(known | set(arguments))}")
@@ -242,6 +252,17 @@ def _build_base(entry: Any) -> Any:
         return entry["prompts"], entry["completions"]
     rows = read_rows(entry)
     return [row.prompt for row in rows], [row.completion for row in rows]
+
+
+def _build_protections(entry: Any) -> Any:
+    return Protections.from_dict(entry) if isinstance(entry, Mapping) else entry
+
+
+def _build_demonstrations(entry: Any) -> Any:
+    if isinstance(entry, Mapping) and "path" in entry:
+        prompts, completions = _build_base(entry["path"])
+        return Demonstrations(prompts, completions, entry.get("channel"))
+    return Demonstrations(**entry) if isinstance(entry, Mapping) else Demonstrations(*_build_base(entry))
 
 
 def _import_path(function: Any) -> str | None:

@@ -18,18 +18,23 @@ class RewardOutput:
     """E completions, ΣT steps (prompts included). NaN: there was nothing to measure.
 
     Attributes:
-        reward: (E,) w_term·terminal·g + w_inst·R − w_kl·D of the standardised terms; NaN where a completion cannot be
-            scored.
+        reward: (E,) w_term·terminal·g + w_inst·R − w_kl·D of the standardised terms, or the protected conjunction of
+            them; NaN where a completion cannot be scored.
         terminal: (E,) as it was observed, before support discounts it.
         instrumental: (E,) R.
         divergence: (E,) D, one number a completion; the mean over a group is the group's estimate.
         support: (E,) σ̄, the mean support of the scored steps.
         step: (ΣT,) what each step paid of R; steps of the prompt paid 0.
         standardised: by term, (E,) in standard deviations of the base; ``"terminal"`` after its discount.
-        parts: by term, (E,) what it adds to ``reward``, weight and sign included.
+        parts: by name, (E,) what it adds to ``reward``, sign included: the terms with their weights, or the
+            ``conjunction`` of two, and what ``typicality``, ``excess`` and ``crowd`` take away. They sum to ``reward``.
         seconds: what took how long: chunk, embed, score, terminal, divergence, learn, total.
         batch: the steps' texts, offsets, context and spans.
         scores: of the scorable episodes, as the store gave them; None if there was none.
+        factors: by name, (E,) what a conjunction or a protection saw: ``u_terminal`` and ``u_instrumental`` in [0, 1];
+            ``typicality`` T, and its ``typicality_z``, ``_entropy``, ``_distinct`` and ``_excess``; ``crowd``, 1 or
+            more, of the mean cosine ``alike``; ``gated``, what T and crowd left of the pay. Those that there are.
+        costs: by name, (E,) how much more the completion would earn if that factor alone were at its best.
     """
 
     reward: Floats
@@ -43,6 +48,8 @@ class RewardOutput:
     seconds: dict[str, float]
     batch: Batch = field(repr=False)
     scores: Scores | None = field(repr=False, default=None)
+    factors: dict[str, Floats] = field(default_factory=dict[str, Floats])
+    costs: dict[str, Floats] = field(default_factory=dict[str, Floats])
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -75,6 +82,8 @@ class RewardOutput:
             "instrumental_raw": self.instrumental,
             "divergence_raw": self.divergence,
             "support": self.support,
+            **self.factors,
+            **{f"cost/{name}": values for name, values in self.costs.items()},
         }
         means = {name: float(np.nanmean(values)) for name, values in found.items() if np.isfinite(values).any()}
         if len(self):

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave.reward.base import prompt_key
 from sharpwave.store import ValueStore
 
 T = TypeVar("T")
@@ -51,6 +53,21 @@ def exchanged(mine: T) -> list[T]:
     everybody: list[Any] = [None] * count()
     sys.modules["torch"].distributed.all_gather_object(everybody, mine)
     return everybody
+
+
+def gathered(
+    prompts: Sequence[Any], vectors: NDArray[np.float32]
+) -> tuple[list[Any], NDArray[np.float32], NDArray[np.int64]]:
+    """Prompts and vectors (n, d) of all ranks, in an order that does not depend on who has them, and which are mine;
+    every rank must ask."""
+    everybody = exchanged((list(prompts), vectors))
+    asked = [prompt for theirs, _ in everybody for prompt in theirs]
+    rows = np.concatenate([theirs for _, theirs in everybody])
+    order = sorted(range(len(rows)), key=lambda row: (name_of(prompt_key(asked[row])), rows[row].tobytes()))
+    place = np.empty(len(rows), np.int64)
+    place[order] = np.arange(len(rows))
+    first = sum(len(theirs) for theirs, _ in everybody[: number()])
+    return [asked[row] for row in order], rows[order], place[first : first + len(prompts)]
 
 
 def agree(store: ValueStore, when: str) -> None:

@@ -18,12 +18,14 @@ from sharpwave._fork import renewed_in_children
 from sharpwave.habituation import Habituation, shared
 from sharpwave.results import Explanation, ReplayReport, Scores
 from sharpwave.reward import checkpoint, ranks
-from sharpwave.reward.base import BaseSamples, prompt_key
+from sharpwave.reward.base import BaseSamples
 from sharpwave.reward.later import AsyncReward, BackgroundScorer, cached
 from sharpwave.reward.learning import LEARN, Learn, episodes_of, joined, open_channel, write_of
 from sharpwave.reward.measure import Clock, Measured, Scorable
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.parts import Part
+from sharpwave.reward.protections import PAYING, Combine, Crowd, Demonstrations, Protections, Saturate
+from sharpwave.reward.protections import of as protections_of
 from sharpwave.reward.scale import Normalise, Scale
 from sharpwave.reward.terminal import FunctionTerminal, Request, Terminal, as_terminal, value_range
 from sharpwave.reward.warn import Once
@@ -31,6 +33,8 @@ from sharpwave.reward.weights import TERMS, Weights
 from sharpwave.store import ValueStore
 from sharpwave.text.chunkers import Batch, Chunker, Sentences, Text, chunk_batch, pairs
 from sharpwave.text.embedders import Embedder, as_embedder
+from sharpwave.text.typicality import REFERENCE, Typicality, TypicalityReport
+from sharpwave.text.typicality import of as typicality_of
 from sharpwave.view import Functional
 
 if TYPE_CHECKING:
@@ -42,6 +46,12 @@ Base = tuple[Sequence[Text | None], Sequence[Text]]
 
 class InstrumentalReward:
     """``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``, each term standardised on base samples.
+
+    That is ``combine="sum"``, which a policy can exploit when it is optimised for long. A reward to be optimised for
+    long is bounded, pays only outcome and process together, and only texts that the base could have written:
+    ``combine="conjunction"`` with ``typicality=``, ``crowd=`` and ``demonstrations=``:
+
+        reward = T · (u_term^a · u_inst^b)^{1/(a+b)} / crowd − .05·excess − w_kl·D,   a = w_term, b = w_inst
 
     >>> reward = sw.InstrumentalReward(store, embedder, base=(prompts, completions))
     >>> out = reward.score_texts(prompts, completions)
@@ -73,6 +83,21 @@ class InstrumentalReward:
         sleep: arguments of `ValueStore.replay` for `sleep`, such as ``{"budget": 4096, "max_drift": 0.05}``.
         keep_texts: whether learned steps keep their texts, for `explain`.
         name: the function's ``__name__``; trainers log under it.
+        combine: ``"sum"``, or ``"conjunction"``: each of terminal and instrumental as u, from 0 at the base's .25
+            quantile to 1 at what demonstrations reach (their .75 quantile; without them the base's .99), and of the two
+            the geometric mean with the weights as exponents. With one weight 0, or without a terminal, the other alone.
+            A terminal of None counts as the floor.
+        saturate: whether u, or a standardised term of a sum, stops rising at what demonstrations reach; `Saturate`, or
+            a dict of its fields. By default it does in a conjunction, and does not in a sum.
+        typicality: the gate T: a `sharpwave.text.Typicality`, its configuration, or a model's path; it is fitted on the
+            base samples unless it is fitted. True, or one without a model: T is taken from the trainer's reference
+            pass (``reference_logprobs=``). It multiplies the pay; of a sum, what lies above the sum of the terms' lo.
+            Where T is 0, .05 is subtracted for each standard deviation beyond, so that a group still has an order.
+        crowd: whether completions of a batch that are more alike than demonstrations (else base samples) divide their
+            pay by crowd = max(1, s̄/s_demo)²; `Crowd`, or a dict of its fields. Of a sum it divides what T multiplies.
+        demonstrations: prompts and completions as they are meant to be: a pair, or `Demonstrations`, which can also be
+            written to the store under a channel of their own. They set what saturation and crowding compare with, and
+            should then not be in the store otherwise: it pays most for what it knows by heart.
 
     Raises:
         sharpwave.EmbedderError: the store was filled with another embedder.
@@ -102,6 +127,11 @@ class InstrumentalReward:
         sleep: Mapping[str, Any] | None = None,
         keep_texts: bool = True,
         name: str = "sharpwave",
+        combine: Combine | Protections = "sum",
+        saturate: Saturate | Mapping[str, Any] | bool | None = None,
+        typicality: Typicality | Mapping[str, Any] | str | os.PathLike[str] | bool | None = None,
+        crowd: Crowd | Mapping[str, Any] | bool | None = None,
+        demonstrations: Demonstrations | Mapping[str, Any] | Base | None = None,
     ) -> None:
         if not isinstance(store, ValueStore):
             raise TypeError(f"store must be a sharpwave.ValueStore, got {type(store).__name__}")
@@ -134,11 +164,21 @@ class InstrumentalReward:
         self.base: BaseSamples | None = None
         self.base_texts: Base | None = None
         self.terminal_range = terminal_range
+        self.protections = protections_of(combine, saturate, crowd, self.weights, self.terminal is not None)
+        self.typicality = typicality_of(typicality)
+        self.demonstrations = Demonstrations.of(demonstrations)
         self._start()
+        if self.demonstrations is not None and self.demonstrations.channel is not None:
+            self._write_demonstrations(self.demonstrations, self.demonstrations.channel)
         if base is not None:
             self.fit(*base)
         elif self.weights.divergence:
             raise ValueError("a weight on divergence needs base samples: pass base=(prompts, completions)")
+        missing = self.protections.missing(self._terms(), self.typicality is not None)
+        if self.typicality is not None and self.typicality.reads and self.typicality.fitted is None:
+            missing = "what is typical"
+        if missing:
+            raise ValueError(f"base samples say {missing}: pass base=(prompts, completions)")
         self._open()
 
     def _start(self) -> None:
@@ -260,9 +300,9 @@ class InstrumentalReward:
             for name, value in {**out.means(), **self._state_of_store(), **out.timings()}.items():
                 log_metric(f"{self.name}/{name}", value)
         if log_extra is not None:
-            for name in TERMS:
-                if np.isfinite(out.standardised[name]).any():
-                    log_extra(f"{self.name}_{name}", [float(value) for value in out.standardised[name]])
+            for name, values in {**out.standardised, **out.factors}.items():
+                if np.isfinite(values).any():
+                    log_extra(f"{self.name}_{name}", [float(value) for value in values])
         return out
 
     def output_of(self, prompts: Sequence[Any], completions: Sequence[Any]) -> RewardOutput:
@@ -273,7 +313,13 @@ class InstrumentalReward:
             return self._evaluate(prompts, completions, {}, learning=False, every_rank=False)
 
     def parts(self, terms: Sequence[str] | None = None) -> list[Part]:
-        """Each term as a reward function of its own, for a trainer's ``reward_weights``; those that there are."""
+        """Each term as a reward function of its own, for a trainer's ``reward_weights``; those that there are.
+
+        Raises:
+            ValueError: the terms are more than added up, so that a trainer's sum of them is another reward.
+        """
+        if self.protections.on or self.typicality is not None:
+            raise ValueError("parts of a reward with a conjunction or protections are no sum: pass the reward itself")
         terms = self._terms() if terms is None else terms
         return [Part(self, term) for term in terms]
 
@@ -365,9 +411,43 @@ class InstrumentalReward:
         for term, values in samples.items():
             if np.isfinite(values).any() and not self.scale.fitted(term):
                 self.scale.fit(term, values)
+        self._fit_protections(found)
         if self.weights.divergence:
             self._once.spread(self.base)
         return self
+
+    def _fit_protections(self, base: Measured) -> None:
+        """Ranges, s_demo and the edges of T, those that are wanted and not there yet."""
+        assert self.base_texts is not None
+        if self.typicality is not None and self.typicality.fitted is None and self.typicality.reads:
+            self.typicality.fit(*self.base_texts)
+        if not self.protections.on and self.typicality is None:
+            return
+        shown: Measured | None = None
+        samples = [(self.base_texts[0], base.scorable.vectors())]
+        if self.demonstrations is not None:
+            texts = pairs(self.demonstrations.prompts, self.demonstrations.completions)
+            shown = self._measure(*texts, {}, chunk_batch(self.chunker, *texts), Clock())
+            samples.insert(0, (texts[0], shown.scorable.vectors()))
+        for term in PAYING:
+            if not self.protections.fit(term, base.raw[term], None if shown is None else shown.raw[term]):
+                self._once.reach(term)
+        self.protections.fit_crowd(*samples)
+
+    def _write_demonstrations(self, shown: Demonstrations, channel: str) -> None:
+        """Demonstrations into the store, with drive 1 of their channel at every step, unless the channel is there."""
+        if channel in self.store.channels:
+            return
+        batch = chunk_batch(self.chunker, *pairs(shown.prompts, shown.completions))
+        scorable = Scorable.of(batch, self.embedder, self.store.dim)
+        texts = [batch.steps[row] for row in scorable.rows] if self.keep_texts else None
+        drives = {channel: np.ones(len(scorable.steps), np.float32)}
+        source = f"{self.name}:demonstrations"
+        if ranks.first_alone(self.store):
+            self.store.add_channel(channel, 0.0, 1.0)
+            self.store.observe(scorable.steps, scorable.offsets, drives=drives, texts=texts, source=source)
+            self.store.replay()
+        ranks.exchanged(None)  # nobody fits a scale to a store that the first rank has not filled
 
     def observe_texts(
         self,
@@ -422,13 +502,16 @@ class InstrumentalReward:
         clock.lap("chunk")
         found = self._measure(prompts, completions, columns, batch, clock, learning, every_rank)
         standardised = {term: self.scale(term, values) for term, values in found.raw.items()}
-        signs = {**self.weights.to_dict(), "divergence": -self.weights.divergence}
-        parts = {term: signs[term] * values for term, values in standardised.items()}
-        reward = sum((np.nan_to_num(part) for part in parts.values()), np.zeros(len(completions)))
-        reward = np.where(found.scorable.kept, reward, np.nan)
-        terms = [term for term in self._terms() if signs[term]]
+        report = self._typical(prompts, completions, columns)
+        clock.lap("typicality")
+        crowd = self._crowding(prompts, found.scorable.vectors(), every_rank)
+        clock.lap("crowd")
+        terms = self._terms()
+        paid = self.protections.pay(found.raw, self.scale, self.weights, terms, report, crowd)
+        reward = np.where(found.scorable.kept, paid.reward, np.nan)
         self._once.store(self.store)
-        self._once.scale(self.scale, terms)
+        if self.protections.combine == "sum":
+            self._once.scale(self.scale, [term for term in terms if getattr(self.weights, term)])
         self._once.variance(prompts, reward)
         if learning:
             with self._lock:
@@ -442,11 +525,36 @@ class InstrumentalReward:
             found.support.astype(np.float32),
             found.step,
             {term: values.astype(np.float32) for term, values in standardised.items()},
-            {term: values.astype(np.float32) for term, values in parts.items()},
+            {name: values.astype(np.float32) for name, values in paid.parts.items()},
             clock.finish(),
             batch,
             found.scores,
+            {name: values.astype(np.float32) for name, values in paid.factors.items()},
+            {name: values.astype(np.float32) for name, values in paid.costs.items()},
         )
+
+    def _typical(
+        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]
+    ) -> TypicalityReport | None:
+        """T of each completion, from what the trainer's reference said of it, else from a model of one's own."""
+        if self.typicality is None:
+            return None
+        handed = columns.get(REFERENCE)
+        if handed is not None:
+            return self.typicality.report_of_tokens(handed, prompts, completions)
+        return self.typicality.report(prompts, completions)
+
+    def _crowding(
+        self, prompts: Sequence[Any], vectors: NDArray[np.float32], every_rank: bool
+    ) -> tuple[Floats, Floats] | None:
+        """The crowd of each completion and its likeness to the others, whichever rank has them."""
+        if self.protections.crowd is None:
+            return None
+        if not every_rank:
+            return self.protections.crowding(prompts, vectors)
+        asked, rows, mine = ranks.gathered(prompts, vectors)
+        crowd, alike = self.protections.crowding(asked, rows)
+        return crowd[mine], alike[mine]
 
     def _measure(
         self,
@@ -504,14 +612,8 @@ class InstrumentalReward:
         """(E,) D. A group that straddles ranks is one group, and the order in which they have it changes nothing."""
         if not every_rank or base.draw is not None:
             return base.divergence(self.divergence_estimator, prompts, vectors)
-        everybody = ranks.exchanged((list(prompts), vectors))
-        asked = [prompt for theirs, _ in everybody for prompt in theirs]
-        rows = np.concatenate([theirs for _, theirs in everybody])
-        order = sorted(range(len(rows)), key=lambda row: (ranks.name_of(prompt_key(asked[row])), rows[row].tobytes()))
-        apart = np.empty(len(rows))
-        apart[order] = base.divergence(self.divergence_estimator, [asked[row] for row in order], rows[order])
-        first = sum(len(theirs) for theirs, _ in everybody[: ranks.number()])
-        return apart[first : first + len(prompts)]
+        asked, rows, mine = ranks.gathered(prompts, vectors)
+        return base.divergence(self.divergence_estimator, asked, rows)[mine]
 
     def _terms(self) -> list[str]:
         there = {"terminal": self.terminal is not None, "instrumental": True, "divergence": self.base is not None}
@@ -587,7 +689,13 @@ class InstrumentalReward:
     def state_dict(self) -> dict[str, Any]:
         """What changes while a run goes on, the store aside, as plain data: the scale and the habituation table."""
         table = None if self.habituation is None else self.habituation.to_dict()
-        return {"scale": self.scale.to_dict(), "habituation": table, "terminal_range": self.terminal_range}
+        return {
+            "scale": self.scale.to_dict(),
+            "habituation": table,
+            "terminal_range": self.terminal_range,
+            "protections": self.protections.to_dict(),
+            "typicality": None if self.typicality is None else self.typicality.to_config()["fitted"],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
@@ -596,6 +704,10 @@ class InstrumentalReward:
         self.habituation = None if table is None else Habituation.from_dict(table)
         found = state.get("terminal_range")
         self.terminal_range = None if found is None else (float(found[0]), float(found[1]))
+        if "protections" in state:  # not in what was saved before there were any
+            self.protections = Protections.from_dict(state["protections"])
+        if self.typicality is not None and state.get("typicality") is not None:
+            self.typicality.restore(state["typicality"])
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write the store and `state_dict` into a directory."""

@@ -49,6 +49,14 @@ class Once:
                 f"the terms {unscaled} have no common scale, so weights mean little: pass base=(prompts, completions)",
             )
 
+    def reach(self, term: str) -> None:
+        """Demonstrations should show more than the base has anyway."""
+        self.say(
+            f"reach {term}",
+            f"three quarters of the demonstrations have no more of {term!r} than a quarter of the base samples have "
+            f"anyway: there is little to gain before it saturates",
+        )
+
     def spread(self, base: BaseSamples) -> None:
         """What divergence is measured against must vary."""
         if base.alike:

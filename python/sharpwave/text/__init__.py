@@ -19,6 +19,6 @@ reading.py       log-probability, entropy and varentropy of completions under a 
 
 from __future__ import annotations
 
-from sharpwave.text.typicality import Typicality, TypicalityReport
+from sharpwave.text.typicality import TokenLogprobs, Typicality, TypicalityReport
 
-__all__ = ["Typicality", "TypicalityReport"]
+__all__ = ["TokenLogprobs", "Typicality", "TypicalityReport"]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,8 +35,6 @@ from sharpwave.text.chunkers import Text, completion_text
 from sharpwave.text.reading import Reader, Template
 
 if TYPE_CHECKING:
-    import os
-
     from sharpwave._coerce import Array
     from sharpwave.text.cache import EmbeddingCache
 
@@ -54,6 +53,9 @@ LEAST_DISTINCT_RAMP = 0.1
 """Short samples may all have no bigram twice, which leaves no deviation to fall over."""
 
 MOST_EXCESS = 10.0
+
+REFERENCE = "reference_logprobs"
+"""The column in which a trainer's hook hands `TokenLogprobs` to a reward, one a completion."""
 
 _PART = re.compile(r"\w+|[^\w\s]")
 
@@ -151,6 +153,18 @@ class TypicalityReport:
     slope there, since a group in which all pay is 0 teaches nothing."""
     tokens: NDArray[np.int64]
     """How many tokens were read; a completion without any has a gate of 0."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenLogprobs:
+    """What a reference policy said of one completion's T tokens, the end of the sequence left out; nats."""
+
+    logps: Array
+    """(T,) log-probability of each token, at the sampling temperature."""
+    entropies: Array | None = None
+    """(T,) of its predictions."""
+    varentropies: Array | None = None
+    """(T,)"""
 
 
 class Typicality:
@@ -323,6 +337,20 @@ class Typicality:
         kind = "surprise" if entropies is None else "entropy" if varentropies is None else "varentropy"
         return self._report(_summed(logps, mask, entropies, varentropies), prompts, completions, kind)
 
+    def report_of_tokens(
+        self,
+        rows: Sequence[TokenLogprobs],
+        prompts: Sequence[Text | None] | None = None,
+        completions: Sequence[Text] | None = None,
+    ) -> TypicalityReport:
+        """`report_of_logprobs` of one `TokenLogprobs` a completion; entropies are looked at if all rows have them."""
+        logps, mask = _padded([row.logps for row in rows])
+        tables: dict[str, Floats | None] = {}
+        for name in ("entropies", "varentropies"):
+            found = [getattr(row, name) for row in rows]
+            tables[name] = None if any(one is None for one in found) else _padded(found)[0]
+        return self.report_of_logprobs(logps, mask, **tables, prompts=prompts, completions=completions)
+
     def _report(
         self,
         sums: Floats,
@@ -368,7 +396,16 @@ class Typicality:
             raise ValueError(f"got {len(prompts)} prompts for {len(completions)} completions")
         return self._reader.sums(prompts, completions)
 
+    @property
+    def reads(self) -> bool:
+        """Whether it has a model of its own."""
+        return self._reader is not None
+
     # Plain data
+
+    def restore(self, fitted: Mapping[str, Any]) -> None:
+        """Take fitted numbers as `to_config` has them."""
+        self.fitted = _fitted(fitted)
 
     def to_config(self) -> dict[str, Any]:
         """Plain data (JSON takes it): the settings, and the fitted numbers, from which `from_config` makes its equal.
@@ -393,6 +430,27 @@ class Typicality:
         made = cls(**{**options, **given})
         made.fitted = None if fitted is None else _fitted(fitted)
         return made
+
+
+def of(given: Any) -> Typicality | None:
+    """What an argument ``typicality=`` stands for: itself, a configuration, a model's path, or True for one without a
+    model; None for None and False.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if given is None or given is False:
+        return None
+    if isinstance(given, Typicality):
+        return given
+    if isinstance(given, Mapping):
+        return Typicality.from_config(given)
+    if given is True or isinstance(given, str | os.PathLike):
+        return Typicality(None if given is True else given)
+    raise TypeError(
+        f"typicality must be a sharpwave.text.Typicality, its configuration, a model's path or True, got "
+        f"{type(given).__name__}"
+    )
 
 
 def distinct_bigrams(texts: Sequence[str]) -> Floats:
@@ -422,6 +480,15 @@ def _texts(completions: Sequence[Text], count: int) -> list[str]:
     if len(completions) != count:
         raise ValueError(f"got {len(completions)} completions for {count} rows of logps")
     return [completion_text(completion) for completion in completions]
+
+
+def _padded(rows: Sequence[Array]) -> tuple[Floats, Floats]:
+    """(n, T) rows of different lengths, padded with 0, and a mask."""
+    tables = [_coerce.numbers("reference log-probabilities", row) for row in rows]
+    out, mask = np.zeros((2, len(rows), max((len(row) for row in tables), default=0)))
+    for n, row in enumerate(tables):
+        out[n, : len(row)], mask[n, : len(row)] = row, 1.0
+    return out, mask
 
 
 def _summed(logps: Array, mask: Array, entropies: Array | None, varentropies: Array | None) -> Floats:
