@@ -6,7 +6,7 @@ second encoder, so that one set of weights is all there is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Draw = Callable[[Tensor, torch.Generator], Tensor]
+"""Logits (B, V) to one token for each row, (B,)."""
+
 CHAT = "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{opening}"
+
+
+def multinomial(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """(B,) a token for each row of ``logits`` (B, V), drawn by torch."""
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,13 @@ class Policy:
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[str], copies: int, tokens: int, generator: torch.Generator, temperature: float = 1.0
+        self,
+        prompts: Sequence[str],
+        copies: int,
+        tokens: int,
+        generator: torch.Generator,
+        temperature: float = 1.0,
+        draw: Draw = multinomial,
     ) -> Samples:
         """``copies`` completions of each prompt, at most ``tokens`` long; copies of one prompt lie together.
 
@@ -173,7 +187,7 @@ class Policy:
 
         ids, mask = self.encode(prompts, "left")
         cache: Any = DynamicCache()
-        hidden = self._hidden(ids, mask, cache)[:, -1]
+        hidden = self.hidden(ids, mask, cache)[:, -1]
         cache.batch_repeat_interleave(copies)
         hidden = hidden.repeat_interleave(copies, 0)
         seen = mask.repeat_interleave(copies, 0)
@@ -182,15 +196,14 @@ class Policy:
         kept = torch.zeros((rows, tokens), dtype=mask.dtype, device=self.device)
         alive = torch.ones(rows, dtype=torch.bool, device=self.device)
         for t in range(tokens):
-            logits = self.core.lm_head(hidden).float() / temperature
-            token = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+            token = draw(self.core.lm_head(hidden).float() / temperature, generator)
             drawn[alive, t] = token[alive]
             kept[:, t] = alive.to(mask.dtype)
             alive &= token != end
             if t == tokens - 1 or not alive.any():
                 break
             seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
-            hidden = self._hidden(token[:, None], seen, cache)[:, -1]
+            hidden = self.hidden(token[:, None], seen, cache)[:, -1]
         texts = [
             self.tokenizer.decode(row[: int(n)], skip_special_tokens=True).strip()
             for row, n in zip(drawn.tolist(), kept.sum(1).tolist(), strict=True)
@@ -234,12 +247,12 @@ class Policy:
         if prefix:
             cache: Any = DynamicCache()
             head, head_mask = self.encode([prefix], "right")
-            self._hidden(head, head_mask, cache)
+            self.hidden(head, head_mask, cache)
             cache.batch_repeat_interleave(len(texts))
             mask = torch.cat([head_mask.expand(len(texts), -1), mask], 1)
-            hidden = self._hidden(ids, mask, cache)
+            hidden = self.hidden(ids, mask, cache)
         else:
-            hidden = self._hidden(ids, mask)
+            hidden = self.hidden(ids, mask)
         rows = torch.arange(len(texts), device=self.device)
         return self.core.lm_head(hidden[rows, last]).float().log_softmax(-1)
 
@@ -254,7 +267,7 @@ class Policy:
         hidden = out.hidden_states[layer].float() * mask[..., None]
         return hidden.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
-    def _hidden(self, ids: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
+    def hidden(self, ids: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
         """Last hidden states of ``ids``; ``mask`` covers the cache too."""
         places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         out = self.core.model(
