@@ -1,7 +1,6 @@
 """The study's harness on a tiny random model: two steps, a resume that changes nothing, and the report of a fixture."""
 
 import json
-import zlib
 
 import numpy as np
 import pytest
@@ -9,21 +8,15 @@ from paths import ROOT
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
+pytest.importorskip("transformers")
 pytest.importorskip("rich")
 
+from tiny_policy import WORDS, embed, policy  # noqa: E402
+
 from examples.study import after, compare, config, gold, loop, measures, report, reward, run, tables, verdict  # noqa: E402
-from examples.study.policy import Lora, Policy  # noqa: E402
 from examples.study.setting import OPENINGS, Setting, read_base  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-
-WORDS = (
-    "yes Yes YES no No NO once upon a time in small village there was the old man and bride groom rings kissed dancing "
-    "storm sea ship waves girl boy dog happy story read text : ? . , A B I is this she he they walked home laughed"
-)
-DIM = 32
 
 
 @pytest.fixture(autouse=True)
@@ -33,43 +26,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def tokenizer():
-    vocabulary = ["<unk>", "<|im_start|>", "<|im_end|>", *dict.fromkeys(WORDS.split())]
-    inner = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({w: n for n, w in enumerate(vocabulary)}, unk_token="<unk>")
-    )
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="<unk>", eos_token="<|im_end|>", pad_token="<|im_end|>"
-    )
-
-
-def policy(seed=0):
-    words = tokenizer()
-    torch.manual_seed(1)
-    model = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            vocab_size=len(words),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=256,
-        )
-    )
-    return Policy(model, words, Lora(rank=2, alpha=4, first_layer=1), seed)
-
-
-def embed(texts):
-    """Hashed bags of words."""
-    rows = np.full((len(texts), DIM), 0.01, np.float32)
-    for row, text in zip(rows, texts, strict=True):
-        for word in text.lower().split():
-            row[zlib.crc32(word.encode()) % DIM] += 1
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def setting(seed=0):

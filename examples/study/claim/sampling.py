@@ -11,6 +11,7 @@ its log-probability, and the entropy and varentropy of the prediction.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from examples.study.claim.plan import Unavailable
 from examples.study.policy import CHAT, Lora, Policy, Samples
-from examples.study.setting import OPENINGS, PROMPT
+from examples.study.setting import OPENINGS, PROMPT, REFERENCE
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -221,17 +223,14 @@ def load(policy: str = "smollm2", seed: int = 0, device: str = "cpu", temperatur
     """The models of a real run; ``policy`` is the one that is trained.
 
     Raises:
-        ValueError: a policy of another name.
+        Unavailable: a policy of another name; its base completions and demonstrations are not there.
     """
-    import json
-
     from sharpwave.text.packages import load_language_model, smollm2_path
 
     from examples.study.prepare import encoder
-    from examples.study.setting import REFERENCE
 
     if policy != "smollm2":
-        raise ValueError(f"policy must be 'smollm2', got {policy!r}")
+        raise Unavailable(f"the policy {policy!r} has no base completions and demonstrations of its own yet")
     base = json.loads(REFERENCE.read_text("utf-8"))["completions"]
     made = Policy(*load_language_model(smollm2_path(), device), Lora(), seed)
     return World(made, encoder(device), base, temperature=temperature)
