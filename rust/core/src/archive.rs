@@ -48,7 +48,7 @@ pub(crate) enum Operation {
     Replay {
         budget: Option<u64>,
         tol: f64,
-        order: String,
+        order: Order,
         need: String,
         starts: Vec<i64>,
         /// Left out where there is none, as before there were any.
@@ -104,47 +104,41 @@ impl HeapSize for Operation {
             Self::Replay {
                 budget: _,
                 tol: _,
-                order,
+                order: _,
                 need,
                 starts,
                 floor: _,
                 extend: _,
                 consolidate: _,
                 max_drift: _,
-            } => order.heap_size() + need.heap_size() + starts.heap_size(),
+            } => need.heap_size() + starts.heap_size(),
         }
     }
+}
+
+/// The arrays of an operation, as it is borrowed.
+macro_rules! arrays {
+    ($operation:expr) => {
+        match $operation {
+            Self::Calibrate { steps, .. } => vec![steps],
+            Self::AddTerminal { key, .. } => vec![key],
+            Self::Observe(Episode { steps, drives, .. })
+            | Self::Propose(Episode { steps, drives, .. }) => vec![steps, drives],
+            Self::Insert { keys, drives, .. } => vec![keys, drives],
+            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => vec![],
+        }
+    };
 }
 
 impl Operation {
     /// Every array of the operation, in a fixed order: what a snapshot pools.
     pub(crate) fn arrays(&self) -> Vec<&Vec<f32>> {
-        match self {
-            Self::Calibrate { steps, .. } => vec![steps],
-            Self::AddTerminal { key, .. } => vec![key],
-            Self::Observe(episode) | Self::Propose(episode) => {
-                vec![&episode.steps, &episode.drives]
-            }
-            Self::Insert { keys, drives, .. } => vec![keys, drives],
-            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
-                Vec::new()
-            }
-        }
+        arrays!(self)
     }
 
     /// [`Operation::arrays`], to be filled.
     pub(crate) fn arrays_mut(&mut self) -> Vec<&mut Vec<f32>> {
-        match self {
-            Self::Calibrate { steps, .. } => vec![steps],
-            Self::AddTerminal { key, .. } => vec![key],
-            Self::Observe(episode) | Self::Propose(episode) => {
-                vec![&mut episode.steps, &mut episode.drives]
-            }
-            Self::Insert { keys, drives, .. } => vec![keys, drives],
-            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => {
-                Vec::new()
-            }
-        }
+        arrays!(self)
     }
 
     /// The record of a sleep. What an interrupt cut short is recorded as what it came to.
@@ -157,12 +151,7 @@ impl Operation {
         Self::Replay {
             budget: made.or(request.budget),
             tol: request.tol,
-            order: match request.order {
-                Order::Prioritized => "prioritized",
-                Order::Reverse => "reverse",
-                Order::Full => "full",
-            }
-            .into(),
+            order: request.order,
             need: need.into(),
             starts,
             floor: request.lookahead.floor,

@@ -3,7 +3,7 @@
 use crate::base::heap::no_heap;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, invalid_if};
 
 /// Which value equation the store solves (`docs/model.md`, Value and replay).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,28 +115,21 @@ impl Config {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the first field that is out of its range.
+    /// [`crate::Error::Invalid`] naming the first field that is out of its range.
     pub fn validate(&self) -> Result<()> {
         let in_range = |name: &'static str, x: f64, lo: f64, hi: f64| {
-            if x.is_finite() && (lo..=hi).contains(&x) {
-                Ok(())
-            } else {
-                Err(Error::invalid(name, format!("{x} is not in [{lo}, {hi}]")))
-            }
+            let inside = x.is_finite() && (lo..=hi).contains(&x);
+            invalid_if!(!inside, name, "{x} is not in [{lo}, {hi}]");
+            Ok(())
         };
         let at_least_one = |name: &'static str, n: usize, most: usize| {
-            if (1..=most).contains(&n) {
-                Ok(())
-            } else {
-                Err(Error::invalid(name, format!("{n} is not in [1, {most}]")))
-            }
+            invalid_if!(!(1..=most).contains(&n), name, "{n} is not in [1, {most}]");
+            Ok(())
         };
         let below = |name: &'static str, lo: f64, hi: f64| {
-            if lo < hi {
-                Ok(())
-            } else {
-                Err(Error::invalid(name, format!("{lo} is not below {hi}")))
-            }
+            // Both are numbers by now.
+            invalid_if!(lo >= hi, name, "{lo} is not below {hi}");
+            Ok(())
         };
         at_least_one("dim", self.dim, 1 << 20)?;
         at_least_one("k", self.k, 4096)?;
@@ -162,12 +155,8 @@ impl Config {
         in_range("rho", self.rho, 0.0, 1.0)?;
         in_range("fade", self.fade, 0.0, 1.0)?;
         in_range("sigma_0", self.sigma_0, 1e-12, 1.0)?;
-        if self.capacity == Some(0) {
-            return Err(Error::invalid("capacity", "0 is not in [1, …]"));
-        }
-        if self.half_life == 0 {
-            return Err(Error::invalid("half_life", "0 is not in [1, …]"));
-        }
+        invalid_if!(self.capacity == Some(0), "capacity", "0 is not in [1, …]");
+        invalid_if!(self.half_life == 0, "half_life", "0 is not in [1, …]");
         for (name, x) in [
             ("e_lo", self.e_lo),
             ("e_hi", self.e_hi),

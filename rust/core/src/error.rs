@@ -77,6 +77,26 @@ impl Error {
     }
 }
 
+/// Returns [`Error::Invalid`] naming an argument where a condition holds.
+macro_rules! invalid_if {
+    ($condition:expr, $argument:expr, $($message:tt)+) => {
+        if $condition {
+            return Err($crate::error::Error::invalid($argument, format!($($message)+)));
+        }
+    };
+}
+pub(crate) use invalid_if;
+
+/// Returns [`Error::Format`] naming a section where a condition holds.
+macro_rules! damaged_if {
+    ($condition:expr, $section:expr, $($message:tt)+) => {
+        if $condition {
+            return Err($crate::error::Error::format($section, format!($($message)+)));
+        }
+    };
+}
+pub(crate) use damaged_if;
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -49,6 +49,9 @@
 //! ```
 #![deny(missing_docs)]
 
+#[cfg(not(unix))]
+compile_error!("a store's directory needs openat, flock and fork handlers: sharpwave runs on Unix");
+
 mod archive;
 mod base;
 mod config;
@@ -65,6 +68,7 @@ mod store;
 mod values;
 
 pub use base::cancel::Cancel;
+pub use base::log::Log;
 pub use base::threads::{num_threads, set_num_threads};
 pub use config::{Config, Equation};
 pub use error::{Error, Result};
@@ -84,7 +88,7 @@ pub use query::recall::{Path, RecallRequest};
 pub use query::score::{
     Association, Explanation, Habituation, Payment, ScoreRequest, Scores, functionals,
 };
-pub use shared::{Denied, Log, Shared, Writer};
+pub use shared::{Denied, Shared, Writer};
 #[cfg(fuzzing)]
 pub use storage::journal::directory::follow_records;
 pub use storage::journal::directory::{Durability, Journal, Recovery};

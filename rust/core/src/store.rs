@@ -12,7 +12,7 @@ use crate::archive::JournalSlot;
 use crate::archive::Record;
 use crate::base::slot::Slot;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::graph::edge_statistics::EdgeStatistics;
 use crate::graph::{Graph, hebbian};
 use crate::index::indexed::Indexed;
@@ -52,6 +52,18 @@ pub struct Store {
     /// Where what is being done is recorded, while it is, if the store lives in a directory.
     pub(crate) journal: JournalSlot,
 }
+
+/// What the value equation needs to know of a store, whose values may be written meanwhile.
+macro_rules! model {
+    ($store:expr) => {
+        $crate::values::backup::Model {
+            config: &$store.config,
+            memories: &$store.memories,
+            graph: &$store.graph,
+        }
+    };
+}
+pub(crate) use model;
 
 impl Store {
     /// An empty store.
@@ -135,9 +147,11 @@ impl Store {
     /// # Errors
     /// [`Error::Embedder`] if another one was recorded, [`Error::Invalid`] for an empty fingerprint.
     pub fn bind_embedder(&mut self, fingerprint: &str) -> Result<()> {
-        if fingerprint.is_empty() {
-            return Err(Error::invalid("embedder", "the fingerprint is empty"));
-        }
+        invalid_if!(
+            fingerprint.is_empty(),
+            "embedder",
+            "the fingerprint is empty"
+        );
         match &self.embedder {
             Some(recorded) if recorded != fingerprint => Err(Error::Embedder {
                 recorded: recorded.clone(),
@@ -186,11 +200,7 @@ impl Store {
     /// To be called when a memory's row, mass or drive changed: it is dirty until its next backup. If it
     /// leads nowhere it is worth its drive, at once.
     pub(crate) fn changed(&mut self, slot: Slot) {
-        let model = Model {
-            config: &self.config,
-            memories: &self.memories,
-            graph: &self.graph,
-        };
+        let model = model!(self);
         if model.has_successors(slot) {
             self.values.mark(slot);
         } else {
@@ -199,11 +209,7 @@ impl Store {
     }
 
     pub(crate) fn model(&self) -> Model<'_> {
-        Model {
-            config: &self.config,
-            memories: &self.memories,
-            graph: &self.graph,
-        }
+        model!(self)
     }
 }
 

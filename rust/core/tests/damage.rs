@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use sharpwave_core::{
-    Config, Drives, Durability, Error, Journal, Observation, ReplayRequest, Store,
+    Config, Drives, Durability, Error, Journal, Log, Observation, ReplayRequest, Store,
 };
 use world::{Batch, axis, cases, score};
 

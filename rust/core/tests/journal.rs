@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use sharpwave_core::{
-    Config, Drives, Durability, Error, Journal, Lookahead, Need, Observation, Order, ReplayRequest,
-    Store, repair,
+    Config, Drives, Durability, Error, Journal, Log, Lookahead, Need, Observation, Order,
+    ReplayRequest, Store, repair,
 };
 use world::{Batch, axis, cases, config, episode};
 

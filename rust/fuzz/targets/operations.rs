@@ -6,10 +6,7 @@ use std::path::PathBuf;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use sharpwave_core::{
-    Lookahead, Config, Drives, Durability, Episodes, Error, Journal, Need, Observation, Order, ReplayRequest,
-    Store,
-};
+use sharpwave_core::{Config, Drives, Durability, Episodes, Error, Journal, Log, Lookahead, Need, Observation, Order, ReplayRequest, Store};
 
 const DIM: usize = 4;
 

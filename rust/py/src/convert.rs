@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
-use sharpwave_core::Config;
+use sharpwave_core::{Cancel, Config};
 
 use crate::detach::Detach;
 use crate::errors::to_python;
@@ -75,9 +75,10 @@ pub fn bytes<'py>(py: Python<'py>, from: &[u8]) -> PyResult<Bound<'py, PyBytes>>
         let begin = ffi::PyBytes_AsString(object.as_ptr());
         std::slice::from_raw_parts_mut(begin.cast::<MaybeUninit<u8>>(), from.len())
     };
-    py.without_gil(|signals| {
+    py.without_gil(|| {
+        let cancel = Cancel::current();
         for (to, from) in to.chunks_mut(SLICE).zip(from.chunks(SLICE)) {
-            if signals.pending() {
+            if cancel.is_cancelled() {
                 break;
             }
             for (to, &from) in to.iter_mut().zip(from) {

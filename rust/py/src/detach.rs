@@ -16,24 +16,24 @@ pub trait Detach {
     /// A signal handler that raises cancels it ([`Cancel`]).
     ///
     /// # Errors
-    /// What `work` returns, `KeyboardInterrupt` if it stopped for [`Signals::pending`], `RuntimeError` if it panicked.
+    /// What `work` returns, `KeyboardInterrupt` if it was cancelled, `RuntimeError` if it panicked.
     fn without_gil<T, F>(self, work: F) -> PyResult<T>
     where
-        F: FnOnce(&Signals) -> Result<T, Failure> + Send,
+        F: FnOnce() -> Result<T, Failure> + Send,
         T: Send;
 }
 
 impl Detach for Python<'_> {
     fn without_gil<T, F>(self, work: F) -> PyResult<T>
     where
-        F: FnOnce(&Signals) -> Result<T, Failure> + Send,
+        F: FnOnce() -> Result<T, Failure> + Send,
         T: Send,
     {
         let outcome = self.detach(|| {
             let signals = Rc::new(Signals::new());
             let asked = Rc::clone(&signals);
             let cancel = Cancel::new(move || asked.pending());
-            let outcome = catch_unwind(AssertUnwindSafe(|| cancel.scope(|| work(&signals))))
+            let outcome = catch_unwind(AssertUnwindSafe(|| cancel.scope(work)))
                 .unwrap_or_else(|panic| Err(Failure::Panic(message(&*panic))));
             match signals.raised.take() {
                 Some(error) => Err(Failure::Interrupted(error)),
@@ -45,7 +45,7 @@ impl Detach for Python<'_> {
 }
 
 /// The signals of the process (Ctrl-C), as work without the GIL sees them.
-pub struct Signals {
+struct Signals {
     looked: Cell<Instant>,
     raised: RefCell<Option<PyErr>>,
 }
@@ -64,7 +64,7 @@ impl Signals {
     /// Whether a signal handler raised, so that work should stop soon, in a good state.
     ///
     /// Safe while the store is locked: nobody waits for a lock with the GIL in hand.
-    pub fn pending(&self) -> bool {
+    fn pending(&self) -> bool {
         if self.raised.borrow().is_some() {
             return true;
         }

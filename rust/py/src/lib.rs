@@ -52,7 +52,7 @@ mod _core {
     /// Save what is intact in a damaged directory; the fields of `sharpwave.Repair` by name.
     #[pyfunction]
     fn repair(py: Python<'_>, directory: PathBuf) -> PyResult<Bound<'_, PyDict>> {
-        let done = py.without_gil(|_| to_be_worded(core::repair(&directory)))?;
+        let done = py.without_gil(|| to_be_worded(core::repair(&directory)))?;
         let done = done.map_err(|error| with_path(error, &directory))?;
         let report = PyDict::new(py);
         report.set_item("complete", done.is_complete())?;

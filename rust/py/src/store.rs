@@ -36,8 +36,8 @@ fn writing<T: Send>(
     work: impl FnOnce(&mut Writer<'_>) -> Result<T, Failure> + Send,
 ) -> PyResult<T> {
     let handle = store.as_super().get().handle();
-    store.py().without_gil(|signals| {
-        handle.writing(&|| signals.pending(), |writer| {
+    store.py().without_gil(|| {
+        handle.writing(|writer| {
             let done = work(writer)?;
             match writer.compact(true) {
                 // What was done is in the journal: the snapshot can wait.
@@ -68,7 +68,7 @@ impl Store {
     /// From a snapshot file.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, Self>> {
-        let outcome = py.without_gil(|_| to_be_worded(core::Store::load(&path)))?;
+        let outcome = py.without_gil(|| to_be_worded(core::Store::load(&path)))?;
         let store = outcome.map_err(|error| with_path(error, &path))?;
         Bound::new(py, Self::around(store))
     }
@@ -92,7 +92,7 @@ impl Store {
                 )));
             }
         };
-        let opened = py.without_gil(|_| {
+        let opened = py.without_gil(|| {
             to_be_worded(if readonly {
                 Journal::read(&directory).map(|(store, found)| (store, None, found))
             } else {
@@ -113,7 +113,7 @@ impl Store {
     #[staticmethod]
     fn from_bytes<'py>(snapshot: &Bound<'py, PyBytes>) -> PyResult<Bound<'py, Self>> {
         let (py, bytes) = (snapshot.py(), snapshot.as_bytes());
-        let store = py.without_gil(|_| Ok(core::Store::from_bytes(bytes)?))?;
+        let store = py.without_gil(|| Ok(core::Store::from_bytes(bytes)?))?;
         Bound::new(py, Self::around(store))
     }
 
@@ -122,7 +122,7 @@ impl Store {
         let handle = slf.as_super().get().handle();
         let config = slf
             .py()
-            .without_gil(|_| handle.read(&|| false, |store| Ok(store.given_config().clone())))?;
+            .without_gil(|| handle.read(|store| Ok(store.given_config().clone())))?;
         config_json(&config)
     }
 
@@ -238,8 +238,8 @@ impl Store {
         num_threads: Option<usize>,
     ) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
-        slf.py().without_gil(|signals| {
-            handle.deriving(&|| signals.pending(), |writer| {
+        slf.py().without_gil(|| {
+            handle.deriving(|writer| {
                 let divided =
                     writer.read(|store| Ok(store.divided(blocks, seed, num_threads)?))?;
                 writer.write(|store| Ok(store.adopt(divided)?))
@@ -318,24 +318,22 @@ impl Store {
     #[pyo3(name = "become")]
     fn become_other(slf: &Bound<'_, Self>, other: &Bound<'_, Self>) -> PyResult<()> {
         let other = other.as_super().get().handle();
-        let store = slf.py().without_gil(|_| other.freeze())?;
+        let store = slf.py().without_gil(|| other.freeze())?;
         writing(slf, |writer| writer.become_other(store))
     }
 
     /// A new snapshot in its directory, if there is anything new.
     fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
-        slf.py().without_gil(|signals| {
-            handle.writing(&|| signals.pending(), |writer| writer.compact(false))
-        })
+        slf.py()
+            .without_gil(|| handle.writing(|writer| writer.compact(false)))
     }
 
     /// Let go of the data, after a snapshot in its directory if there is anything new: the journal is enough if that is
     /// interrupted.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let handle = slf.as_super().get().handle();
-        slf.py()
-            .without_gil(|signals| handle.close(&|| signals.pending()))
+        slf.py().without_gil(|| handle.close())
     }
 
     /// How often it was written to since it was made.
@@ -359,7 +357,7 @@ impl Store {
     /// Whether it was let go of.
     fn closed(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let handle = slf.as_super().get().handle();
-        slf.py().without_gil(|_| handle.is_closed())
+        slf.py().without_gil(|| handle.is_closed())
     }
 }
 

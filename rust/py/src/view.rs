@@ -44,10 +44,7 @@ impl View {
 
     /// Reads a column without the GIL.
     fn read<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&Store) -> T + Send) -> PyResult<T> {
-        py.without_gil(|signals| {
-            self.handle
-                .read(&|| signals.pending(), |store| Ok(work(store)))
-        })
+        py.without_gil(|| self.handle.read(|store| Ok(work(store))))
     }
 
     /// Asks the store something that takes its time, without the GIL.
@@ -56,10 +53,7 @@ impl View {
         py: Python<'_>,
         work: impl FnOnce(&Store) -> Result<T> + Send,
     ) -> PyResult<T> {
-        py.without_gil(|signals| {
-            self.handle
-                .read(&|| signals.pending(), |store| Ok(work(store)?))
-        })
+        py.without_gil(|| self.handle.read(|store| Ok(work(store)?)))
     }
 }
 
@@ -218,17 +212,14 @@ impl View {
 
     /// A snapshot, written beside and renamed.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        let outcome = py.without_gil(|signals| {
-            self.handle.read(&|| signals.pending(), |store| {
-                to_be_worded(store.save(&path))
-            })
-        })?;
+        let outcome =
+            py.without_gil(|| self.handle.read(|store| to_be_worded(store.save(&path))))?;
         outcome.map_err(|error| with_path(error, &path))
     }
 
     /// This moment.
     fn frozen(&self, py: Python<'_>) -> PyResult<Self> {
-        Ok(Self::new(py.without_gil(|_| self.handle.freeze())?))
+        Ok(Self::new(py.without_gil(|| self.handle.freeze())?))
     }
 
     /// This moment with something knocked out.

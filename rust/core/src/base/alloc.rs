@@ -1,6 +1,6 @@
 //! Memory: what the machine has.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 
 /// Refuses what the machine's memory could never hold, before any of it is asked for: a failed allocation aborts.
 ///
@@ -8,15 +8,24 @@ use crate::error::{Error, Result};
 /// [`Error::Invalid`] naming the argument that makes it so large.
 pub(crate) fn afford(argument: &'static str, items: usize, size: usize) -> Result<()> {
     let there = machine();
-    match items.checked_mul(size) {
-        Some(wanted) if wanted <= there => Ok(()),
-        _ => Err(Error::invalid(
-            argument,
-            format!(
-                "the answer would take {items} × {size} bytes; this machine has {there} in all"
-            ),
-        )),
-    }
+    let wanted = items.checked_mul(size);
+    invalid_if!(
+        wanted.is_none_or(|wanted| wanted > there),
+        argument,
+        "the answer would take {items} × {size} bytes; this machine has {there} in all"
+    );
+    Ok(())
+}
+
+/// Room for so many bytes, which a file or a caller asks for.
+///
+/// # Errors
+/// [`Error::Io`] if there is none.
+pub(crate) fn room(bytes: usize) -> Result<Vec<u8>> {
+    let mut room = Vec::new();
+    let reserved = room.try_reserve_exact(bytes);
+    reserved.map_err(|error| Error::Io(std::io::Error::other(error)))?;
+    Ok(room)
 }
 
 /// The machine's memory in bytes, where the system tells.

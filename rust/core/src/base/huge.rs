@@ -56,11 +56,6 @@ impl<T: Copy> Huge<T> {
         }
         self.0.extend_from_slice(elements);
     }
-
-    /// Keeps the first `len` elements; the room stays.
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
-    }
 }
 
 impl<T: HeapSize> HeapSize for Huge<T> {

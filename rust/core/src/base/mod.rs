@@ -6,6 +6,7 @@ pub mod fpenv;
 pub(crate) mod group_commit;
 pub(crate) mod heap;
 pub(crate) mod huge;
+pub(crate) mod log;
 pub(crate) mod rng;
 pub(crate) mod slot;
 pub(crate) mod sync;

@@ -1,8 +1,9 @@
-//! The locks, under one roof: what waits for long can be asked to give up.
+//! The locks, under one roof: what waits for long gives up when its call is cancelled.
 
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+pub(crate) use crate::base::cancel::Cancel;
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -52,16 +53,13 @@ pub(crate) fn unlock_fair<T>(guard: RwLockWriteGuard<'_, T>) {
     RwLockWriteGuard::unlock_fair(guard);
 }
 
-/// Waits for a turn; `None` once `ask` says that nobody needs it any more.
-pub(crate) fn lock<'a, T>(
-    mutex: &'a Mutex<T>,
-    ask: &dyn Fn() -> bool,
-) -> Option<MutexGuard<'a, T>> {
+/// Waits for a turn; `None` once the call is cancelled.
+pub(crate) fn lock<'a, T>(mutex: &'a Mutex<T>, cancel: &Cancel) -> Option<MutexGuard<'a, T>> {
     loop {
         if let Some(guard) = mutex.try_lock_for(PATIENCE) {
             return Some(guard);
         }
-        if ask() {
+        if cancel.is_cancelled() {
             return None;
         }
     }
@@ -71,7 +69,7 @@ pub(crate) fn lock<'a, T>(
 pub(crate) fn read<'a, T>(
     shared: &'a RwLock<T>,
     reads_already: bool,
-    ask: &dyn Fn() -> bool,
+    cancel: &Cancel,
 ) -> Option<RwLockReadGuard<'a, T>> {
     if reads_already {
         return Some(shared.lock.read_recursive());
@@ -81,7 +79,7 @@ pub(crate) fn read<'a, T>(
     }
     shared.displaced.fetch_add(1, Ordering::AcqRel);
     let guard = loop {
-        if ask() {
+        if cancel.is_cancelled() {
             break None;
         }
         if let Some(guard) = shared.lock.try_read_for(PATIENCE) {

@@ -158,13 +158,6 @@ impl Indexed {
         self.clear(slot);
     }
 
-    /// As [`Memories::truncate`].
-    pub(crate) fn truncate(&mut self, from: usize) {
-        for slot in self.memories.truncate(from) {
-            self.clear(slot);
-        }
-    }
-
     /// Brings the code and the block of a memory up to date with its key.
     fn encode(&mut self, slot: Slot) {
         let key = self.memories.key(slot);

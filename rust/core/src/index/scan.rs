@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::base::threads;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
+use crate::linalg::{from_ordered_bits, ordered_bits};
 
 /// Entries that the candidates of a piece may hold, in all: 64 MB.
 const MAX_ENTRIES: usize = 8 << 20;
@@ -88,65 +89,19 @@ struct Floors(Vec<AtomicU32>);
 
 impl Floors {
     fn of(queries: usize) -> Self {
-        let none = rising(f32::NEG_INFINITY);
+        let none = ordered_bits(f32::NEG_INFINITY);
         Self((0..queries).map(|_| AtomicU32::new(none)).collect())
     }
 
     fn raise(&self, rows: Range<usize>, candidates: &mut [Candidates]) {
         for (floor, candidates) in self.0[rows].iter().zip(candidates) {
-            candidates.raise(number(floor.load(Ordering::Relaxed)));
+            candidates.raise(from_ordered_bits(floor.load(Ordering::Relaxed)));
         }
     }
 
     fn tell(&self, rows: Range<usize>, candidates: &[Candidates]) {
         for (floor, candidates) in self.0[rows].iter().zip(candidates) {
-            floor.fetch_max(rising(candidates.threshold), Ordering::Relaxed);
-        }
-    }
-}
-
-/// A number as an integer that rises with it.
-fn rising(number: f32) -> u32 {
-    let bits = number.to_bits();
-    if bits >> 31 == 1 {
-        !bits
-    } else {
-        bits | 1 << 31
-    }
-}
-
-/// The inverse of [`rising`].
-fn number(rising: u32) -> f32 {
-    f32::from_bits(if rising >> 31 == 1 {
-        rising & !(1 << 31)
-    } else {
-        !rising
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn integers_rise_with_the_numbers() {
-        let numbers = [
-            f32::NEG_INFINITY,
-            f32::MIN,
-            -1.5,
-            -1e-40,
-            -0.0,
-            0.0,
-            1e-40,
-            1.5,
-            f32::MAX,
-            f32::INFINITY,
-        ];
-        for (a, b) in numbers.iter().zip(&numbers[1..]) {
-            assert!(rising(*a) < rising(*b), "{a} {b}");
-        }
-        for a in numbers {
-            assert_eq!(number(rising(a)).to_bits(), a.to_bits());
+            floor.fetch_max(ordered_bits(candidates.threshold), Ordering::Relaxed);
         }
     }
 }

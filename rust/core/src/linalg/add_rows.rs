@@ -1,11 +1,11 @@
 //! Adding rows up on AVX-512: as much of the sum as there are registers stays in them.
 
 use std::arch::x86_64::{
-    _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    _mm512_add_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
 
-use super::{AHEAD, row};
+use super::{AHEAD, prefetch_line, row};
 
 /// Numbers of a register.
 const LANES: usize = 16;
@@ -50,7 +50,9 @@ fn tiles<const N: usize>(
         let mut later = these.iter().chain(soon).skip(AHEAD);
         for &(name, alpha) in these {
             if let Some(&(name, _)) = later.next() {
-                fetch::<N>(of(name));
+                for n in 0..N {
+                    prefetch_line(of(name).wrapping_add(n * LANES));
+                }
             }
             let (x, alpha) = (of(name), _mm512_set1_ps(alpha));
             #[allow(clippy::needless_range_loop)] // `n` picks registers.
@@ -67,13 +69,4 @@ fn tiles<const N: usize>(
         done += N * LANES;
     }
     done
-}
-
-/// Asks for the lines of a tile.
-#[inline]
-fn fetch<const N: usize>(x: *const f32) {
-    for n in 0..N {
-        // SAFETY: a prefetch is a hint that may name any address; it reads nothing into the program.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.wrapping_add(n * LANES).cast()) };
-    }
 }

@@ -47,15 +47,36 @@ pub fn add_rows(rows: &[f32], these: &[(u32, f32)], soon: &[(u32, f32)], y: &mut
 }
 
 /// Fetches numbers into the cache, where the processor can be told to.
+#[inline]
 pub(crate) fn prefetch<T>(x: &[T]) {
-    #[cfg(target_arch = "x86_64")]
     for line in x.chunks((64 / size_of::<T>()).max(1)) {
+        prefetch_line(line.as_ptr());
+    }
+}
+
+/// Fetches the line at an address, which may be any, into the cache.
+#[inline(always)]
+#[allow(clippy::inline_always)] // To be compiled for the instruction set around it.
+pub(crate) fn prefetch_line<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 has the instruction, and it does nothing but fetch what lies in `x`.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        // SAFETY: a prefetch is a hint that may name any address; it reads nothing into the program.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = x;
+    let _ = at;
+}
+
+/// The bits of a number, so that they are ordered as numbers are: −∞, −1, −0, 0, 1, ∞.
+pub(crate) fn ordered_bits(number: f32) -> u32 {
+    let bits = number.to_bits();
+    bits ^ if bits >> 31 == 1 { u32::MAX } else { 1 << 31 }
+}
+
+/// The inverse of [`ordered_bits`].
+pub(crate) fn from_ordered_bits(bits: u32) -> f32 {
+    f32::from_bits(bits ^ if bits >> 31 == 0 { u32::MAX } else { 1 << 31 })
 }
 
 /// The instruction set the kernels were chosen for: `"portable"`, `"avx2"`, `"avx512"` or `"neon"`.
@@ -267,6 +288,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn ordered_bits_are_ordered_as_their_numbers() {
+        let numbers = [f32::NEG_INFINITY, f32::MIN, -1.5, -1e-40, -0.0];
+        let all: Vec<f32> = numbers
+            .into_iter()
+            .chain(numbers.map(|x| -x).into_iter().rev())
+            .collect();
+        assert!(
+            all.windows(2)
+                .all(|two| ordered_bits(two[0]) < ordered_bits(two[1]))
+        );
+        let back = |&x: &f32| from_ordered_bits(ordered_bits(x)).to_bits() == x.to_bits();
+        assert!(all.iter().all(back));
     }
 
     /// The bound of any summation order (Higham 2002, 3.1): `n·u·Σ|a_i b_i|`.

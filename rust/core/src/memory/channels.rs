@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::heap::{HeapSize, heap_size, no_heap};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 
 /// How a channel gets its drives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,24 +92,18 @@ impl Channels {
 
     /// Checks name and range without adding anything.
     pub(crate) fn check(&self, name: &str, low: f32, high: f32) -> Result<()> {
-        if name.is_empty() {
-            return Err(Error::invalid("name", "must not be empty"));
-        }
-        if self.0.iter().any(|c| c.name == name) {
-            return Err(Error::invalid(
-                "name",
-                format!("there is a channel {name:?} already"),
-            ));
-        }
-        if !low.is_finite() {
-            return Err(Error::invalid("low", format!("{low} is not finite")));
-        }
-        if !high.is_finite() || low >= high {
-            return Err(Error::invalid(
-                "high",
-                format!("{high} is not above low = {low}"),
-            ));
-        }
+        invalid_if!(name.is_empty(), "name", "must not be empty");
+        invalid_if!(
+            self.0.iter().any(|c| c.name == name),
+            "name",
+            "there is a channel {name:?} already"
+        );
+        invalid_if!(!low.is_finite(), "low", "{low} is not finite");
+        invalid_if!(
+            !high.is_finite() || low >= high,
+            "high",
+            "{high} is not above low = {low}"
+        );
         Ok(())
     }
 

@@ -13,9 +13,6 @@ pub(crate) trait Column {
     /// Makes every element of a slot `fill`.
     fn reset(&mut self, slot: Slot, width: usize, fill: Self::Element);
 
-    /// Keeps the rows of the first `slots`.
-    fn cut(&mut self, slots: usize, width: usize);
-
     /// The rows of the slots in `order`, with room for `spare` more where a column is dear to grow.
     fn permuted(&self, order: &[Slot], width: usize, spare: usize) -> Self;
 }
@@ -29,10 +26,6 @@ impl<T: Clone> Column for Vec<T> {
 
     fn reset(&mut self, slot: Slot, width: usize, fill: T) {
         self[slot as usize * width..(slot as usize + 1) * width].fill(fill);
-    }
-
-    fn cut(&mut self, slots: usize, width: usize) {
-        self.truncate(slots * width);
     }
 
     fn permuted(&self, order: &[Slot], width: usize, _: usize) -> Self {
@@ -49,10 +42,6 @@ impl Column for Huge<f32> {
 
     fn reset(&mut self, slot: Slot, width: usize, fill: f32) {
         self[slot as usize * width..(slot as usize + 1) * width].fill(fill);
-    }
-
-    fn cut(&mut self, slots: usize, width: usize) {
-        self.truncate(slots * width);
     }
 
     fn permuted(&self, order: &[Slot], width: usize, spare: usize) -> Self {

@@ -59,10 +59,6 @@ macro_rules! columns {
                 $(self.$name.reset(slot, widths.$width, $free);)*
             }
 
-            fn cut(&mut self, slots: usize, widths: Widths) {
-                $(self.$name.cut(slots, widths.$width);)*
-            }
-
             fn permuted(&self, order: &[Slot], widths: Widths, spare: usize) -> Self {
                 Self { $($name: self.$name.permuted(order, widths.$width, spare),)* }
             }
@@ -293,23 +289,6 @@ impl Memories {
         self.columns.stamps[at] = NEXT_STAMP.fetch_add(1, Ordering::Relaxed);
         self.refresh_drives(slot, channels);
         slot
-    }
-
-    /// Takes back the latest of the memories, from slot `from` on, which were all added where no slot was before: the
-    /// columns end there again. The graph and the values must hold nothing of them. Returns their slots.
-    pub(crate) fn truncate(&mut self, from: usize) -> Vec<Slot> {
-        let since = self.order.len() - (self.slots() - from);
-        let gone = self.order.split_off(since);
-        debug_assert!(gone.iter().all(|&slot| slot as usize >= from));
-        if gone.len() > self.order.len() / 4 {
-            self.by_id.retain(|_, slot| (*slot as usize) < from);
-        } else {
-            for &slot in &gone {
-                self.by_id.remove(&self.columns.ids[slot as usize]);
-            }
-        }
-        self.columns.cut(from, self.widths);
-        gone
     }
 
     /// Frees the slot. The graph and the values must have forgotten it.

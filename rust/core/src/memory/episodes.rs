@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::cancel;
 use crate::base::heap::heap_size;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 
 /// `x / ‖x‖`, the norm in f64 over the elements in order, each quotient rounded once to f32.
 ///
@@ -33,12 +33,12 @@ pub(crate) fn normalised_rows(
     rows: &[f32],
     dim: usize,
 ) -> Result<Vec<f32>> {
-    if !rows.len().is_multiple_of(dim) {
-        return Err(Error::invalid(
-            argument,
-            format!("{} numbers are not rows of {dim}", rows.len()),
-        ));
-    }
+    invalid_if!(
+        !rows.len().is_multiple_of(dim),
+        argument,
+        "{} numbers are not rows of {dim}",
+        rows.len()
+    );
     let mut all = vec![0.0; rows.len()];
     for (row, (x, out)) in rows
         .chunks_exact(dim)

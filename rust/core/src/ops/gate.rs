@@ -48,8 +48,8 @@ pub(crate) fn step_drives(store: &Store, episode: &Episode, steps: &[f32]) -> Ve
         for channel in store.channels() {
             drives.push(match &channel.kind {
                 Kind::Terminal { memory } => {
-                    let slot = store.memories().held(*memory);
-                    channel.drive(linalg::dot(x, store.memories().key(slot)))
+                    let slot = store.memories.held(*memory);
+                    channel.drive(linalg::dot(x, store.memories.key(slot)))
                 }
                 Kind::Scalar => {
                     let observed = episode.drives[t * scalars + scalar];

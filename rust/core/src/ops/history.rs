@@ -7,13 +7,13 @@ use std::sync::Arc;
 use crate::archive::{Entry, Operation, Record};
 use crate::base::cancel;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::index::incremental::{MAX_WINDOW_STEPS, Window};
 use crate::memory::columns::Provenance;
 use crate::memory::episodes::Episodes;
 use crate::ops::observe::ObserveReport;
 use crate::store::Store;
-use crate::values::{Lookahead, Need, Order, ReplayRequest, Stopped};
+use crate::values::{Lookahead, Need, ReplayRequest, Stopped};
 
 impl Operation {
     pub(crate) fn apply(self, store: &mut Store) -> Result<()> {
@@ -64,11 +64,7 @@ impl Operation {
                     budget,
                     seconds: None,
                     tol,
-                    order: match order.as_str() {
-                        "reverse" => Order::Reverse,
-                        "full" => Order::Full,
-                        _ => Order::Prioritized,
-                    },
+                    order,
                     need: match need.as_str() {
                         "uniform" => Need::Uniform,
                         "from" => store.surviving_starts(starts),
@@ -87,11 +83,6 @@ impl Operation {
         }
         Ok(())
     }
-}
-
-/// Entries as a store holds them.
-pub(crate) fn shared(history: Vec<Entry>) -> Vec<Arc<Entry>> {
-    history.into_iter().map(Arc::new).collect()
 }
 
 impl Store {
@@ -214,12 +205,11 @@ impl Store {
             .memories
             .slot(id)
             .ok_or_else(|| Error::unknown("memory", id))?;
-        if self.memories.columns().terminal[slot as usize] {
-            return Err(Error::invalid(
-                "memory",
-                format!("{id} is a terminal: remove its channel instead"),
-            ));
-        }
+        invalid_if!(
+            self.memories.columns().terminal[slot as usize],
+            "memory",
+            "{id} is a terminal: remove its channel instead"
+        );
         let provenance = self.memories.columns().provenance[slot as usize].clone();
         let dim = self.config.dim;
         let ids = self.episode_ids.clone();

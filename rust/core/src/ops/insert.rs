@@ -2,9 +2,8 @@
 
 use crate::archive::Operation;
 use crate::base::cancel;
-use crate::base::slot::Slot;
 use crate::config::Equation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::memory::columns::{NewMemory, Provenance};
 use crate::memory::episodes::normalised_rows;
 use crate::store::Store;
@@ -26,23 +25,20 @@ impl Store {
         let unobserved = if drives.is_none() { n * scalars } else { 0 };
         let unobserved = vec![f32::NAN; unobserved];
         let drives = drives.unwrap_or(&unobserved);
-        if drives.len() != n * scalars {
-            return Err(Error::invalid(
-                "drives",
-                format!(
-                    "{} numbers are not {n} rows of {scalars} scalar channels",
-                    drives.len()
-                ),
-            ));
-        }
+        invalid_if!(
+            drives.len() != n * scalars,
+            "drives",
+            "{} numbers are not {n} rows of {scalars} scalar channels",
+            drives.len()
+        );
         self.check_drives(drives)?;
         let texts = texts.unwrap_or_default();
-        if !texts.is_empty() && texts.len() != n {
-            return Err(Error::invalid(
-                "texts",
-                format!("{} texts for {n} keys", texts.len()),
-            ));
-        }
+        invalid_if!(
+            !texts.is_empty() && texts.len() != n,
+            "texts",
+            "{} texts for {n} keys",
+            texts.len()
+        );
         if let Some(capacity) = self.config.capacity
             && self.len() + n > capacity
         {
@@ -52,11 +48,18 @@ impl Store {
             ));
         }
         let rows: Vec<u32> = (0..n as u32).collect();
-        let (first, slots) = (self.next_memory, self.memories.slots());
+        let first = self.next_memory;
         let mut begun = false;
         let inserted = self.append_rows(keys, drives, texts, &rows, &mut begun);
         if begun && inserted.is_err() {
-            self.take_back(first, slots);
+            // Memories from `first` on were not there, nor was the record.
+            while let Some(&last) = self.memories.in_order().last()
+                && self.memories.id(last) >= first
+            {
+                self.forget(last);
+            }
+            self.next_memory = first;
+            self.unrecord();
         }
         inserted
     }
@@ -112,51 +115,22 @@ impl Store {
         Ok((first..self.next_memory).collect())
     }
 
-    /// Undoes an insertion that was given up: memories from `first` on were not there, nor was its record.
-    fn take_back(&mut self, first: i64, slots: usize) {
-        self.forget_since(first, slots);
-        self.unrecord();
-    }
-
-    /// Memories from `first` on were not there, when there were so many slots; they lead nowhere, and nothing to them.
-    ///
-    /// Those in slots of their own go at once, however many they are.
-    pub(crate) fn forget_since(&mut self, first: i64, slots: usize) {
-        let order = self.memories.in_order();
-        let since = order.partition_point(|&slot| self.memories.id(slot) < first);
-        // Free slots are taken first, so those in new ones are the latest.
-        let reused = order[since..]
-            .iter()
-            .take_while(|&&slot| (slot as usize) < slots);
-        let reused: Vec<Slot> = reused.copied().collect();
-        self.values.truncate(slots);
-        self.memories.truncate(slots);
-        for slot in reused.into_iter().rev() {
-            self.forget(slot);
-        }
-        self.next_memory = first;
-    }
-
     /// Any finite drive for `return`, none below 0 for `stopping`; NaN is "not observed".
     pub(crate) fn check_drives(&self, drives: &[f32]) -> Result<()> {
         let scalars = self.scalar_count().max(1);
         let stopping = self.config.equation == Equation::Stopping;
         for (at, &drive) in drives.iter().enumerate() {
             let (row, column) = (at / scalars, at % scalars);
-            if drive.is_infinite() {
-                return Err(Error::invalid(
-                    "drives",
-                    format!("row {row}, column {column} is infinite"),
-                ));
-            }
-            if stopping && drive < 0.0 {
-                return Err(Error::invalid(
-                    "drives",
-                    format!(
-                        "row {row}, column {column} is {drive}: the stopping equation needs drives ≥ 0"
-                    ),
-                ));
-            }
+            invalid_if!(
+                drive.is_infinite(),
+                "drives",
+                "row {row}, column {column} is infinite"
+            );
+            invalid_if!(
+                stopping && drive < 0.0,
+                "drives",
+                "row {row}, column {column} is {drive}: the stopping equation needs drives ≥ 0"
+            );
         }
         Ok(())
     }

@@ -6,16 +6,15 @@ use crate::archive::Operation;
 use crate::base::cancel::{self, Cancel};
 use crate::base::slot::Slot;
 use crate::base::threads;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::graph::hebbian;
 use crate::graph::predict::predict;
 use crate::index::activation::{Activation, activate};
 use crate::index::incremental::{MAX_WINDOW_STEPS, Nearest, Window};
 use crate::memory::episodes::{Batch, Episode, Episodes, normalised_rows};
 use crate::ops::gate::{self, Outcome};
-use crate::store::Store;
+use crate::store::{Store, model};
 use crate::values::awake;
-use crate::values::backup::Model;
 
 /// Observed scalar rewards; NaN is "not observed".
 #[derive(Clone, Copy, Debug)]
@@ -272,15 +271,12 @@ impl Store {
             Some(Drives::Steps(given)) => (given, batch.len()),
             Some(Drives::Episodes(given)) => (given, batch.episodes()),
         };
-        if given.len() != expected * scalars {
-            return Err(Error::invalid(
-                "drives",
-                format!(
-                    "{} numbers are not {expected} rows of {scalars} scalar channels",
-                    given.len()
-                ),
-            ));
-        }
+        invalid_if!(
+            given.len() != expected * scalars,
+            "drives",
+            "{} numbers are not {expected} rows of {scalars} scalar channels",
+            given.len()
+        );
         self.check_drives(given)?;
         match drives {
             Some(Drives::Episodes(_)) => {
@@ -299,35 +295,35 @@ impl Store {
 
     fn episode_ids(&self, given: Option<&[i64]>, episodes: usize) -> Result<Vec<i64>> {
         let Some(given) = given else {
-            if self.next_episode.checked_add(episodes as i64).is_none() {
-                return Err(Error::invalid(
-                    "episode_ids",
-                    "no fresh ones are left: give them",
-                ));
-            }
+            invalid_if!(
+                self.next_episode.checked_add(episodes as i64).is_none(),
+                "episode_ids",
+                "no fresh ones are left: give them"
+            );
             return Ok((0..episodes as i64)
                 .map(|e| self.next_episode + e)
                 .collect());
         };
-        if given.len() != episodes {
-            return Err(Error::invalid(
-                "episode_ids",
-                format!("{} ids for {episodes} episodes", given.len()),
-            ));
-        }
+        invalid_if!(
+            given.len() != episodes,
+            "episode_ids",
+            "{} ids for {episodes} episodes",
+            given.len()
+        );
         let mut seen = std::collections::BTreeSet::new();
         for (row, &id) in given.iter().enumerate() {
             let taken =
                 self.ordinals.contains_key(&id) || self.proposals.iter().any(|p| p.id == id);
-            if !(0..i64::MAX).contains(&id) {
-                return Err(Error::invalid("episode_ids", format!("row {row} is {id}")));
-            }
-            if taken || !seen.insert(id) {
-                return Err(Error::invalid(
-                    "episode_ids",
-                    format!("row {row}: there is an episode {id} already"),
-                ));
-            }
+            invalid_if!(
+                !(0..i64::MAX).contains(&id),
+                "episode_ids",
+                "row {row} is {id}"
+            );
+            invalid_if!(
+                taken || !seen.insert(id),
+                "episode_ids",
+                "row {row}: there is an episode {id} already"
+            );
         }
         Ok(given.to_vec())
     }
@@ -444,12 +440,7 @@ impl Store {
         let mut touched: Vec<Slot> = nearest.into_touched().into_iter().collect();
         touched.extend(self.evict());
 
-        let model = Model {
-            config: &self.config,
-            memories: &self.memories,
-            graph: &self.graph,
-        };
-        report.backups += awake::replay(&mut self.values, model, activations);
+        report.backups += awake::replay(&mut self.values, model!(self), activations);
         touched
     }
 

@@ -1,6 +1,6 @@
 //! Dividing the memories into blocks, for searches that need not look at all of them.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::index::Partition;
 use crate::store::Store;
 
@@ -39,12 +39,11 @@ impl Store {
     ) -> Result<Partition> {
         let n = self.len();
         let blocks = blocks.unwrap_or_else(|| ((n as f64).sqrt().round() as usize).max(1));
-        if !(1..=n).contains(&blocks) {
-            return Err(Error::invalid(
-                "blocks",
-                format!("{blocks} blocks for {n} memories"),
-            ));
-        }
+        invalid_if!(
+            !(1..=n).contains(&blocks),
+            "blocks",
+            "{blocks} blocks for {n} memories"
+        );
         Partition::of(&self.memories, blocks, seed, threads)
     }
 
@@ -120,9 +119,7 @@ impl Store {
         let Some(nprobe) = nprobe else {
             return Ok(None);
         };
-        if nprobe == 0 {
-            return Err(Error::invalid("nprobe", "must be at least 1"));
-        }
+        invalid_if!(nprobe == 0, "nprobe", "must be at least 1");
         let Some(partition) = self.memories.partition() else {
             return Err(Error::invalid(
                 "nprobe",

@@ -1,7 +1,7 @@
 //! Setting up: calibration and channels.
 
 use crate::archive::Operation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::memory::channels::{Channel, Kind};
 use crate::memory::columns::NewMemory;
 use crate::memory::episodes::{Episodes, normalised_rows};
@@ -21,12 +21,11 @@ impl Store {
             ));
         }
         let batch = episodes.checked(self.config.dim)?;
-        if batch.len() < 2 {
-            return Err(Error::invalid(
-                "steps",
-                "calibration needs two steps or more",
-            ));
-        }
+        invalid_if!(
+            batch.len() < 2,
+            "steps",
+            "calibration needs two steps or more"
+        );
         let sample = calibrate::sample(&batch, self.config.dim);
         let mut config = self.config.clone();
         let set = calibrate::calibrate(&mut config, &batch, &sample)?;
@@ -50,12 +49,13 @@ impl Store {
         low: Option<f32>,
         high: Option<f32>,
     ) -> Result<usize> {
-        if key.len() != self.config.dim {
-            return Err(Error::invalid(
-                "key",
-                format!("{} numbers, not {}", key.len(), self.config.dim),
-            ));
-        }
+        invalid_if!(
+            key.len() != self.config.dim,
+            "key",
+            "{} numbers, not {}",
+            key.len(),
+            self.config.dim
+        );
         let unit = normalised_rows("key", key, self.config.dim)?;
         let measured = calibrate::terminal_range(&self.sample, &unit);
         let (from, to) = (low.unwrap_or(measured.0), high.unwrap_or(measured.1));

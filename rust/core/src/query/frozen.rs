@@ -1,7 +1,7 @@
 //! Read-only views of one moment, and what ablations change in them.
 
 use crate::archive::JournalSlot;
-use crate::error::{Error, Result};
+use crate::error::{Result, invalid_if};
 use crate::graph::Graph;
 use crate::index::indexed::Indexed;
 use crate::store::Store;
@@ -39,7 +39,7 @@ impl Store {
     /// For ablations.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if an array does not fit or is not finite, [`Error::Interrupted`] if the call is
+    /// [`crate::Error::Invalid`] if an array does not fit or is not finite, [`crate::Error::Interrupted`] if the call is
     /// cancelled ([`crate::Cancel`]).
     pub fn ablated(
         &self,
@@ -54,15 +54,17 @@ impl Store {
             ("baseline", baseline, channels),
         ] {
             let Some(given) = given else { continue };
-            if given.len() != expected {
-                return Err(Error::invalid(
-                    name,
-                    format!("{} numbers, not {expected}", given.len()),
-                ));
-            }
-            if given.iter().any(|x| !x.is_finite()) {
-                return Err(Error::invalid(name, "not all numbers are finite"));
-            }
+            invalid_if!(
+                given.len() != expected,
+                name,
+                "{} numbers, not {expected}",
+                given.len()
+            );
+            invalid_if!(
+                given.iter().any(|x| !x.is_finite()),
+                name,
+                "not all numbers are finite"
+            );
         }
         let mut store = self.without_history();
         if let Some(values) = values {

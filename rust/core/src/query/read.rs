@@ -1,32 +1,17 @@
 //! Reading: search, value, score, explain, recall, associate. Nothing here changes state.
 
 use crate::base::alloc::afford;
-use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::error::{Result, invalid_if};
 use crate::graph::edge_statistics::EdgeRange;
 use crate::index::activation::{Activation, activate};
 use crate::index::{self, SearchReport};
-use crate::memory::columns::Memories;
-use crate::memory::episodes::{Batch, Episodes, normalised_rows};
+use crate::memory::episodes::{Episodes, normalised_rows};
 use crate::query::recall::{self, Path, RecallRequest};
 use crate::query::score::{self, Explanation, ScoreRequest, Scores};
 use crate::query::spread;
 use crate::store::Store;
-use crate::values::table::Values;
 
 impl Store {
-    pub(crate) fn memories(&self) -> &Memories {
-        &self.memories
-    }
-
-    pub(crate) fn graph(&self) -> &Graph {
-        &self.graph
-    }
-
-    pub(crate) fn values_of(&self) -> &Values {
-        &self.values
-    }
-
     pub(crate) fn edge_range(&self) -> EdgeRange {
         self.edge_statistics.range(&self.config)
     }
@@ -50,14 +35,6 @@ impl Store {
             .collect())
     }
 
-    pub(crate) fn activate_batch(
-        &self,
-        batch: &Batch,
-        threads: Option<usize>,
-    ) -> Result<Vec<Activation>> {
-        self.activate_rows(batch.rows(), threads)
-    }
-
     /// `Φ_q = Σ_i φ_i v_iq`.
     pub(crate) fn phi(&self, activation: &Activation) -> Vec<f64> {
         let mut phi = vec![0.0; self.channels.len()];
@@ -73,7 +50,7 @@ impl Store {
     /// by lower id, padded with −1 and −∞.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for bad queries, `k` or `threads`.
+    /// [`crate::Error::Invalid`] for bad queries, `k` or `threads`.
     pub fn search(
         &self,
         queries: &[f32],
@@ -96,12 +73,12 @@ impl Store {
         nprobe: Option<usize>,
         threads: Option<usize>,
     ) -> Result<(Vec<i64>, Vec<f32>, SearchReport)> {
-        if !(1..=1 << 20).contains(&k) {
-            return Err(Error::invalid(
-                "k",
-                format!("{k} is not in [1, {}]", 1 << 20),
-            ));
-        }
+        invalid_if!(
+            !(1..=1 << 20).contains(&k),
+            "k",
+            "{k} is not in [1, {}]",
+            1 << 20
+        );
         // An id, a cosine, and room to sort them.
         afford("k", (queries.len() / self.config.dim).saturating_mul(k), 24)?;
         let queries = normalised_rows("queries", queries, self.config.dim)?;
@@ -126,7 +103,7 @@ impl Store {
     /// `Φ` `(B, Q)` and `σ` `(B,)` of each query.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for bad queries or `threads`.
+    /// [`crate::Error::Invalid`] for bad queries or `threads`.
     pub fn value(&self, queries: &[f32], threads: Option<usize>) -> Result<(Vec<f32>, Vec<f32>)> {
         let queries = normalised_rows("queries", queries, self.config.dim)?;
         let activations = self.activate_rows(&queries, threads)?;
@@ -142,7 +119,7 @@ impl Store {
     /// Scores a batch of episodes. Changes nothing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the argument.
+    /// [`crate::Error::Invalid`] naming the argument.
     pub fn score(&self, episodes: &Episodes<'_>, request: &ScoreRequest<'_>) -> Result<Scores> {
         score::score(self, &episodes.checked(self.config.dim)?, request)
     }
@@ -162,7 +139,7 @@ impl Store {
     /// Iterative retrieval: paths from what answers to each query along associations toward value.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the argument.
+    /// [`crate::Error::Invalid`] naming the argument.
     pub fn recall(&self, queries: &[f32], request: &RecallRequest<'_>) -> Result<Vec<Vec<Path>>> {
         let queries = normalised_rows("query", queries, self.config.dim)?;
         recall::recall(self, queries, request)
@@ -173,7 +150,7 @@ impl Store {
     /// `damping` of it along the associations, the rest back to the start.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the argument.
+    /// [`crate::Error::Invalid`] naming the argument.
     pub fn associate(
         &self,
         queries: &[f32],

@@ -6,7 +6,7 @@ use crate::base::alloc::afford;
 use crate::base::cancel;
 use crate::base::slot::Slot;
 use crate::base::threads;
-use crate::error::{Error, Result};
+use crate::error::{Result, invalid_if};
 use crate::index::activation::Activation;
 use crate::memory::episodes::normalise;
 use crate::query::score::worth::checked_weights;
@@ -58,12 +58,8 @@ pub(crate) fn recall(
     queries: Vec<f32>,
     request: &RecallRequest<'_>,
 ) -> Result<Vec<Vec<Path>>> {
-    if request.depth == 0 {
-        return Err(Error::invalid("depth", "0 is not in [1, …]"));
-    }
-    if request.beams == 0 {
-        return Err(Error::invalid("beams", "0 is not in [1, …]"));
-    }
+    invalid_if!(request.depth == 0, "depth", "0 is not in [1, …]");
+    invalid_if!(request.beams == 0, "beams", "0 is not in [1, …]");
     let longest = request.depth.min(store.len());
     afford(
         "beams",
@@ -94,7 +90,7 @@ fn clean_up(store: &Store, queries: &mut [f32], threads: Option<usize>) -> Resul
         let mut sum = vec![0.0f32; dim];
         for answer in &activation.answers {
             let phi = answer.phi as f32;
-            for (sum, key) in sum.iter_mut().zip(store.memories().key(answer.slot)) {
+            for (sum, key) in sum.iter_mut().zip(store.memories.key(answer.slot)) {
                 *sum += phi * key;
             }
         }
@@ -114,13 +110,13 @@ fn paths(
 ) -> Vec<Path> {
     let (depth, beams) = (request.depth, request.beams);
     let worth = |slot: Slot, of: &[f32]| {
-        debug_assert!(store.memories().id(slot) >= 0);
+        debug_assert!(store.memories.id(slot) >= 0);
         weights
             .iter()
             .zip(of)
             .fold(0.0, |sum, (w, &v)| sum + w * f64::from(v))
     };
-    let value = |slot: Slot| worth(slot, store.values_of().of(slot));
+    let value = |slot: Slot| worth(slot, store.values.of(slot));
     let model: Model<'_> = store.model();
     let mut open: Vec<Beam> = activation
         .answers
@@ -152,7 +148,7 @@ fn paths(
                     }
                 })
                 .collect();
-            let stopping = worth(here, store.memories().drives(here));
+            let stopping = worth(here, store.memories.drives(here));
             let going_on = model.graph.successors(here).fold(0.0, |sum, (next, p)| {
                 sum + model.config.gamma * p * value(next)
             });
@@ -173,7 +169,7 @@ fn paths(
     complete
         .into_iter()
         .map(|beam| Path {
-            ids: beam.slots.iter().map(|&s| store.memories().id(s)).collect(),
+            ids: beam.slots.iter().map(|&s| store.memories.id(s)).collect(),
             score: beam.score,
             values: beam.slots.iter().map(|&s| value(s) as f32).collect(),
         })
@@ -185,7 +181,7 @@ fn keep_best(paths: &mut Vec<Beam>, most: usize, store: &Store) {
     let ids = |beam: &Beam| -> Vec<i64> {
         beam.slots
             .iter()
-            .map(|&slot| store.memories().id(slot))
+            .map(|&slot| store.memories.id(slot))
             .collect()
     };
     paths.sort_by(|a, b| {

@@ -9,7 +9,7 @@
 
 use crate::base::slot::Slot;
 use crate::base::threads;
-use crate::error::{Error, Result};
+use crate::error::{Result, invalid_if};
 use crate::index::activation::Activation;
 use crate::store::Store;
 
@@ -22,18 +22,17 @@ pub(crate) fn associate(
     k: usize,
     threads: Option<usize>,
 ) -> Result<Vec<Vec<(i64, f64)>>> {
-    if !(0.0..=1.0).contains(&damping) {
-        return Err(Error::invalid(
-            "damping",
-            format!("{damping} is not in [0, 1]"),
-        ));
-    }
-    if !(1..=1 << 20).contains(&k) {
-        return Err(Error::invalid(
-            "k",
-            format!("{k} is not in [1, {}]", 1 << 20),
-        ));
-    }
+    invalid_if!(
+        !(0.0..=1.0).contains(&damping),
+        "damping",
+        "{damping} is not in [0, 1]"
+    );
+    invalid_if!(
+        !(1..=1 << 20).contains(&k),
+        "k",
+        "{k} is not in [1, {}]",
+        1 << 20
+    );
     let activations = store.activate_rows(queries, threads)?;
     let begin = || (Spread::over(store), Vec::new());
     let work = |(spread, found): &mut (Spread<'_>, Vec<_>), query: usize| {
@@ -56,7 +55,7 @@ struct Spread<'a> {
 
 impl<'a> Spread<'a> {
     fn over(store: &'a Store) -> Self {
-        let slots = store.memories().slots();
+        let slots = store.memories.slots();
         Self {
             store,
             now: vec![0.0; slots],
@@ -77,7 +76,7 @@ impl<'a> Spread<'a> {
             .iter()
             .map(|answer| (answer.slot, answer.phi))
             .collect();
-        start.sort_by_key(|&(slot, _)| self.store.memories().id(slot));
+        start.sort_by_key(|&(slot, _)| self.store.memories.id(slot));
         for &(slot, phi) in &start {
             self.now[slot as usize] = phi;
             self.active.push(slot);
@@ -85,7 +84,7 @@ impl<'a> Spread<'a> {
         for _ in 0..steps {
             self.step(&start, damping);
         }
-        let memories = self.store.memories();
+        let memories = &self.store.memories;
         let mut found: Vec<(i64, f64)> = self
             .active
             .drain(..)
@@ -116,11 +115,11 @@ impl<'a> Spread<'a> {
         }
         for slot in self.active.drain(..) {
             let here = damping * std::mem::take(&mut self.now[slot as usize]);
-            for (successor, p) in self.store.graph().successors(slot) {
+            for (successor, p) in self.store.graph.successors(slot) {
                 flow(successor, here * p);
             }
         }
-        reached.sort_unstable_by_key(|&slot| self.store.memories().id(slot));
+        reached.sort_unstable_by_key(|&slot| self.store.memories.id(slot));
         std::mem::swap(&mut self.now, &mut self.next);
         self.active = reached;
     }

@@ -4,9 +4,9 @@
 //! The files here know no store and no file, and take their locks from [`sync`] alone. So `tests/schedules.rs` compiles
 //! the very same files with the locks of a scheduler that tries interleavings.
 
+mod access;
 mod held;
-mod journal;
 mod rwlock;
 
-use crate::base::sync;
-pub use rwlock::{Denied, Log, Shared, Writer};
+use crate::base::{log, sync};
+pub use rwlock::{Denied, Shared, Writer};

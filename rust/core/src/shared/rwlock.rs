@@ -1,8 +1,8 @@
 //! The lock around a store: many readers or one writer, and frozen moments that need no lock.
 //!
-//! Every method here may block. Those that may block for long are given a question to ask meanwhile (`ask`: whether to
-//! give up), and give up with [`Denied::Interrupted`]. It may run a signal handler, which may use the same store: what
-//! would wait for its own thread is [`Denied::Busy`].
+//! Every method here may block. Those that may block for long look at the token of the call ([`Cancel`]) meanwhile, and give
+//! up with [`Denied::Interrupted`]. Looking may run a signal handler, which may use the same store: what would wait for its
+//! own thread is [`Denied::Busy`].
 
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -10,9 +10,10 @@ use std::process;
 use std::time::Duration;
 
 use super::held::{Held, Hold, holds};
+use super::log::Log;
 use super::sync::{
-    Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, lock, pause, read,
-    unlock_fair,
+    Arc, AtomicBool, AtomicU32, AtomicU64, Cancel, Mutex, MutexGuard, Ordering, RwLock, lock,
+    pause, read, unlock_fair,
 };
 
 /// How often to look whether nobody reads, before a store that was laid out anew is given up.
@@ -35,73 +36,6 @@ pub enum Denied {
     Interrupted,
 }
 
-/// Where the operations on a store `S` are recorded before they are done.
-pub trait Log<S>: Sized {
-    /// What to wait for before an operation is acknowledged.
-    type Ticket;
-    /// Why it refuses.
-    type Error;
-
-    /// A copy of a store, which may take long and can be given up.
-    ///
-    /// # Errors
-    /// If it was, since `ask` said so.
-    fn copy(store: &S, ask: &dyn Fn() -> bool) -> Result<S, Self::Error>;
-
-    /// Does some work on the store, whose operations are recorded first. The record of one that fails is taken back.
-    ///
-    /// # Errors
-    /// As `work`, or if it cannot be recorded.
-    fn during<T, E: From<Self::Error>>(
-        &mut self,
-        store: &mut S,
-        work: impl FnOnce(&mut S) -> Result<T, E>,
-    ) -> Result<T, E>;
-
-    /// What to wait for before what was done by now is acknowledged, if anything.
-    fn ticket(&self) -> Option<Self::Ticket>;
-
-    /// Returns when what the ticket stands for is kept.
-    ///
-    /// # Errors
-    /// If it may not be.
-    fn wait(ticket: &Self::Ticket) -> Result<(), Self::Error>;
-
-    /// Whether it is kept.
-    fn is_kept(ticket: &Self::Ticket) -> bool;
-
-    /// After a wait has failed: nothing is recorded any more. Returns the store that everything acknowledged makes, or
-    /// nothing if it was returned before.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    fn give_up(&mut self) -> Result<Option<S>, Self::Error>;
-
-    /// Whether anything was recorded since the last snapshot.
-    fn has_records(&self) -> bool;
-
-    /// Whether so much was recorded that it is worth a new snapshot.
-    fn is_long(&self) -> bool;
-
-    /// Writes a snapshot and begins anew.
-    ///
-    /// # Errors
-    /// If it cannot: all is as it was then.
-    fn compact(&mut self, store: &S) -> Result<(), Self::Error>;
-
-    /// The same store laid out anew, if it would be quicker to use so; `ask` says when to give up.
-    ///
-    /// # Errors
-    /// If it was given up.
-    fn reordered(store: &S, ask: &dyn Fn() -> bool) -> Result<Option<S>, Self::Error>;
-
-    /// Takes leave.
-    ///
-    /// # Errors
-    /// If operations might be lost.
-    fn close(&mut self, store: &S) -> Result<(), Self::Error>;
-}
-
 /// A store that may be shared, frozen and closed; its calls fail with `E`.
 pub struct Shared<S, L, E> {
     /// Held by the one that writes, for the whole of its call; with the journal of a store that lives in a directory.
@@ -118,12 +52,7 @@ pub struct Shared<S, L, E> {
     error: PhantomData<fn() -> E>,
 }
 
-/// Nobody wants to give up.
-fn never() -> bool {
-    false
-}
-
-impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
+impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     /// A store in memory.
     pub fn new(store: Arc<S>) -> Self {
         Self::around(store, None, false)
@@ -160,17 +89,21 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     ///
     /// # Errors
     /// As `work`; [`Denied`].
-    pub fn read<T>(
+    pub fn read<T>(&self, work: impl FnOnce(&S) -> Result<T, E>) -> Result<T, E> {
+        self.read_unless(&Cancel::current(), work)
+    }
+
+    fn read_unless<T>(
         &self,
-        ask: &dyn Fn() -> bool,
+        cancel: &Cancel,
         work: impl FnOnce(&S) -> Result<T, E>,
     ) -> Result<T, E> {
         self.survive_fork()?;
         if self.holds(Hold::Writing) {
             return Err(Denied::Busy.into());
         }
-        let current =
-            read(&self.current, self.holds(Hold::Reading), ask).ok_or(Denied::Interrupted)?;
+        let current = read(&self.current, self.holds(Hold::Reading), cancel);
+        let current = current.ok_or(Denied::Interrupted)?;
         let _reading = Held::note(self.address(), Hold::Reading);
         work(current.as_deref().ok_or_else(|| self.unavailable())?)
     }
@@ -181,13 +114,12 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     /// As `work`; [`Denied`]; as [`Log::wait`]: what was done is undone then.
     pub fn writing<T>(
         &self,
-        ask: &dyn Fn() -> bool,
         work: impl FnOnce(&mut Writer<'_, S, L, E>) -> Result<T, E>,
     ) -> Result<T, E> {
         if self.readonly {
             return Err(Denied::ReadOnly.into());
         }
-        self.deriving(ask, work)
+        self.deriving(work)
     }
 
     /// [`Shared::writing`], for what changes nothing that is kept: also where the store can only be read.
@@ -196,14 +128,12 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     /// As [`Shared::writing`].
     pub fn deriving<T>(
         &self,
-        ask: &dyn Fn() -> bool,
         work: impl FnOnce(&mut Writer<'_, S, L, E>) -> Result<T, E>,
     ) -> Result<T, E> {
         self.survive_fork()?;
         let mut writer = Writer {
             shared: self,
-            log: self.turn(ask)?,
-            ask,
+            log: self.turn()?,
             _turn: Held::note(self.address(), Hold::Turn),
         };
         let done = work(&mut writer)?;
@@ -219,21 +149,21 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     }
 
     /// Waits to be the writer.
-    fn turn(&self, ask: &dyn Fn() -> bool) -> Result<MutexGuard<'_, Option<L>>, E> {
+    fn turn(&self) -> Result<MutexGuard<'_, Option<L>>, E> {
         if self.holds(Hold::Turn) || self.holds(Hold::Reading) {
             return Err(Denied::Busy.into());
         }
-        Ok(lock(&self.writer, ask).ok_or(Denied::Interrupted)?)
+        Ok(lock(&self.writer, &Cancel::current()).ok_or(Denied::Interrupted)?)
     }
 
     /// What was done was not kept: puts the store in place that everything acknowledged makes. It takes no more writes.
     fn fall_back(&self, ticket: &L::Ticket, error: L::Error) -> Result<(), E> {
-        let mut log = lock(&self.writer, &never);
+        let mut log = self.writer.lock();
         // A snapshot may have been finished meanwhile.
         if L::is_kept(ticket) {
             return Ok(());
         }
-        match log.as_mut().and_then(|log| log.as_mut()).map(L::give_up) {
+        match log.as_mut().map(L::give_up) {
             None | Some(Ok(None)) => {}
             Some(Ok(Some(acknowledged))) => self.put(Arc::new(acknowledged)),
             Some(Err(_)) => {
@@ -275,7 +205,7 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         if self.holds(Hold::Writing) {
             return Err(Denied::Busy.into());
         }
-        let current = read(&self.current, self.holds(Hold::Reading), &never);
+        let current = read(&self.current, self.holds(Hold::Reading), &Cancel::never());
         let store = current.and_then(|current| current.clone());
         store.ok_or_else(|| self.unavailable())
     }
@@ -306,9 +236,9 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     ///
     /// # Errors
     /// As [`Log::close`]: it is still open then; [`Denied`].
-    pub fn close(&self, ask: &dyn Fn() -> bool) -> Result<(), E> {
+    pub fn close(&self) -> Result<(), E> {
         self.survive_fork()?;
-        let mut log = self.turn(ask)?;
+        let mut log = self.turn()?;
         if let (Some(log), Ok(store)) = (log.as_mut(), self.freeze()) {
             log.close(&store)?;
         }
@@ -348,18 +278,16 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
 pub struct Writer<'a, S, L, E> {
     shared: &'a Shared<S, L, E>,
     log: MutexGuard<'a, Option<L>>,
-    /// Whether to give up copying a store.
-    ask: &'a dyn Fn() -> bool,
     _turn: Held,
 }
 
-impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
+impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
     /// Reads the store that nobody else can change meanwhile.
     ///
     /// # Errors
     /// As `work`; [`Denied`].
     pub fn read<T>(&self, work: impl FnOnce(&S) -> Result<T, E>) -> Result<T, E> {
-        self.shared.read(&never, work)
+        self.shared.read_unless(&Cancel::never(), work)
     }
 
     /// Changes the store while no one reads it: for short work, or one slice of long work.
@@ -374,7 +302,8 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
         let mut current = shared.current.write();
         let _writing = Held::note(shared.address(), Hold::Writing);
         let live = current.as_mut().ok_or_else(|| shared.unavailable())?;
-        let store = self.make_owned(live)?;
+        // Frozen a moment ago: that is seldom, so readers wait for this copy.
+        let store = Arc::make_mut(live);
         shared.writes.fetch_add(1, Ordering::Release);
         let log = self.log.as_mut();
         let done = catch_unwind(AssertUnwindSafe(|| recorded(log, store, work)));
@@ -412,8 +341,7 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
     pub fn become_other(&mut self, other: Arc<S>) -> Result<(), E> {
         match self.log.as_mut() {
             Some(log) => {
-                let reordered = L::reordered(&other, self.ask)?;
-                let other = reordered.map_or(other, Arc::new);
+                let other = L::reordered(&other)?.map_or(other, Arc::new);
                 log.compact(&other)?;
                 self.shared.put(other);
             }
@@ -434,20 +362,11 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
             Some(log) if !only_if_long && log.has_records() => log.compact(&store)?,
             _ => return Ok(()),
         }
-        if let Some(reordered) = L::reordered(&store, self.ask)? {
+        if let Some(reordered) = L::reordered(&store)? {
             drop(store);
             self.shared.exchange(Arc::new(reordered));
         }
         Ok(())
-    }
-
-    /// The store to write to, which nobody else may share.
-    fn make_owned<'s>(&self, live: &'s mut Arc<S>) -> Result<&'s mut S, E> {
-        if Arc::get_mut(live).is_none() {
-            // Frozen a moment ago: that is seldom, so readers wait for this copy.
-            *live = Arc::new(L::copy(live, self.ask)?);
-        }
-        Ok(Arc::get_mut(live).expect("nobody freezes what is locked"))
     }
 
     /// Copies a store that a frozen view shares, so that readers do not wait for the copy under the lock.
@@ -455,7 +374,7 @@ impl<S, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
         let shared = self.shared.freeze()?;
         // The live store and `shared` itself are two.
         if Arc::strong_count(&shared) > 2 {
-            let own = Arc::new(L::copy(&shared, self.ask)?);
+            let own = Arc::new(S::clone(&shared));
             *self.shared.current.write() = Some(own);
         }
         Ok(())

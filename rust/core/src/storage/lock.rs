@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::storage::folder::{Facts, Folder, JOURNAL};
+use crate::storage::folder::{FileStatus, Folder, JOURNAL};
 
 /// In the store's directory.
 const LOCK: &str = "lock";
@@ -57,7 +57,7 @@ impl Lock {
         fork::watch()?;
         let mut locks = locks();
         let mut file = folder.write_or_make(LOCK)?;
-        let identity = Facts::of(&file)?.identity;
+        let identity = FileStatus::of(&file)?.identity;
         let locked = |file: &mut File| {
             let mut text = String::new();
             let holder: Option<Holder> = file
@@ -86,14 +86,17 @@ impl Lock {
         }
         let mut files = Vec::new();
         // The file of the lock may be removed by somebody who thinks that it is a remainder. The directory stays.
-        #[cfg(unix)]
         match folder.within(JOURNAL).map(|within| (lock(&within), within)) {
             Ok((Ok(true), within)) => files.push(within),
             Ok((Ok(false), _)) => return Err(locked(&mut file)),
             // Not every file system locks directories.
             _ => {}
         }
-        let holder = serde_json::to_string(&Holder::this_process())
+        let holder = Holder {
+            process: std::process::id(),
+            machine: machine(),
+        };
+        let holder = serde_json::to_string(&holder)
             .map_err(|error| Error::format("lock", error.to_string()))?;
         // A full disk has no room for what is but said to people.
         let _ = file
@@ -125,26 +128,11 @@ fn lock(file: &File) -> std::io::Result<bool> {
     }
 }
 
-impl Holder {
-    fn this_process() -> Self {
-        Self {
-            process: std::process::id(),
-            machine: machine(),
-        }
-    }
-}
-
-#[cfg(unix)]
 fn machine() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned()
-}
-
-#[cfg(not(unix))]
-fn machine() -> String {
-    String::new()
 }
 
 /// How many forks this process is away from the first that had a lock: another number than the parent's, whatever numbers
@@ -156,7 +144,6 @@ pub(crate) fn generation() -> u64 {
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// What is done about a fork.
-#[cfg(unix)]
 mod fork {
     use std::cell::RefCell;
     use std::io;
@@ -196,12 +183,5 @@ mod fork {
     extern "C" fn in_child() {
         GENERATION.fetch_add(1, Ordering::Release);
         let _ = TURN.try_with(|held| held.take().map(|mut locks| locks.clear()));
-    }
-}
-
-#[cfg(not(unix))]
-mod fork {
-    pub(super) fn watch() -> std::io::Result<()> {
-        Ok(())
     }
 }

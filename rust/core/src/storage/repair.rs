@@ -8,14 +8,15 @@
 //! A repair can be broken off anywhere and done again: files are given second names, then one rename puts the new snapshot
 //! in place, and only then are the first names of what it stands for removed.
 
+use std::borrow::Cow;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use crate::archive::Record;
 use crate::base::cancel;
+use crate::base::log::Log;
 use crate::error::{Error, Result};
-use crate::ops::history::shared;
-use crate::storage::folder::{Facts, Folder, JOURNAL, SNAPSHOT, is_scratch};
+use crate::storage::folder::{FileStatus, Folder, JOURNAL, SNAPSHOT, is_scratch};
 use crate::storage::journal::directory::{Durability, Journal, name_of, numbers};
 use crate::storage::journal::frame::{Frames, Next};
 use crate::storage::journal::segment::{PREAMBLE, check_preamble, is_sound};
@@ -138,7 +139,7 @@ fn journal_of(folder: &Folder, number: u64, checksum: Option<&str>) -> Result<Op
     let name = name_of(number);
     let aside = format!("{name}{DAMAGED}");
     for (name, strict) in [(name, false), (aside, true)] {
-        if folder.facts(&name)?.is_none() {
+        if folder.status(&name)?.is_none() {
             continue;
         }
         let mut first = Vec::new();
@@ -167,14 +168,14 @@ fn is_aside(name: &str) -> bool {
 
 /// Gives a file a second name that nothing else has; returns it.
 fn set_aside(folder: &Folder, name: &str) -> Result<String> {
-    let own = folder.facts(name)?.map(|facts| facts.identity);
+    let own = folder.status(name)?.map(|status| status.identity);
     for attempt in 1u32.. {
         let second = if attempt == 1 {
             format!("{name}{DAMAGED}")
         } else {
             format!("{name}{DAMAGED}.{attempt}")
         };
-        let there = folder.facts(&second)?;
+        let there = folder.status(&second)?;
         let same = match there {
             None => {
                 folder.link_or_copy(name, &second)?;
@@ -193,7 +194,7 @@ fn set_aside(folder: &Folder, name: &str) -> Result<String> {
 /// Whether two files hold the same bytes.
 fn are_equal(folder: &Folder, one: &str, other: &str) -> Result<bool> {
     let (one, other) = (folder.read(one)?, folder.read(other)?);
-    if Facts::of(&one)?.size != Facts::of(&other)?.size {
+    if FileStatus::of(&one)?.size != FileStatus::of(&other)?.size {
         return Ok(false);
     }
     let mut others = BufReader::new(other).bytes();
@@ -260,7 +261,7 @@ enum Found {
 /// Calls `act` with what lies in a journal, one after the other, and its number.
 fn each(folder: &Folder, name: &str, act: &mut dyn FnMut(u64, Found) -> Result<()>) -> Result<()> {
     let file = folder.read(name)?;
-    let length = Facts::of(&file)?.size;
+    let length = FileStatus::of(&file)?.size;
     let mut frames = Frames::new(BufReader::new(file), PREAMBLE as u64, length, 0);
     loop {
         cancel::check()?;
@@ -305,16 +306,16 @@ fn salvage(
         report.archive_lost = state.history.is_some();
         report.proposals_lost = state.proposals.len();
         state.history = None;
-        state.proposals.clear();
+        state.proposals.to_mut().clear();
         return Ok((file.store(state)?, journal));
     }
     state.unpool(&file.archive()?)?;
     if damaged.is_empty() {
         return Ok((file.store(state)?, journal));
     }
-    let mut maker = Store::new(state.given)?;
-    maker.history = state.history.map(shared);
-    maker.embedder = state.embedder;
+    let mut maker = Store::new(state.given.into_owned())?;
+    maker.history = state.history.map(Cow::into_owned);
+    maker.embedder = state.embedder.map(Cow::into_owned);
     maker.next_memory = state.next_memory;
     maker.next_episode = state.next_episode;
     let store = maker.made_again().map_err(|_| lost(&damaged[0]))?;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::base::heap::{HeapSize, heap_size};
+use crate::linalg::{from_ordered_bits, ordered_bits};
 use crate::memory::columns::Memories;
 
 /// Slots a page: as many as a word of marks has bits.
@@ -125,10 +126,10 @@ impl Medians {
                 }
                 for (q, window) in self.windows.iter_mut().enumerate() {
                     if let Some(gone) = gone {
-                        window.remove(key(gone[q]));
+                        window.remove(ordered_bits(gone[q]));
                     }
                     if let Some(come) = come {
-                        window.add(key(come[q]));
+                        window.add(ordered_bits(come[q]));
                     }
                 }
             }
@@ -140,7 +141,7 @@ impl Medians {
         let pages = self.pages.iter().zip(&self.ordinary);
         let keys = pages.flat_map(|(v, &word)| {
             let there = (0..PAGE_SLOTS).filter(move |slot| word >> slot & 1 == 1);
-            there.map(move |slot| key(v[slot * channels + q]))
+            there.map(move |slot| ordered_bits(v[slot * channels + q]))
         });
         Window::around_the_middle(keys.collect())
     }
@@ -223,7 +224,7 @@ impl Window {
         for &(key, count) in &self.inside {
             match left.checked_sub(count as usize) {
                 Some(less) => left = less,
-                None => return Some(value(key)),
+                None => return Some(from_ordered_bits(key)),
             }
         }
         None
@@ -239,17 +240,6 @@ fn same(gone: Option<&[f32]>, come: Option<&[f32]>) -> bool {
             .all(|(a, b)| a.to_bits() == b.to_bits()),
         (gone, come) => gone.is_none() && come.is_none(),
     }
-}
-
-/// A number whose order is the total order of floats.
-fn key(v: f32) -> u32 {
-    let bits = v.to_bits();
-    bits ^ if bits >> 31 == 1 { u32::MAX } else { 1 << 31 }
-}
-
-/// The inverse of [`key`].
-fn value(key: u32) -> f32 {
-    f32::from_bits(key ^ if key >> 31 == 0 { u32::MAX } else { 1 << 31 })
 }
 
 #[cfg(test)]
@@ -268,26 +258,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn keys_are_ordered_as_their_values() {
-        let values = [
-            f32::NEG_INFINITY,
-            -2.5,
-            -1e-30,
-            -0.0,
-            0.0,
-            1e-30,
-            2.5,
-            f32::INFINITY,
-        ];
-        assert!(values.windows(2).all(|pair| key(pair[0]) < key(pair[1])));
-        assert!(
-            values
-                .iter()
-                .all(|&v| value(key(v)).to_bits() == v.to_bits())
-        );
-    }
-
     /// Values come, go and drift away from where the window was; ties are common.
     #[test]
     fn a_window_gives_the_median_of_what_is_there() {
@@ -298,16 +268,18 @@ mod tests {
             let dice = splitmix64(i);
             if dice.is_multiple_of(4) && !there.is_empty() {
                 let gone = there.swap_remove((dice >> 20) as usize % there.len());
-                window.remove(key(gone));
+                window.remove(ordered_bits(gone));
             } else {
                 let v = ((dice >> 40) % 5000) as f32 / 100.0 + i as f32 / 1000.0 - 20.0;
                 there.push(v);
-                window.add(key(v));
+                window.add(ordered_bits(v));
             }
             if i % 97 == 0 {
                 let found = window.median().unwrap_or_else(|| {
                     rebuilt += 1;
-                    window = Window::around_the_middle(there.iter().copied().map(key).collect());
+                    window = Window::around_the_middle(
+                        there.iter().copied().map(ordered_bits).collect(),
+                    );
                     window.median().expect("it is around the middle")
                 });
                 assert_eq!(

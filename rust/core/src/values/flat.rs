@@ -12,6 +12,7 @@ use crate::config::{Config, Equation};
 use crate::graph::Row;
 #[cfg(target_arch = "x86_64")]
 use crate::linalg;
+use crate::linalg::prefetch_line;
 use crate::values::backup::{Model, solve};
 
 /// How many rows ahead the successors' values are asked for: enough to keep the memory busy.
@@ -181,29 +182,15 @@ fn solved<const LANES: usize>(
     }
 }
 
-/// Asks for the line at an address that may be any.
-#[inline(always)]
-#[allow(clippy::inline_always)] // As above.
-fn prefetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch is a hint that may name any address; it reads nothing into the program.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
 /// Asks for a row.
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
 fn prefetch_row(row: Row<'_>) {
     for targets in row.targets.chunks(LINE_NUMBERS) {
-        prefetch(targets.as_ptr());
+        prefetch_line(targets.as_ptr());
     }
     for sums in row.sums.chunks(LINE_NUMBERS / 2) {
-        prefetch(sums.as_ptr());
+        prefetch_line(sums.as_ptr());
     }
 }
 
@@ -211,7 +198,7 @@ fn prefetch_row(row: Row<'_>) {
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
 fn prefetch_values(v: &[f32], targets: &[Slot], stride: usize) {
-    let ask = |&target: &Slot| prefetch(v.as_ptr().wrapping_add(target as usize * stride));
+    let ask = |&target: &Slot| prefetch_line(v.as_ptr().wrapping_add(target as usize * stride));
     let (targets, last) = targets.as_chunks::<UNROLLED>();
     for targets in targets {
         targets.iter().for_each(ask);

@@ -1,7 +1,7 @@
 //! Need: how much a memory's value will be asked for (Mattar & Daw 2018).
 
 use crate::base::slot::Slot;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::values::backup::Model;
 
 /// What weighs a memory's gain when replay chooses the next backup.
@@ -59,9 +59,7 @@ fn frequency(slot: Slot, model: Model<'_>) -> f64 {
 }
 
 fn slots(starts: &[i64], model: Model<'_>) -> Result<Vec<Slot>> {
-    if starts.is_empty() {
-        return Err(Error::invalid("need", "no start memories"));
-    }
+    invalid_if!(starts.is_empty(), "need", "no start memories");
     let slot = |&id| {
         let slot = model.memories.slot(id);
         slot.ok_or_else(|| Error::unknown("memory", id))

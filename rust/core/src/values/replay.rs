@@ -1,7 +1,9 @@
 //! Sleep: replay over the whole graph under a budget.
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::values::backup::Model;
 use crate::values::budget::{Budget, Stopped};
 use crate::values::lookahead::{self, Lookahead};
@@ -11,7 +13,8 @@ use crate::values::table::Values;
 use crate::values::{prioritized, sweep};
 
 /// In which order memories are backed up. Every fair order reaches the same fixed point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Order {
     /// The largest need × gain first.
     Prioritized,
@@ -63,9 +66,12 @@ impl Default for ReplayRequest {
 
 impl ReplayRequest {
     pub(crate) fn validate(&self) -> Result<()> {
-        if !(self.tol.is_finite() && self.tol >= 0.0) {
-            return Err(Error::invalid("tol", format!("{} is not ≥ 0", self.tol)));
-        }
+        invalid_if!(
+            !(self.tol.is_finite() && self.tol >= 0.0),
+            "tol",
+            "{} is not ≥ 0",
+            self.tol
+        );
         if let Some(seconds) = self.seconds
             && !(seconds.is_finite() && (0.0..=1e9).contains(&seconds))
         {
@@ -85,9 +91,11 @@ impl ReplayRequest {
 
     fn validate_ahead(&self) -> Result<()> {
         let Lookahead { floor, extend } = self.lookahead;
-        if !(floor.is_finite() && floor >= 0.0) {
-            return Err(Error::invalid("floor", format!("{floor} is not ≥ 0")));
-        }
+        invalid_if!(
+            !(floor.is_finite() && floor >= 0.0),
+            "floor",
+            "{floor} is not ≥ 0"
+        );
         if self.order != Order::Prioritized && self.lookahead.any() {
             let which = if extend { "extend" } else { "floor" };
             return Err(Error::invalid(which, "is of the prioritized order"));

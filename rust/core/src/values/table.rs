@@ -120,17 +120,6 @@ impl Values {
         moved
     }
 
-    /// Slots from `slots` on were not there.
-    pub(crate) fn truncate(&mut self, slots: usize) {
-        let pages = slots.div_ceil(PAGE_SLOTS);
-        self.pages.truncate(pages);
-        self.dirty.truncate(pages);
-        self.owed.truncate(pages * PAGE_SLOTS);
-        for slot in slots..self.pages.len() * PAGE_SLOTS {
-            self.clean(slot as Slot);
-        }
-    }
-
     pub(crate) fn restore(&mut self, slot: Slot, v: &[f32], dirty: bool) {
         self.start(slot, v);
         if dirty {

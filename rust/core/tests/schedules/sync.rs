@@ -143,14 +143,27 @@ impl<T> Drop for RwLockWriteGuard<'_, T> {
     }
 }
 
-pub(crate) fn lock<'a, T>(mutex: &'a Mutex<T>, _: &dyn Fn() -> bool) -> Option<MutexGuard<'a, T>> {
+/// No call is cancelled here.
+pub(crate) struct Cancel;
+
+impl Cancel {
+    pub(crate) fn current() -> Self {
+        Self
+    }
+
+    pub(crate) fn never() -> Self {
+        Self
+    }
+}
+
+pub(crate) fn lock<'a, T>(mutex: &'a Mutex<T>, _: &Cancel) -> Option<MutexGuard<'a, T>> {
     Some(mutex.lock())
 }
 
 pub(crate) fn read<'a, T>(
     lock: &'a RwLock<T>,
     reads_already: bool,
-    _: &dyn Fn() -> bool,
+    _: &Cancel,
 ) -> Option<RwLockReadGuard<'a, T>> {
     Some(lock.read(reads_already))
 }

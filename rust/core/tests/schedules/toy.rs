@@ -1,5 +1,5 @@
 //! A store that remembers numbers, with a journal on a disk that can fail. What it does to [`Disk`] and to its files is
-//! what `src/persist` does, step by step; between any two steps other threads get their turn.
+//! what `src/storage` does, step by step; between any two steps other threads get their turn.
 
 #![allow(clippy::unnecessary_wraps)] // what a store does can fail
 
@@ -10,7 +10,8 @@ use shuttle::sync::{Arc, Mutex, MutexGuard};
 use shuttle::thread::yield_now;
 
 use crate::group_commit::{Device, Disk};
-use crate::rwlock::{Denied, Log as Logs};
+use crate::log::Log as Logs;
+use crate::rwlock::Denied;
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -40,25 +41,24 @@ pub(crate) struct Toy {
     plug: Option<Segment>,
 }
 
-impl Toy {
-    /// A copy, made in two steps, between which it may be given up.
-    pub(crate) fn copied(&self, ask: &dyn Fn() -> bool) -> io::Result<Self> {
+impl Clone for Toy {
+    /// A copy, made in two steps.
+    fn clone(&self) -> Self {
         let numbers = self.numbers.clone();
         yield_now();
-        if ask() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
         assert_eq!(numbers.len(), self.count, "a write was copied half done");
-        Ok(Self {
+        Self {
             count: numbers.len(),
             numbers,
             plug: None,
-        })
+        }
     }
+}
 
+impl Toy {
     /// Another one, with one number more.
     pub(crate) fn with(&self, x: u32) -> Result<Self, Refused> {
-        let mut other = self.copied(&|| false)?;
+        let mut other = self.clone();
         other.numbers.push(x);
         other.count += 1;
         Ok(other)
@@ -279,10 +279,6 @@ impl Logs<Toy> for Log {
     type Ticket = (u64, Arc<Disk<Reel>>);
     type Error = io::Error;
 
-    fn copy(store: &Toy, ask: &dyn Fn() -> bool) -> io::Result<Toy> {
-        store.copied(ask)
-    }
-
     fn during<T, E: From<io::Error>>(
         &mut self,
         store: &mut Toy,
@@ -330,8 +326,8 @@ impl Logs<Toy> for Log {
         false
     }
 
-    fn reordered(store: &Toy, ask: &dyn Fn() -> bool) -> io::Result<Option<Toy>> {
-        Self::copy(store, ask).map(Some)
+    fn reordered(store: &Toy) -> io::Result<Option<Toy>> {
+        Ok(Some(store.clone()))
     }
 
     fn compact(&mut self, store: &Toy) -> io::Result<()> {

@@ -70,7 +70,7 @@ pub(crate) fn explain(
     request: &ScoreRequest<'_>,
 ) -> Result<Vec<Explanation>> {
     check_context(request.context, batch)?;
-    let activations = store.activate_batch(batch, request.threads)?;
+    let activations = store.activate_rows(batch.rows(), request.threads)?;
     let scorer = Scorer::new(store, batch, request, &activations, request.threads)?;
     let mut explanations = Vec::with_capacity(batch.len());
     for e in 0..batch.episodes() {
@@ -133,14 +133,14 @@ fn associations(
     before: &crate::index::activation::Activation,
     x: &[f32],
 ) -> Vec<Association> {
-    let memories = store.memories();
+    let memories = &store.memories;
     let mut found = Vec::new();
     for answer in &before.answers {
         let alone = crate::index::activation::Activation {
             support: before.support,
             answers: vec![*answer],
         };
-        for (slot, weight) in successors(&alone, store.graph(), memories) {
+        for (slot, weight) in successors(&alone, &store.graph, memories) {
             found.push(Association {
                 source: answer.id,
                 target: memories.id(slot),

@@ -30,8 +30,8 @@ pub(crate) fn fades(
         for (q, channel) in store.channels().iter().enumerate() {
             fades.push(match &channel.kind {
                 Kind::Terminal { memory } if worth.weight(q) > 0.0 => {
-                    let terminal = store.memories().held(*memory);
-                    let s = linalg::dot(batch.step(t), store.memories().key(terminal));
+                    let terminal = store.memories.held(*memory);
+                    let s = linalg::dot(batch.step(t), store.memories.key(terminal));
                     1.0 - strength * f64::from(channel.drive(s))
                 }
                 _ => 1.0,

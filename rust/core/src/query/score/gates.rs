@@ -77,17 +77,11 @@ pub(crate) fn edge_supports(
         .flat_map(|e| batch.range(e).skip(context[e].max(1)))
         .collect();
     let before: Vec<&Activation> = scored.iter().map(|&t| &activations[t - 1]).collect();
-    let agreements = predict(
-        &before,
-        store.graph(),
-        store.memories(),
-        threads,
-        |at, mu| {
-            mu.map_or(0.0, |mu| {
-                range.support(linalg::dot(mu, batch.step(scored[at])))
-            })
-        },
-    )?;
+    let agreements = predict(&before, &store.graph, &store.memories, threads, |at, mu| {
+        mu.map_or(0.0, |mu| {
+            range.support(linalg::dot(mu, batch.step(scored[at])))
+        })
+    })?;
     let mut edges = vec![0.0; batch.len()];
     for (&t, edge) in scored.iter().zip(agreements) {
         edges[t] = edge;

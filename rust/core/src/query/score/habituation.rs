@@ -1,6 +1,6 @@
 //! Habituation: what was used by many episodes lately pays less.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 
 /// Uses of memories by recent episodes, in a table that the caller owns: scoring stays free of state.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,12 +16,11 @@ impl Habituation {
     /// # Errors
     /// [`Error::Invalid`] if η or a number of uses is negative or not finite, or an id comes twice.
     pub fn new(mut uses: Vec<(i64, f64)>, eta: f64) -> Result<Self> {
-        if !(eta.is_finite() && eta >= 0.0) {
-            return Err(Error::invalid(
-                "habituation",
-                format!("eta {eta} is not ≥ 0"),
-            ));
-        }
+        invalid_if!(
+            !(eta.is_finite() && eta >= 0.0),
+            "habituation",
+            "eta {eta} is not ≥ 0"
+        );
         uses.sort_by_key(|&(id, _)| id);
         if let Some(pair) = uses.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(Error::invalid(

@@ -12,7 +12,7 @@ pub(crate) mod share;
 pub(crate) mod worth;
 
 use crate::base::threads;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::index::activation::Activation;
 use crate::memory::episodes::Batch;
 use crate::store::Store;
@@ -111,12 +111,12 @@ impl<'a> Scorer<'a> {
         activations: &[Activation],
         threads: Option<usize>,
     ) -> Result<Self> {
-        if !(0.0..=1.0).contains(&request.discount) {
-            return Err(Error::invalid(
-                "discount",
-                format!("{} is not in [0, 1]", request.discount),
-            ));
-        }
+        invalid_if!(
+            !(0.0..=1.0).contains(&request.discount),
+            "discount",
+            "{} is not in [0, 1]",
+            request.discount
+        );
         Ok(Self {
             store,
             functional: functional::by_name(request.functional)?,
@@ -185,7 +185,7 @@ pub(crate) fn check_context(context: &[usize], batch: &Batch) -> Result<()> {
 /// Scores a batch.
 pub(crate) fn score(store: &Store, batch: &Batch, request: &ScoreRequest<'_>) -> Result<Scores> {
     check_context(request.context, batch)?;
-    let activations = store.activate_batch(batch, request.threads)?;
+    let activations = store.activate_rows(batch.rows(), request.threads)?;
     // Most of the work on a step is its edge support: k rows of associations, each a key long.
     let work = batch.len() * store.config().dim * store.config().k * 8;
     let threads = threads::worth_waking(request.threads, work);

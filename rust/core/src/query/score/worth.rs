@@ -1,7 +1,7 @@
 //! What a memory is worth under the weights of this call.
 
 use crate::base::slot::Slot;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 use crate::query::score::habituation::Habituation;
 use crate::store::Store;
 
@@ -35,12 +35,12 @@ impl<'a> Worth<'a> {
     }
 
     pub(crate) fn is_terminal(&self, slot: Slot) -> bool {
-        self.store.memories().columns().terminal[slot as usize]
+        self.store.memories.columns().terminal[slot as usize]
     }
 
     /// `w_q·[v_iq − b_q]⁺`: what channel `q` adds to the advantage of a memory.
     pub(crate) fn advantage(&self, slot: Slot, q: usize) -> f64 {
-        let values = self.store.values_of();
+        let values = &self.store.values;
         let over = f64::from(values.of(slot)[q]) - f64::from(values.baseline[q]);
         self.weights[q] * over.max(0.0)
     }
@@ -52,13 +52,13 @@ impl<'a> Worth<'a> {
 
     /// `v_iq`, less what habituation takes.
     pub(crate) fn value(&self, slot: Slot, q: usize) -> f64 {
-        f64::from(self.store.values_of().of(slot)[q]) * self.freshness(slot)
+        f64::from(self.store.values.of(slot)[q]) * self.freshness(slot)
     }
 
     /// `1/(1 + η·uses_i)`; 1 without habituation.
     pub(crate) fn freshness(&self, slot: Slot) -> f64 {
         self.habituation
-            .map_or(1.0, |table| table.freshness(self.store.memories().id(slot)))
+            .map_or(1.0, |table| table.freshness(self.store.memories.id(slot)))
     }
 }
 
@@ -68,12 +68,12 @@ pub(crate) fn checked_weights(store: &Store, weights: Option<&[f64]>) -> Result<
     let Some(weights) = weights else {
         return Ok(vec![1.0 / channels as f64; channels]);
     };
-    if weights.len() != channels {
-        return Err(Error::invalid(
-            "weights",
-            format!("{} weights for {channels} channels", weights.len()),
-        ));
-    }
+    invalid_if!(
+        weights.len() != channels,
+        "weights",
+        "{} weights for {channels} channels",
+        weights.len()
+    );
     if let Some(q) = weights.iter().position(|w| !w.is_finite()) {
         return Err(Error::invalid(
             "weights",

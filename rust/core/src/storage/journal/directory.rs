@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::archive::Record;
 use crate::base::cancel;
+use crate::base::log::Log;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::storage::folder::{Folder, JOURNAL, Kind, SNAPSHOT, is_scratch};
@@ -93,13 +94,13 @@ impl Journal {
             }
             _ => Folder::open(directory)?,
         };
-        if config.is_none() && folder.facts(SNAPSHOT)?.is_none() {
+        if config.is_none() && folder.status(SNAPSHOT)?.is_none() {
             return Err(Error::Io(io::ErrorKind::NotFound.into()));
         }
         let mut journal = Self::locked(folder, durability)?;
         let folder = &journal.folder;
         if let Some(config) = config
-            && folder.facts(SNAPSHOT)?.is_none()
+            && folder.status(SNAPSHOT)?.is_none()
         {
             for number in numbers(folder)? {
                 refuse_records(folder, number, "there is no snapshot")?;
@@ -170,157 +171,12 @@ impl Journal {
         Ok((contents.loaded.store, contents.recovery))
     }
 
-    /// Does some work on the store, whose operations are recorded first. The record of one that fails is taken back.
-    ///
-    /// # Errors
-    /// As `work`; [`Error::Io`] if the journal cannot be written to, or the disk failed to keep something before;
-    /// [`Error::State`] in a forked child.
-    pub fn during<T, E: From<Error>>(
-        &mut self,
-        store: &mut Store,
-        work: impl FnOnce(&mut Store) -> std::result::Result<T, E>,
-    ) -> std::result::Result<T, E> {
-        self.check_process()?;
-        self.check_disk()?;
-        self.check_place()?;
-        store.journal.put(self.segment.take());
-        let done = catch_unwind(AssertUnwindSafe(|| work(store)));
-        if done.is_err() {
-            store.journal.retract();
-        }
-        self.segment = store.journal.take();
-        done.unwrap_or_else(|panic| resume_unwind(panic))
-    }
-
-    /// What to wait for before an operation is acknowledged.
-    #[must_use]
-    pub fn commit(&self) -> Option<Commit> {
-        match self.durability {
-            Durability::Process => None,
-            Durability::Power => self.segment.as_ref().map(|segment| segment.commit()),
-        }
-    }
-
-    /// Whether anything was recorded since the snapshot.
-    #[must_use]
-    pub fn has_records(&self) -> bool {
-        self.segment
-            .as_ref()
-            .is_none_or(|segment| segment.size() > 0 || segment.is_broken())
-    }
-
-    /// Whether the journal has become long enough to be worth a new snapshot.
-    #[must_use]
-    pub fn is_long(&self) -> bool {
-        let size = self.segment.as_ref().map_or(0, |segment| segment.size());
-        size > self.enough.max(MIN_LONG_BYTES)
-    }
-
-    /// Writes a new snapshot and begins a new journal, also when the old one cannot be written to any more.
-    ///
-    /// # Errors
-    /// [`Error::Io`] as the system gives it, [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]); the old snapshot
-    /// and the old journal are as they were then. [`Error::Io`], too, if the disk failed to keep something before.
-    pub fn compact(&mut self, store: &Store) -> Result<()> {
-        self.check_process()?;
-        self.check_disk()?;
-        self.check_place()?;
-        // Not at once again, should it fail.
-        self.enough = self
-            .segment
-            .as_ref()
-            .map_or(0, |segment| 2 * segment.size());
-        let number = self.number + 1;
-        let snapshot = Snapshot::of(store, Some(number))?;
-        if self.folder.facts(name_of(number))?.is_some() {
-            // It was begun when an earlier snapshot failed.
-            refuse_records(
-                &self.folder,
-                number,
-                "the snapshot is older than the journal",
-            )?;
-            self.folder.remove(name_of(number))?;
-        }
-        let next = (|| {
-            let like = self.folder.facts(name_of(self.number))?;
-            let next = Segment::create(
-                &self.folder,
-                name_of(number),
-                number,
-                &snapshot.checksum,
-                like.filter(|like| like.kind == Kind::File),
-            )?;
-            self.folder.sync(JOURNAL)?;
-            snapshot.save(&self.folder, SNAPSHOT, || self.check_place())?;
-            Ok(next)
-        })();
-        let next = match next {
-            Ok(next) => next,
-            Err(error) => {
-                let _ = self.folder.remove(name_of(number));
-                return Err(error);
-            }
-        };
-        let old = self.segment.replace(Box::new(next));
-        self.number = number;
-        self.enough = snapshot.size() as u64;
-        if let Err(error) = self.folder.sync(".") {
-            // After a power cut the old snapshot may be there again, from which the new journal does not go on.
-            self.lost = Some(error.to_string());
-            return Err(error.into());
-        }
-        if let Some(old) = old {
-            old.release();
-            self.folder.remove(old.name())?;
-        }
-        Ok(())
-    }
-
-    /// After the disk refused to keep something: nothing is written any more until the directory is opened again.
-    /// What was not acknowledged is cut off the journal; returns the store that the rest makes, or nothing if it was
-    /// returned before.
-    ///
-    /// # Errors
-    /// As [`Journal::read`].
-    pub fn give_up(&mut self) -> Result<Option<Store>> {
-        match self.stop() {
-            None => Ok(None),
-            kept => Ok(Some(contents(&self.folder, kept)?.loaded.store)),
-        }
-    }
-
     /// Writes no more; where the journal ends, if the disk failed and this is the first time that it was said.
     fn stop(&mut self) -> Option<u64> {
         let segment = self.segment.as_mut()?;
         let reason = segment.failed().filter(|_| self.lost.is_none())?;
         self.lost = Some(reason);
         Some(segment.cut_to_kept())
-    }
-
-    /// Takes leave: a snapshot if one can be written, else what was written is brought to the disk. After the disk
-    /// failed nothing is written: what was acknowledged is there.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if operations might be lost that are in no file.
-    pub fn close(&mut self, store: &Store) -> Result<()> {
-        if self.check_disk().is_err() {
-            self.stop();
-            return Ok(());
-        }
-        if !self.has_records() || self.check_process().is_err() {
-            return Ok(());
-        }
-        match (self.compact(store), &self.segment) {
-            (Ok(()), _) => Ok(()),
-            (Err(error), None) => Err(error),
-            (Err(error), Some(segment)) if segment.is_broken() || self.check_place().is_err() => {
-                Err(error)
-            }
-            (Err(_), Some(segment)) => match self.durability {
-                Durability::Process => Ok(()),
-                Durability::Power => segment.commit().wait(),
-            },
-        }
     }
 
     /// A disk that failed once is not trusted again: nobody knows what it holds.
@@ -359,6 +215,146 @@ impl Journal {
                 ))))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Log<Store> for Journal {
+    type Ticket = Commit;
+    type Error = Error;
+
+    /// Refused after the disk failed to keep something, and in a forked child.
+    fn during<T, E: From<Error>>(
+        &mut self,
+        store: &mut Store,
+        work: impl FnOnce(&mut Store) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        self.check_process()?;
+        self.check_disk()?;
+        self.check_place()?;
+        store.journal.put(self.segment.take());
+        let done = catch_unwind(AssertUnwindSafe(|| work(store)));
+        if done.is_err() {
+            store.journal.retract();
+        }
+        self.segment = store.journal.take();
+        done.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    fn ticket(&self) -> Option<Commit> {
+        match self.durability {
+            Durability::Process => None,
+            Durability::Power => self.segment.as_ref().map(|segment| segment.commit()),
+        }
+    }
+
+    fn wait(ticket: &Commit) -> Result<()> {
+        ticket.wait()
+    }
+
+    fn is_kept(ticket: &Commit) -> bool {
+        ticket.is_kept()
+    }
+
+    /// What was not acknowledged is cut off the journal.
+    fn give_up(&mut self) -> Result<Option<Store>> {
+        match self.stop() {
+            None => Ok(None),
+            kept => Ok(Some(contents(&self.folder, kept)?.loaded.store)),
+        }
+    }
+
+    fn has_records(&self) -> bool {
+        self.segment
+            .as_ref()
+            .is_none_or(|segment| segment.size() > 0 || segment.is_broken())
+    }
+
+    fn is_long(&self) -> bool {
+        let size = self.segment.as_ref().map_or(0, |segment| segment.size());
+        size > self.enough.max(MIN_LONG_BYTES)
+    }
+
+    /// Also when the old journal cannot be written to any more. Cancelled, it leaves the old snapshot and journal.
+    fn compact(&mut self, store: &Store) -> Result<()> {
+        self.check_process()?;
+        self.check_disk()?;
+        self.check_place()?;
+        // Not at once again, should it fail.
+        self.enough = self
+            .segment
+            .as_ref()
+            .map_or(0, |segment| 2 * segment.size());
+        let number = self.number + 1;
+        let snapshot = Snapshot::of(store, Some(number))?;
+        if self.folder.status(name_of(number))?.is_some() {
+            // It was begun when an earlier snapshot failed.
+            refuse_records(
+                &self.folder,
+                number,
+                "the snapshot is older than the journal",
+            )?;
+            self.folder.remove(name_of(number))?;
+        }
+        let next = (|| {
+            let like = self.folder.status(name_of(self.number))?;
+            let next = Segment::create(
+                &self.folder,
+                name_of(number),
+                number,
+                &snapshot.checksum,
+                like.filter(|like| like.kind == Kind::File),
+            )?;
+            self.folder.sync(JOURNAL)?;
+            snapshot.save(&self.folder, SNAPSHOT, || self.check_place())?;
+            Ok(next)
+        })();
+        let next = match next {
+            Ok(next) => next,
+            Err(error) => {
+                let _ = self.folder.remove(name_of(number));
+                return Err(error);
+            }
+        };
+        let old = self.segment.replace(Box::new(next));
+        self.number = number;
+        self.enough = snapshot.size() as u64;
+        if let Err(error) = self.folder.sync(".") {
+            // After a power cut the old snapshot may be there again, from which the new journal does not go on.
+            self.lost = Some(error.to_string());
+            return Err(error.into());
+        }
+        if let Some(old) = old {
+            old.release();
+            self.folder.remove(old.name())?;
+        }
+        Ok(())
+    }
+
+    fn reordered(store: &Store) -> Result<Option<Store>> {
+        store.reordered()
+    }
+
+    /// A snapshot if one can be written, else what was written is brought to the disk. After the disk failed nothing is
+    /// written: what was acknowledged is there.
+    fn close(&mut self, store: &Store) -> Result<()> {
+        if self.check_disk().is_err() {
+            self.stop();
+            return Ok(());
+        }
+        if !self.has_records() || self.check_process().is_err() {
+            return Ok(());
+        }
+        match (self.compact(store), &self.segment) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(segment)) if segment.is_broken() || self.check_place().is_err() => {
+                Err(error)
+            }
+            (Err(_), Some(segment)) => match self.durability {
+                Durability::Process => Ok(()),
+                Durability::Power => segment.commit().wait(),
+            },
         }
     }
 }
@@ -465,8 +461,8 @@ fn in_file(name: &str, error: Error) -> Error {
 /// Refuses to go on without the records of a journal that nothing leads to.
 fn refuse_records(folder: &Folder, number: u64, why: &str) -> Result<()> {
     let name = name_of(number);
-    let facts = folder.facts(&name)?;
-    if facts.is_some_and(|facts| facts.kind == Kind::File && facts.size > PREAMBLE as u64) {
+    let status = folder.status(&name)?;
+    if status.is_some_and(|status| status.kind == Kind::File && status.size > PREAMBLE as u64) {
         let message = format!("holds operations that would be lost: {why}");
         return Err(Error::format(name, message));
     }

@@ -14,6 +14,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
+use crate::base::alloc::room;
 use crate::error::{Error, Result};
 
 /// Bytes before a payload.
@@ -160,10 +161,7 @@ impl<R: Read + Seek> Frames<R> {
 
     /// The file's length, which no record exceeds, bounds what is allocated.
     fn payload(&mut self, head: &Head) -> Result<Vec<u8>> {
-        let mut payload = Vec::new();
-        payload
-            .try_reserve_exact(head.length as usize)
-            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        let mut payload = room(head.length as usize)?;
         (&mut self.input)
             .take(head.length)
             .read_to_end(&mut payload)?;

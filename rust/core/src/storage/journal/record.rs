@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{Operation, Record};
+use crate::base::alloc::room;
 use crate::base::cancel;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -36,10 +37,7 @@ impl Record<'_> {
         };
         let json = serde_json::to_vec(&written)
             .map_err(|error| Error::format("journal", error.to_string()))?;
-        let mut payload = Vec::new();
-        payload
-            .try_reserve_exact(8 + json.len() + 4 * numbers)
-            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        let mut payload = room(8 + json.len() + 4 * numbers)?;
         payload.extend_from_slice(&(json.len() as u64).to_le_bytes());
         payload.extend_from_slice(&json);
         for part in arrays

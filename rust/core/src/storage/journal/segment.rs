@@ -20,7 +20,7 @@ use crate::archive::{Journal, Record};
 use crate::base::cancel;
 use crate::base::group_commit::Disk;
 use crate::error::{Error, Result};
-use crate::storage::folder::{Facts, Folder, JOURNAL};
+use crate::storage::folder::{FileStatus, Folder, JOURNAL};
 use crate::storage::journal::frame::{HEADER, header};
 
 /// Bytes before the first record.
@@ -110,7 +110,7 @@ impl Segment {
         name: String,
         number: u64,
         checksum: &str,
-        like: Option<Facts>,
+        like: Option<FileStatus>,
     ) -> Result<Self> {
         let mut file = folder.make(&name, like)?;
         file.write_all(&preamble(number, checksum))?;
@@ -134,7 +134,7 @@ impl Segment {
         kept: bool,
     ) -> Result<Self> {
         let mut file = folder.write(&name)?;
-        if (kept && at > PREAMBLE as u64) || Facts::of(&file)?.names > 1 {
+        if (kept && at > PREAMBLE as u64) || FileStatus::of(&file)?.names > 1 {
             folder.replace(&name, |copy| {
                 io::copy(&mut (&mut file).take(at), copy)?;
                 Ok(())
@@ -152,7 +152,7 @@ impl Segment {
     fn around(file: File, name: String, at: u64, number: u64, kept: u64) -> Result<Self> {
         let disk = Arc::new(Disk::new(file.try_clone()?, at, kept));
         Ok(Self {
-            identity: Facts::of(&file)?.identity,
+            identity: FileStatus::of(&file)?.identity,
             name,
             file,
             at,
@@ -173,7 +173,7 @@ impl Segment {
     /// # Errors
     /// [`Error::Io`] as the system gives it.
     pub(crate) fn is_in(&self, folder: &Folder) -> Result<bool> {
-        let found = folder.facts(&self.name)?;
+        let found = folder.status(&self.name)?;
         Ok(found.is_some_and(|found| found.identity == self.identity))
     }
 

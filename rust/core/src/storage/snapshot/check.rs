@@ -2,7 +2,7 @@
 
 use crate::archive::Operation;
 use crate::base::cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_if};
 use crate::memory::episodes::{Episode, normalise};
 use crate::store::Store;
 
@@ -55,14 +55,10 @@ impl Operation {
                 }
                 store.check_drives(drives)
             }
-            Self::Replay { order, need, .. } => {
-                if ["prioritized", "reverse", "full"].contains(&order.as_str())
-                    && ["uniform", "frequency", "from"].contains(&need.as_str())
-                {
-                    Ok(())
-                } else {
-                    bad("an order or a need is unknown")
-                }
+            Self::Replay { need, .. } => {
+                let known = ["uniform", "frequency", "from"].contains(&need.as_str());
+                damaged_if!(!known, "operation", "a need is unknown");
+                Ok(())
             }
         }
     }
@@ -95,15 +91,13 @@ pub(crate) fn check_episodes(store: &Store, proposals: &[Episode]) -> Result<()>
             && (0..i64::MAX).contains(&episode.id)
             && !store.ordinals.contains_key(&episode.id)
     };
-    if !proposals
-        .iter()
-        .all(|episode| proposed(episode) && ids.insert(episode.id))
-    {
-        return Err(Error::format(
-            "proposals",
-            "an episode does not fit the store",
-        ));
-    }
+    damaged_if!(
+        !proposals
+            .iter()
+            .all(|episode| proposed(episode) && ids.insert(episode.id)),
+        "proposals",
+        "an episode does not fit the store"
+    );
     let archived = |operation: &Operation| match operation {
         Operation::Calibrate { steps, .. } => steps.len() % dim == 0,
         Operation::AddTerminal { key, .. } => key.len() == dim,
@@ -112,11 +106,10 @@ pub(crate) fn check_episodes(store: &Store, proposals: &[Episode]) -> Result<()>
         _ => true,
     };
     let history = store.history.iter().flatten();
-    if !history.map(|entry| &entry.operation).all(archived) {
-        return Err(Error::format(
-            "archive",
-            "an operation does not fit the store",
-        ));
-    }
+    damaged_if!(
+        !history.map(|entry| &entry.operation).all(archived),
+        "archive",
+        "an operation does not fit the store"
+    );
     Ok(())
 }

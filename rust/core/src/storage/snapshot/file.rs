@@ -6,7 +6,7 @@ use safetensors::tensor::Metadata;
 
 use crate::base::cancel;
 use crate::base::threads;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_if};
 use crate::storage::snapshot::checksum::Checksum;
 use crate::storage::snapshot::restore::Reader;
 use crate::storage::snapshot::source::{Source, Tensor};
@@ -45,16 +45,17 @@ impl<'a> File<'a> {
                 .cloned()
                 .ok_or_else(|| Error::format(name, "missing: not a sharpwave snapshot"))
         };
-        if entry("format")? != FORMAT {
-            return Err(Error::format("format", "not a sharpwave snapshot"));
-        }
+        damaged_if!(
+            entry("format")? != FORMAT,
+            "format",
+            "not a sharpwave snapshot"
+        );
         let version = entry("version")?;
-        if version != VERSION {
-            return Err(Error::format(
-                "version",
-                format!("{version:?} is not known to this version of sharpwave"),
-            ));
-        }
+        damaged_if!(
+            version != VERSION,
+            "version",
+            "{version:?} is not known to this version of sharpwave"
+        );
         Ok(Self {
             state: entry("state")?,
             declared: (entry("checksum")?, entry("sums")?),
@@ -112,7 +113,7 @@ impl<'a> File<'a> {
             .collect())
     }
 
-    pub(crate) fn state(&self) -> Result<State> {
+    pub(crate) fn state(&self) -> Result<State<'static>> {
         serde_json::from_str(&self.state).map_err(|error| Error::format("state", error.to_string()))
     }
 
@@ -122,7 +123,7 @@ impl<'a> File<'a> {
     }
 
     /// The store, its arrays checked.
-    pub(crate) fn store(&self, state: State) -> Result<Store> {
+    pub(crate) fn store(&self, state: State<'_>) -> Result<Store> {
         Reader::of(&self.source, &self.tensors).store(state)
     }
 }
@@ -170,9 +171,7 @@ pub(crate) fn read(source: Source<'_>) -> Result<Loaded> {
     } else {
         threads::both(sound, store)
     };
-    if !sound? {
-        return Err(Error::format("checksum", "the file is damaged"));
-    }
+    damaged_if!(!sound?, "checksum", "the file is damaged");
     let (store, journal) = read?;
     Ok(Loaded {
         store,

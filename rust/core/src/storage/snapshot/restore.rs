@@ -1,18 +1,19 @@
 //! A store from the sections of a snapshot, each checked before it is used.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use safetensors::tensor::Dtype;
+
 use crate::base::cancel;
 use crate::base::slot::Slot;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_if};
 use crate::graph::edge_statistics::EdgeStatistics;
 use crate::graph::{Edge, Graph};
 use crate::memory::channels::{Channel, Kind};
 use crate::memory::columns::{NewMemory, Provenance};
-use crate::ops::history::shared;
 use crate::storage::snapshot::check::check_episodes;
-use crate::storage::snapshot::sections::Element;
 use crate::storage::snapshot::source::{Source, Tensor};
 use crate::storage::snapshot::state::State;
 use crate::store::Store;
@@ -27,10 +28,10 @@ pub(crate) struct Reader<'a> {
 }
 
 macro_rules! reads {
-    ($name:ident, $type:ty, $element:ident) => {
+    ($name:ident, $type:ty, $dtype:ident) => {
         fn $name(&self, name: &str, shape: &[usize]) -> Result<Vec<$type>> {
             const SIZE: usize = size_of::<$type>();
-            let range = self.range(name, Element::$element, shape)?;
+            let range = self.range(name, Dtype::$dtype, shape)?;
             let mut numbers = Vec::with_capacity(range.len() / SIZE);
             self.source.pour(range, SIZE, &mut |piece| {
                 cancel::check()?;
@@ -62,17 +63,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Where the bytes of a section of this type and shape lie.
-    fn range(&self, name: &str, element: Element, shape: &[usize]) -> Result<Range<usize>> {
+    fn range(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Range<usize>> {
         let tensor = self.tensor(name)?;
-        if tensor.dtype != element.dtype() {
-            return Err(Error::format(name, format!("is {:?}", tensor.dtype)));
-        }
-        if tensor.shape != shape {
-            return Err(Error::format(
-                name,
-                format!("has shape {:?}, not {shape:?}", tensor.shape),
-            ));
-        }
+        damaged_if!(tensor.dtype != dtype, name, "is {:?}", tensor.dtype);
+        damaged_if!(
+            tensor.shape != shape,
+            name,
+            "has shape {:?}, not {shape:?}",
+            tensor.shape
+        );
         Ok(tensor.range.clone())
     }
 
@@ -101,44 +100,46 @@ impl<'a> Reader<'a> {
         self.f32s("archive", &[self.rows("archive")?])
     }
 
-    pub(crate) fn store(&self, state: State) -> Result<Store> {
+    pub(crate) fn store(&self, state: State<'_>) -> Result<Store> {
         for config in [&state.config, &state.given] {
             config
                 .validate()
                 .map_err(|error| Error::format("config", error.to_string()))?;
         }
         let counters = [state.next_memory, state.inserts as i64, state.clock as i64];
-        if !counters.iter().all(|n| (0..=COUNTER).contains(n)) || state.next_episode < 0 {
-            return Err(Error::format("state", "a counter is out of range"));
-        }
-        if state.config.dim != state.given.dim {
-            return Err(Error::format("config", "it is of two dimensions"));
-        }
-        let entries = state.history.iter().flatten();
-        if !entries
-            .map(|entry| entry.next_memory)
-            .all(|id| (0..=state.next_memory).contains(&id))
-        {
-            return Err(Error::format(
-                "state",
-                "an id in the history is out of range",
-            ));
-        }
+        damaged_if!(
+            !counters.iter().all(|n| (0..=COUNTER).contains(n)) || state.next_episode < 0,
+            "state",
+            "a counter is out of range"
+        );
+        damaged_if!(
+            state.config.dim != state.given.dim,
+            "config",
+            "it is of two dimensions"
+        );
+        let entries = state.history.as_deref().into_iter().flatten();
+        damaged_if!(
+            !entries
+                .map(|entry| entry.next_memory)
+                .all(|id| (0..=state.next_memory).contains(&id)),
+            "state",
+            "an id in the history is out of range"
+        );
         let d = state.config.dim;
         let n = self.rows("ids")?;
-        let mut store = Store::new(state.given.clone())?;
-        store.config = state.config;
-        store.embedder = state.embedder;
+        let mut store = Store::new(state.given.into_owned())?;
+        store.config = state.config.into_owned();
+        store.embedder = state.embedder.map(Cow::into_owned);
         store.clock = state.clock;
         store.inserts = state.inserts;
         store.next_memory = state.next_memory;
         store.next_episode = state.next_episode;
-        store.history = state.history.map(shared);
+        store.history = state.history.map(Cow::into_owned);
         store.sample = finite("sample", self.f32s("sample", &[self.rows("sample")?, d])?)?;
         self.restore_episode_ids(&mut store)?;
         self.restore_memories(&mut store, n, &state.channels)?;
         check_episodes(&store, &state.proposals)?;
-        store.proposals = state.proposals;
+        store.proposals = state.proposals.into_owned();
         store.edge_statistics = EdgeStatistics {
             followed: self.u64s("edges_followed", &[self.rows("edges_followed")?])?,
             unrelated: self.u64s("edges_unrelated", &[self.rows("edges_unrelated")?])?,
@@ -149,28 +150,33 @@ impl<'a> Reader<'a> {
                 .try_fold(0u64, |sum, &n| sum.checked_add(n))
                 .is_some_and(|sum| sum <= COUNTER as u64)
         };
-        if !(counted(&store.edge_statistics.followed) && counted(&store.edge_statistics.unrelated))
-        {
-            return Err(Error::format("edges_followed", "a count is out of range"));
-        }
-        if !store.edge_statistics.is_sound() {
-            return Err(Error::format(
-                "edges_followed",
-                "has a wrong number of bins",
-            ));
-        }
+        damaged_if!(
+            !(counted(&store.edge_statistics.followed)
+                && counted(&store.edge_statistics.unrelated)),
+            "edges_followed",
+            "a count is out of range"
+        );
+        damaged_if!(
+            !store.edge_statistics.is_sound(),
+            "edges_followed",
+            "has a wrong number of bins"
+        );
         Ok(store)
     }
 
     fn restore_episode_ids(&self, store: &mut Store) -> Result<()> {
         let ids = self.i64s("episode_ids", &[self.rows("episode_ids")?])?;
-        if ids.len() as u64 != store.clock {
-            return Err(Error::format("episode_ids", "do not fit the clock"));
-        }
+        damaged_if!(
+            ids.len() as u64 != store.clock,
+            "episode_ids",
+            "do not fit the clock"
+        );
         store.ordinals = ids.iter().copied().zip(0u64..).collect();
-        if store.ordinals.len() != ids.len() {
-            return Err(Error::format("episode_ids", "an id comes twice"));
-        }
+        damaged_if!(
+            store.ordinals.len() != ids.len(),
+            "episode_ids",
+            "an id comes twice"
+        );
         store.episode_ids = ids;
         Ok(())
     }
@@ -180,22 +186,27 @@ impl<'a> Reader<'a> {
         let q = channels.len();
         let scalars = channels.iter().filter(|c| c.is_scalar()).count();
         let ids = self.i64s("ids", &[n])?;
-        if ids.first().is_some_and(|&id| id < 0)
-            || ids.windows(2).any(|pair| pair[0] >= pair[1])
-            || ids.last().is_some_and(|&id| id >= store.next_memory)
-        {
-            return Err(Error::format("ids", "are not rising"));
-        }
-        let keys = self.range("keys", Element::F32, &[n, d])?;
+        damaged_if!(
+            ids.first().is_some_and(|&id| id < 0)
+                || ids.windows(2).any(|pair| pair[0] >= pair[1])
+                || ids.last().is_some_and(|&id| id >= store.next_memory),
+            "ids",
+            "are not rising"
+        );
+        let keys = self.range("keys", Dtype::F32, &[n, d])?;
         let values = finite("values", self.f32s("values", &[n, q])?)?;
         let merged = self.u64s("merged", &[n])?;
-        if merged.iter().any(|&m| m > COUNTER as u64) {
-            return Err(Error::format("merged", "a count is out of range"));
-        }
+        damaged_if!(
+            merged.iter().any(|&m| m > COUNTER as u64),
+            "merged",
+            "a count is out of range"
+        );
         let written = self.u64s("written", &[n])?;
-        if written.iter().any(|&at| at > store.clock) {
-            return Err(Error::format("written", "lies after the clock"));
-        }
+        damaged_if!(
+            written.iter().any(|&at| at > store.clock),
+            "written",
+            "lies after the clock"
+        );
         let terminal = self.flags("terminal", n)?;
         let dirty = self.flags("dirty", n)?;
         let texts = self.texts(n)?;
@@ -209,9 +220,11 @@ impl<'a> Reader<'a> {
                 for (x, bytes) in key.iter_mut().zip(row) {
                     *x = f32::from_le_bytes(*bytes);
                 }
-                if !key.iter().all(|x| x.is_finite()) {
-                    return Err(Error::format("keys", "not all numbers are finite"));
-                }
+                damaged_if!(
+                    !key.iter().all(|x| x.is_finite()),
+                    "keys",
+                    "not all numbers are finite"
+                );
                 let new = NewMemory {
                     key: &key,
                     terminal: terminal[rank],
@@ -235,9 +248,11 @@ impl<'a> Reader<'a> {
         restore_channels(store, channels, &terminal)?;
         let sums = self.f64s("drive_sums", &[n, scalars])?;
         let counts = self.u32s("drive_counts", &[n, scalars])?;
-        if sums.iter().any(|x| !x.is_finite()) {
-            return Err(Error::format("drive_sums", "not all numbers are finite"));
-        }
+        damaged_if!(
+            sums.iter().any(|x| !x.is_finite()),
+            "drive_sums",
+            "not all numbers are finite"
+        );
         store.memories.set_observed(sums, counts);
         for rank in 0..n {
             let slot = rank as Slot;
@@ -282,9 +297,11 @@ impl<'a> Reader<'a> {
             let sound = row
                 .iter()
                 .all(|edge| edge.sum >= 0.0 && edge.sum.is_finite());
-            if !sound || !mass[rank].is_finite() || mass[rank] < 0.0 || total > mass[rank] * 1.001 {
-                return Err(Error::format("edge_sums", "a row is not sub-stochastic"));
-            }
+            damaged_if!(
+                !sound || !mass[rank].is_finite() || mass[rank] < 0.0 || total > mass[rank] * 1.001,
+                "edge_sums",
+                "a row is not sub-stochastic"
+            );
             rows.push((row, mass[rank]));
         }
         store.graph = Graph::restored(&rows, &store.memories)?;
@@ -333,9 +350,11 @@ impl<'a> Reader<'a> {
                 ((-1 - origin) as u64) < store.inserts
             }
         };
-        if !origins.iter().all(|&origin| known(origin)) {
-            return Err(Error::format("provenance_origins", "an episode is unknown"));
-        }
+        damaged_if!(
+            !origins.iter().all(|&origin| known(origin)),
+            "provenance_origins",
+            "an episode is unknown"
+        );
         let mut all = origins
             .into_iter()
             .zip(steps)
@@ -366,24 +385,30 @@ fn restore_channels(store: &mut Store, channels: &[Channel], terminal: &[bool]) 
             .map_err(|error| Error::format("channels", error.to_string()))?;
         if let Kind::Terminal { memory } = channel.kind {
             let held = store.memories.slot(memory);
-            if held.is_none_or(|slot| !terminal[slot as usize]) {
-                return Err(Error::format("channels", "a terminal is missing"));
-            }
+            damaged_if!(
+                held.is_none_or(|slot| !terminal[slot as usize]),
+                "channels",
+                "a terminal is missing"
+            );
             terminals += 1;
         }
         store.channels.push(channel.clone());
         store.memories.add_column(&store.channels);
         store.values.add_column(&store.memories, &store.graph);
     }
-    if terminals != terminal.iter().filter(|&&t| t).count() {
-        return Err(Error::format("terminal", "a terminal has no channel"));
-    }
+    damaged_if!(
+        terminals != terminal.iter().filter(|&&t| t).count(),
+        "terminal",
+        "a terminal has no channel"
+    );
     Ok(())
 }
 
 fn finite(name: &'static str, numbers: Vec<f32>) -> Result<Vec<f32>> {
-    if !numbers.iter().all(|x| x.is_finite()) {
-        return Err(Error::format(name, "not all numbers are finite"));
-    }
+    damaged_if!(
+        !numbers.iter().all(|x| x.is_finite()),
+        name,
+        "not all numbers are finite"
+    );
     Ok(numbers)
 }

@@ -5,10 +5,12 @@
 
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use safetensors::tensor::Dtype;
 
+use crate::base::alloc::room;
 use crate::base::cancel;
 use crate::error::{Error, Result};
 use crate::storage::snapshot::sections::Sink;
@@ -56,10 +58,7 @@ impl Source<'_> {
     /// # Errors
     /// [`Error::Io`], [`Error::Interrupted`].
     pub(crate) fn bytes(&self, range: Range<usize>) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(range.len())
-            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        let mut bytes = room(range.len())?;
         self.pour(range, 1, &mut |piece| {
             cancel::check()?;
             bytes.extend_from_slice(piece);
@@ -80,35 +79,13 @@ impl Source<'_> {
                 let mut buffer = vec![0; piece.min(range.len())];
                 for at in range.clone().step_by(piece) {
                     let part = &mut buffer[..piece.min(range.end - at)];
-                    read_at(file, part, at as u64)?;
+                    file.read_exact_at(part, at as u64)?;
                     sink(part)?;
                 }
                 Ok(())
             }
         }
     }
-}
-
-/// Fills `part` with what is at `offset`, whoever else reads the file meanwhile.
-#[cfg(unix)]
-fn read_at(file: &fs::File, part: &mut [u8], offset: u64) -> std::io::Result<()> {
-    use std::os::unix::fs::FileExt;
-    file.read_exact_at(part, offset)
-}
-
-/// Fills `part` with what is at `offset`, whoever else reads the file meanwhile.
-#[cfg(windows)]
-fn read_at(file: &fs::File, mut part: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    use std::os::windows::fs::FileExt;
-    while !part.is_empty() {
-        let read = file.seek_read(part, offset)?;
-        if read == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        part = &mut part[read..];
-        offset += read as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

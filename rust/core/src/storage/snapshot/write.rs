@@ -4,41 +4,20 @@
 //! arrays are pooled in `archive`. `checksum` covers the state and every tensor.
 //! `file.rs` reads it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::archive::Entry;
-use crate::config::Config;
+use crate::base::alloc::room;
 use crate::error::{Error, Result};
-use crate::memory::channels::Channel;
-use crate::memory::episodes::Episode;
 use crate::storage::folder::Folder;
 use crate::storage::snapshot::checksum::Checksum;
-use crate::storage::snapshot::sections::{Section, archive, sections};
-use crate::storage::snapshot::state::{FORMAT, VERSION};
+use crate::storage::snapshot::sections::{Section, archive, sections, size};
+use crate::storage::snapshot::state::{FORMAT, State, VERSION};
 use crate::store::Store;
-
-/// [`State`](crate::storage::snapshot::state::State), to be written.
-#[derive(Serialize)]
-struct StateOf<'a> {
-    config: &'a Config,
-    given: &'a Config,
-    embedder: Option<&'a str>,
-    channels: &'a [Channel],
-    clock: u64,
-    inserts: u64,
-    next_memory: i64,
-    next_episode: i64,
-    proposals: &'a [Episode],
-    history: Option<&'a [Arc<Entry>]>,
-    pooled: Vec<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    journal: Option<u64>,
-}
 
 /// A tensor in the header.
 #[derive(Serialize)]
@@ -71,17 +50,17 @@ impl<'a> Snapshot<'a> {
             .map(|(_, section)| section)
             .collect();
         all.push(archive(store));
-        let state = StateOf {
-            config: store.config(),
-            given: store.given_config(),
-            embedder: store.embedder(),
-            channels: store.channels(),
+        let state = State {
+            config: Cow::Borrowed(&store.config),
+            given: Cow::Borrowed(&store.given),
+            embedder: store.embedder().map(Cow::Borrowed),
+            channels: store.channels().into(),
             clock: store.clock,
             inserts: store.inserts,
             next_memory: store.next_memory,
             next_episode: store.next_episode,
-            proposals: &store.proposals,
-            history: store.history.as_deref(),
+            proposals: Cow::Borrowed(&store.proposals),
+            history: store.history.as_deref().map(Cow::Borrowed),
             pooled: store.archived().map(<[f32]>::len).collect(),
             journal,
         };
@@ -91,8 +70,7 @@ impl<'a> Snapshot<'a> {
         all.sort_by_key(|section| section.name);
         let mut sum = Checksum::new(&state);
         for section in &all {
-            let kind = section.element.dtype();
-            sum.tensor(section.name, kind, &section.shape, section.size());
+            sum.tensor(section.name, section.dtype, &section.shape, section.size());
             section.pour(&mut |piece| {
                 sum.bytes(piece);
                 Ok(())
@@ -100,7 +78,7 @@ impl<'a> Snapshot<'a> {
         }
         let (checksum, sums) = sum.finish();
         // Wide elements first, so that every tensor is aligned.
-        all.sort_by_key(|section| (std::cmp::Reverse(section.element.size()), section.name));
+        all.sort_by_key(|section| (std::cmp::Reverse(size(section.dtype)), section.name));
         let metadata = BTreeMap::from([
             ("format", FORMAT.to_owned()),
             ("version", VERSION.to_owned()),
@@ -153,7 +131,7 @@ fn header(metadata: BTreeMap<&'static str, String>, sections: &[Section<'_>]) ->
         entries.insert(
             section.name,
             Entered::Tensor(Place {
-                dtype: format!("{:?}", section.element.dtype()),
+                dtype: format!("{:?}", section.dtype),
                 shape: &section.shape,
                 data_offsets: [at, end],
             }),
@@ -175,10 +153,7 @@ impl Store {
     /// [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let snapshot = Snapshot::of(self, None)?;
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(snapshot.size())
-            .map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        let mut bytes = room(snapshot.size())?;
         snapshot.write(&mut bytes)?;
         Ok(bytes)
     }
