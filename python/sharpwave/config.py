@@ -119,7 +119,8 @@ class Config:
             object.__setattr__(self, RENAMED.get(name, name), value)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.to_dict().items())})"
+        numbers = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in numbers)})"
 
     @property
     def novelty(self) -> float:

@@ -84,6 +84,11 @@ def test_public_names_are_documented() -> None:
                 assert value.__doc__, f"{name}.{member}"
 
 
+def test_a_config_is_printed_by_the_names_it_is_made_with() -> None:
+    config = sw.Config(dim=5, min_novelty=0.25, min_worth=0.5, capacity=7)
+    assert eval(repr(config), {"Config": sw.Config}) == config
+
+
 def test_functionals_are_those_of_the_core() -> None:
     from typing import get_args
 

@@ -380,9 +380,25 @@ def test_an_entry_that_leaves_something_out_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(sw.ValueStore, "forget", forget, raising=False)
     with pytest.raises(TypeError, match="FORMS does not say how 'shape'"):
         verbs._of_method("write", "forget", ())
+
+    def near(self: sw.ValueStore, queries: np.ndarray, count: int = 3) -> None:
+        """A number that may or may not lengthen the answer."""
+
+    monkeypatch.setattr(sw.ValueStore, "near", near, raising=False)
+    with pytest.raises(TypeError, match=r"neither SIZES nor NO_SIZES says whether \['count'\]"):
+        verbs._of_method("read", "near", ())
     code = "import sharpwave as sw; sw.ValueStore.forget = print; import sharpwave.serve"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "either in METHODS or in NOT_SERVED: ['forget']" in ran.stderr
+
+
+def test_the_size_of_an_answer_counts_defaults_and_every_argument_that_lengthens_it() -> None:
+    queries = STEPS[:3]
+    assert verbs.VERBS["search"].size({"queries": queries}) == 3 * 16
+    assert verbs.VERBS["associate"].size({"queries": queries.tolist(), "k": 5, "steps": 100}) == 15
+    assert verbs.VERBS["recall_many"].size({"queries": queries, "depth": 7, "cleanup": 2}) == 3 * 7 * 4 * 2
+    assert verbs.VERBS["recall"].size({"query": STEPS[0], "beams": 2}) == 8 * 2
+    assert verbs.VERBS["score"].size({"steps": STEPS}) == 1
 
 
 BIG = json.dumps({"queries": STEPS[:2].tolist(), "k": 10**9}).encode()

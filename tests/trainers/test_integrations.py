@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+import sharpwave as sw
+from paths import ROOT
 
-# Of each module: a package that it cannot do without, and the extra that brings it.
-NEEDS = {
-    "envs.gymnasium": ("gymnasium", "gym"),
-    "envs.sb3": ("stable_baselines3", "gym"),
-    "envs.torchrl": ("torchrl", "torchrl"),
-    "trainers.trl": ("transformers", "trl"),
-    "trainers.verl": ("verl", "ray"),
-}
+MODULES = [
+    f"{folder.name}.{path.stem}"
+    for folder in (Path(sw.__file__).parent / "trainers", Path(sw.__file__).parent / "envs")
+    for path in sorted(folder.glob("*.py"))
+    if path.stem != "__init__"
+]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # These import NumPy and no more.
 ALONE = {
     "envs.observations",
@@ -37,15 +43,34 @@ OLD = {
 }
 
 
-@pytest.mark.parametrize("module", NEEDS)
-def test_a_missing_package_is_one_line_that_names_the_extra(module: str) -> None:
-    package, extra = NEEDS[module]
-    code = f"import sys; sys.modules[{package!r}] = None\nimport sharpwave.{module}"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("sharpwave._lazy.MissingExtra: ")
-    assert f"pip install 'sharpwave[{extra}]'" in last
+BARE = f"""
+import importlib, json, sys
+
+class NumPyAlone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in sys.stdlib_module_names | {{"numpy", "sharpwave"}}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, NumPyAlone())
+said = {{}}
+for module in {MODULES}:
+    try:
+        importlib.import_module("sharpwave." + module)
+    except ImportError as error:
+        said[module] = f"{{type(error).__name__}}: {{error}}"
+print(json.dumps(said))
+"""
+
+
+def test_a_missing_package_is_one_line_that_names_the_extra() -> None:
+    result = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True)
+    said: dict[str, str] = json.loads(result.stdout)
+    for module, line in said.items():
+        named = re.fullmatch(r"MissingExtra: .* is needed for this .*: pip install 'sharpwave\[(\w+)\]'", line)
+        assert named is not None, f"{module}: {line}"
+        assert named[1] in EXTRAS, f"{module}: {line}"
+    assert {"envs.gymnasium", "envs.sb3", "envs.torchrl", "trainers.trl", "trainers.verl"} <= said.keys()
+    assert not ALONE & said.keys()
 
 
 def test_what_they_share_imports_none_of_them() -> None:
@@ -73,3 +98,12 @@ def test_the_old_names_are_the_new_modules_and_warn() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout.strip() == "sharpwave.trainers.trl", result.stderr
+
+
+@pytest.mark.parametrize("module", ["pointwise", "openrlhf", "verifiers"])
+def test_an_old_name_in_a_module_is_the_new_one_and_warns(module: str) -> None:
+    found = importlib.import_module(f"sharpwave.trainers.{module}")
+    with pytest.warns(DeprecationWarning, match=rf"sharpwave.trainers.{module}.Together is now .*BatchedReward"):
+        assert found.Together is found.BatchedReward
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = found.Nothing

@@ -13,7 +13,7 @@ import sharpwave as sw
 import tiny
 import verifiers.v1 as vf
 from sharpwave.trainers import pointwise
-from sharpwave.trainers.verifiers import Together, messages_of, metric_function, reward_function
+from sharpwave.trainers.verifiers import BatchedReward, messages_of, metric_function, reward_function
 from verifiers.v1.graph import MessageNode
 from verifiers.v1.trace import AgentInfo, Trace, TraceTask
 from verifiers.v1.types import AssistantMessage, ToolCall, ToolMessage, UserMessage
@@ -103,7 +103,7 @@ def test_a_config_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_is_asked_at_once_is_scored_together() -> None:
-    together = Together(made(), wait=0.05)
+    together = BatchedReward(made(), wait=0.05)
     fn = reward_function(together)
 
     async def all_of_them() -> list[float]:
@@ -154,7 +154,7 @@ def test_an_empty_trace_scores_as_nothing_and_an_error_reaches_who_asked() -> No
             raise RuntimeError("no dragons here")
         return tiny.embed(texts)
 
-    together = Together(sw.InstrumentalReward(tiny.store(), broken))
+    together = BatchedReward(sw.InstrumentalReward(tiny.store(), broken))
     with pytest.raises(RuntimeError, match="no dragons"):
         together.ask(tiny.PROMPT, "A dragon came by.")
     assert together.ask(tiny.PROMPT, "A sailor came by.")["scorable"] == 1  # the thread lives on
@@ -162,7 +162,7 @@ def test_an_empty_trace_scores_as_nothing_and_an_error_reaches_who_asked() -> No
 
 def test_the_store_sleeps_after_so_many_samples() -> None:
     reward = made(learn="propose")
-    together = Together(reward, sleep_every=4)
+    together = BatchedReward(reward, sleep_every=4)
     for story in tiny.STORIES[:4]:
         together.ask(tiny.PROMPT, story, learn=True)
     together.ask(tiny.PROMPT, STORY)

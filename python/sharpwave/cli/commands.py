@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
 from sharpwave.cli import bon, tune
+from sharpwave.view import Functional
 
 commands = typer.Typer(
     name="sharpwave",
@@ -39,7 +40,7 @@ _Weights = Annotated[
     list[str] | None,
     typer.Option("--weight", help="channel=number, repeatable; default: equal weights"),
 ]
-_Functional = Annotated[str, typer.Option(help="coverage, progress, mean or potential")]
+_Functional = Annotated[str, typer.Option(help=", ".join(get_args(Functional)))]
 
 
 @commands.command()

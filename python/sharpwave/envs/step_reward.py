@@ -27,7 +27,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,6 @@ Floats = NDArray[np.float32]
 Pays = Literal["step", "end"]
 Remember = Literal["all", "rewarded"]
 STATE = "steps.json"
-FUNCTIONALS = ("potential", "progress", "coverage", "mean")
 
 
 class StepReward:
@@ -105,8 +104,8 @@ class StepReward:
         habituation: Habituation | Mapping[str, Any] | None = None,
         source: str = "environment",
     ) -> None:
-        if functional not in FUNCTIONALS:
-            raise ValueError(f"functional must be one of {FUNCTIONALS}, got {functional!r}")
+        if functional not in get_args(Functional):
+            raise ValueError(f"functional must be one of {get_args(Functional)}, got {functional!r}")
         if pays not in ("step", "end"):
             raise ValueError(f'pays must be "step" or "end", got {pays!r}')
         if functional == "potential" and pays == "end":

@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from errno import EAGAIN
 from typing import Any
 
-import numpy as np
-
 from sharpwave import EmbedderError, FormatError, __version__
 from sharpwave._lazy import MissingExtra
 from sharpwave.serve import wire
@@ -82,7 +80,7 @@ def _answering(service: Service, verb: Verb, limits: Limits) -> Callable[[Reques
         try:
             key = _key(request)
             arguments = await _arguments(request)
-            _within(verb.name, arguments, limits)
+            _within(verb, arguments, limits)
             waiting = asyncio.wrap_future(service.submit(verb.name, arguments, key))
             # A write that somebody else may be waiting for is not given up with this request.
             found = await (asyncio.shield(waiting) if verb.kind == "write" else waiting)
@@ -175,17 +173,11 @@ async def _response(request: Request, found: Data) -> Response:
     )
 
 
-def _within(verb: str, arguments: Data, limits: Limits) -> None:
+def _within(verb: Verb, arguments: Data, limits: Limits) -> None:
     """Refuse what would ask for too many numbers, before any is made."""
-    queries = arguments.get("queries")
-    rows = len(queries) if isinstance(queries, list) or (isinstance(queries, np.ndarray) and queries.ndim) else 1
-    wanted = 1
-    for name in ("k",) if verb in ("search", "associate") else ("depth", "beams", "cleanup"):
-        number = arguments.get(name, 1)
-        if isinstance(number, int) and not isinstance(number, bool):
-            wanted *= max(number, 1)
-    if rows * wanted > limits.answer:
-        raise Refused(413, f"{verb}: an answer of {rows * wanted} numbers is more than {limits.answer}")
+    wanted = verb.size(arguments)
+    if wanted > limits.answer:
+        raise Refused(413, f"{verb.name}: an answer of {wanted} numbers is more than {limits.answer}")
 
 
 # Errors

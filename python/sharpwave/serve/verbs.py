@@ -114,6 +114,11 @@ FORMS: dict[str, Form] = {
 }
 """By name: the arguments that are more than one number, flag or word."""
 
+SIZES = frozenset({"k", "depth", "beams", "cleanup"})
+"""Whole numbers of a read that multiply the length of its answer."""
+NO_SIZES = frozenset({"steps", "nprobe"})
+"""Those that do not."""
+
 SCALARS: dict[Any, tuple[str, Callable[[str, Any], Any]]] = {
     bool: ("boolean", _coerce.flag),
     int: ("integer", _coerce.whole),
@@ -237,6 +242,13 @@ class Verb:
                 sent[name] = self.forms[name].coerced(store, value, sent)
         return sent
 
+    def size(self, given: Data) -> int:
+        """How many numbers the answer has at most, for each array that it holds: rows of queries times `SIZES`."""
+        queries = given.get("queries")
+        rows = len(queries) if isinstance(queries, list) or (isinstance(queries, np.ndarray) and queries.ndim) else 1
+        numbers = [given.get(name, self.arguments[name]) for name in SIZES & self.arguments.keys()]
+        return rows * math.prod(max(n, 1) for n in numbers if isinstance(n, int) and not isinstance(n, bool))
+
     def result(self, found: Data) -> Any:
         """What the method returns, from what `run` gave."""
         if not self.names:
@@ -280,6 +292,9 @@ def _of_method(kind: Kind, name: str, names: tuple[str, ...]) -> Verb:
     hints = get_type_hints(method, localns=_UNTYPED)
     taken = [one for one in inspect.signature(method).parameters.values() if one.name not in ("self", "num_threads")]
     forms = {one.name: _form(name, one.name, hints[one.name], one.default) for one in taken}
+    whole = {one.name for one in taken if _without_none(hints[one.name]) is int}
+    if kind != "write" and (unknown := whole - SIZES - NO_SIZES):
+        raise TypeError(f"{name}: neither SIZES nor NO_SIZES says whether {sorted(unknown)} lengthen the answer")
     returns = hints["return"]
     named = returns is type(None) or is_dataclass(returns) or get_origin(returns) is dict
     if len(names) != (0 if named else len(get_args(returns)) if get_origin(returns) is tuple else 1):

@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sharpwave._lazy import require
+from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward
-from sharpwave.trainers.pointwise import BatchedReward, Parts, Together, shared
+from sharpwave.trainers.pointwise import BatchedReward, Parts, shared
 
-__all__ = ["BatchedReward", "Together", "completion_of", "create_app", "reward_func", "scores"]
+__all__ = ["BatchedReward", "completion_of", "create_app", "reward_func", "scores"]
 
 # <|im_end|>, <s>, </s>, [PAD] and the like; never what stands between angle brackets in ordinary text.
 SPECIAL = re.compile(
@@ -133,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     app = create_app(shared(given.config), learn=not given.frozen)
     require("uvicorn", "serve").run(app, host=given.host, port=given.port, log_level="warning")
+
+
+__getattr__ = renamed(__name__, {"Together": "BatchedReward"})
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import numpy as np
 
 from sharpwave import _coerce
 from sharpwave._batching import MicroBatcher
+from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward, RewardOutput
 from sharpwave.reward.weights import TERMS
 from sharpwave.text.chunkers import Text, pairs
@@ -152,10 +153,6 @@ class BatchedReward:
         return _together, (self.reward, options)
 
 
-Together = BatchedReward
-"""The former name."""
-
-
 def _together(reward: InstrumentalReward, options: dict[str, Any]) -> BatchedReward:
     return BatchedReward(reward, **options)
 
@@ -207,3 +204,6 @@ def forget() -> None:
             del _made[key]
             if key[0] == os.getpid() and not together.reward.store.closed:
                 together.reward.store.close()
+
+
+__getattr__ = renamed(__name__, {"Together": "BatchedReward"})

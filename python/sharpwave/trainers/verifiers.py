@@ -22,10 +22,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward
-from sharpwave.trainers.pointwise import BatchedReward, Together, shared
+from sharpwave.trainers.pointwise import BatchedReward, shared
 
-__all__ = ["BatchedReward", "Together", "messages_of", "metric_function", "reward", "reward_function", "support"]
+__all__ = ["BatchedReward", "messages_of", "metric_function", "reward", "reward_function", "support"]
 
 Scoring = Callable[[Any, Any], Coroutine[Any, Any, float]]
 
@@ -116,3 +117,6 @@ def columns_of(task: Any) -> dict[str, Any]:
         return {}
     common = {"prompt", "system_prompt", "image", "workdir", "skills", "timeout", "resources", "artifacts"}
     return {name: value for name, value in dict(task).items() if name not in common and value is not None}
+
+
+__getattr__ = renamed(__name__, {"Together": "BatchedReward"})

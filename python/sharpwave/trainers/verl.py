@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from sharpwave import _coerce
 from sharpwave._lazy import MissingExtra, require
+from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward
 from sharpwave.text.chunkers import Text
-from sharpwave.trainers.pointwise import CONFIG, BatchedReward, Parts, Together, shared
+from sharpwave.trainers.pointwise import CONFIG, BatchedReward, Parts, shared
 
 if TYPE_CHECKING:
     RewardManagerBase = CheckpointCallback = Any
@@ -39,7 +40,7 @@ else:
     except ImportError as error:
         raise MissingExtra(f"verl is needed for this ({error}): pip install 'sharpwave[ray]' verl") from None
 
-__all__ = ["BatchedReward", "SharpwaveRewardManager", "StoreCheckpoint", "Together", "compute_score"]
+__all__ = ["BatchedReward", "SharpwaveRewardManager", "StoreCheckpoint", "compute_score"]
 
 FOLDER = "sharpwave"
 LEARNED = ("train",)
@@ -189,3 +190,6 @@ def resumed(config: Any) -> Path | None:
         return Path(str(trainer.resume_from_path))
     found = latest(str(Path(str(trainer.default_local_dir)).absolute())) if mode == "auto" else None
     return None if found is None else Path(str(found))
+
+
+__getattr__ = renamed(__name__, {"Together": "BatchedReward"})
