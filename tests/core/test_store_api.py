@@ -136,7 +136,6 @@ def test_files_call_config_fields_as_ever() -> None:
     cfg = sw.Config(dim=DIM, min_novelty=0.25, min_worth=0.5)
     numbers = cfg.to_dict()
     assert (numbers["novelty"], numbers["worth"]) == (0.25, 0.5)
-    assert "novelty=0.25, merge_cosine=None, worth=0.5" in repr(cfg)
     assert not {"min_novelty", "min_worth"} & set(numbers)
     assert sw.Config.from_dict({"dim": DIM, "novelty": 0.25, "min_worth": 0.5}) == cfg
     with pytest.raises(ValueError, match="min_novelty and novelty are the same number"):
