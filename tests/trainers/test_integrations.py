@@ -28,6 +28,7 @@ ALONE = {
     "trainers.dense",
     "trainers.openrlhf",
     "trainers.pointwise",
+    "trainers.reference",
     "trainers.verifiers",
 }
 OLD = {

@@ -21,6 +21,7 @@ from sharpwave.reward.checkpoint import checksum
 from sharpwave.store import SNAPSHOT
 from sharpwave.trainers.checkpoints import checkpoint, marked, resumed_from
 from sharpwave.trainers.dense import DenseCreditMixin
+from sharpwave.trainers.reference import ReferenceLogprobsMixin
 
 try:
     from transformers import TrainerCallback
@@ -30,7 +31,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from transformers import TrainerState, TrainingArguments
 
-__all__ = ["DenseCreditMixin", "SharpwaveCallback"]
+__all__ = ["DenseCreditMixin", "ReferenceLogprobsMixin", "SharpwaveCallback"]
 
 
 class SharpwaveCallback(TrainerCallback):

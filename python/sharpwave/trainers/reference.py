@@ -1,0 +1,152 @@
+"""Typicality from the reference pass that a trainer of TRL makes anyway: no model of one's own, no pass more.
+
+TRL's GRPO and RLOO compute the reference's log-probability of every token before they call reward functions, and keep
+them to themselves. The mixin hands them over, with the entropies, which the same pass gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from sharpwave._lazy import require
+from sharpwave.reward import AsyncReward, InstrumentalReward
+from sharpwave.text.typicality import REFERENCE, TokenLogprobs, Typicality
+
+
+class ReferenceLogprobsMixin:
+    """GRPO or RLOO whose reward functions are given the reference pass as the column ``reference_logprobs``.
+
+    >>> class GatedGRPOTrainer(ReferenceLogprobsMixin, GRPOTrainer): ...
+    >>> reward = sw.InstrumentalReward(store, embedder, combine="conjunction", typicality=True, base=…)
+    >>> GatedGRPOTrainer(model, reward_funcs=reward, args=GRPOConfig(beta=1e-4, …), …)
+
+    A reward whose typicality is not fitted yet is fitted on its base samples, which the reference model reads once.
+
+    There is a reference pass where ``beta`` is not 0; 1e-9 will do where no penalty is wanted. Where there is none, and
+    with tools or a rollout function, whose tokens the policy did not choose, nothing is handed over: the typicality
+    then needs a model of its own.
+
+    Raises:
+        TypeError: the trainer has no reference pass (it is neither GRPO nor RLOO).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        trainer: Any = self
+        parent: Any = super()
+        if not hasattr(parent, "_get_per_token_logps_and_entropies") or not hasattr(parent, "_calculate_rewards"):
+            raise TypeError("ReferenceLogprobsMixin goes before TRL's GRPOTrainer or RLOOTrainer")
+        self._reference_pass: tuple[Any, Any] | None = None
+        self._before_rewards = False
+        if trainer.beta != 0.0 and trainer.ref_model is not None:
+            _give_entropies(trainer)
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        parent: Any = super()
+        self._before_rewards = True
+        try:
+            return parent._generate_and_score_completions(inputs)
+        finally:
+            self._before_rewards, self._reference_pass = False, None
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """The last pass before the rewards is the reference's."""
+        parent: Any = super()
+        if not self._before_rewards:
+            return parent._get_per_token_logps_and_entropies(*args, **kwargs)
+        found = parent._get_per_token_logps_and_entropies(*args, **{**kwargs, "compute_entropy": True})
+        self._reference_pass = found[:2]
+        return found
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
+        parent: Any = super()
+        trainer: Any = self
+        self._before_rewards = False
+        if trainer.beta != 0.0 and self._reference_pass is not None and _all_tokens_are_its_own(trainer):
+            for reward in _unfitted(trainer.reward_funcs):
+                _fit(reward, trainer)
+            rows = token_logprobs(*self._reference_pass, completion_ids_list, _ends(trainer.processing_class))
+            inputs = [{**given, REFERENCE: row} for given, row in zip(inputs, rows, strict=True)]
+        return parent._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+
+def token_logprobs(
+    logps: Any, entropies: Any, completion_ids: Sequence[Sequence[int]], ends: Iterable[int]
+) -> list[TokenLogprobs]:
+    """What a reference pass (B, T), padded on the right, said of each completion, without the end of the sequence.
+
+    Args:
+        logps: (B, T) tensors.
+        entropies: (B, T), or None.
+        completion_ids: B lists of tokens.
+        ends: tokens that end a sequence; those at the end of a completion are left out.
+    """
+    ends = set(ends)
+    p = logps.detach().float().cpu().numpy()
+    h = None if entropies is None else entropies.detach().float().cpu().numpy()
+    rows: list[TokenLogprobs] = []
+    for row, ids in enumerate(completion_ids):
+        count = len(ids)
+        while count and int(ids[count - 1]) in ends:
+            count -= 1
+        rows.append(
+            TokenLogprobs(p[row, :count].astype(np.float64), None if h is None else h[row, :count].astype(np.float64))
+        )
+    return rows
+
+
+def _give_entropies(trainer: Any) -> None:
+    """TRL's reference model computes log-probabilities alone, unless its head is told to."""
+    add = getattr(require("trl.trainer.utils", "trl"), "add_fused_lm_head", None)
+    if add is None:
+        return
+    options = {"temperature": trainer.temperature, "outputs": ("log_probs", "entropy")}
+    if getattr(trainer.args, "cast_lm_head_to_fp32", False):
+        options["cast_lm_head_to_fp32"] = True
+    add(trainer.accelerator.unwrap_model(trainer.ref_model), **options)
+
+
+def _all_tokens_are_its_own(trainer: Any) -> bool:
+    return not getattr(trainer, "tools", None) and getattr(trainer, "rollout_func", None) is None
+
+
+def _ends(processing: Any) -> set[int]:
+    tokenizer = getattr(processing, "tokenizer", processing)
+    return {token for token in (tokenizer.eos_token_id, tokenizer.pad_token_id) if token is not None}
+
+
+def _unfitted(functions: Iterable[Any]) -> list[InstrumentalReward]:
+    """Rewards with a typicality that has seen no base samples yet."""
+    rewards = [function.reward if isinstance(function, AsyncReward) else function for function in functions]
+    return [
+        reward
+        for reward in rewards
+        if isinstance(reward, InstrumentalReward) and reward.typicality is not None and reward.typicality.fitted is None
+    ]
+
+
+def _fit(reward: InstrumentalReward, trainer: Any) -> None:
+    """Let the trainer's reference model read the reward's base samples."""
+    if reward.base_texts is None:
+        raise ValueError(
+            f"{reward.name}: typicality needs base samples: pass base=(prompts, completions) to the reward"
+        )
+    model = trainer.accelerator.unwrap_model(trainer.model if trainer.ref_model is None else trainer.ref_model)
+    tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+    before = model.training
+    with _adapter_off(model) if trainer.ref_model is None else nullcontext():
+        model.eval()
+        read = Typicality(model, tokenizer, temperature=trainer.temperature, cache=False).fit(*reward.base_texts)
+        model.train(before)
+    assert reward.typicality is not None
+    reward.typicality.fitted = read.fitted
+
+
+def _adapter_off(model: Any) -> AbstractContextManager[Any]:
+    """A model with an adapter in training, as TRL takes its reference: the adapter "ref", or none."""
+    use_adapter = require("trl.trainer.utils", "trl").use_adapter
+    return use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None)
