@@ -1,4 +1,4 @@
-"""The plots of docs/study.md."""
+"""The plots of docs/study-first.md."""
 
 from __future__ import annotations
 

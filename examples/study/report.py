@@ -1,35 +1,27 @@
-"""``python -m examples.study.report``: every table and plot of docs/study.md, from study/results alone."""
+"""``python -m examples.study.report``: every table and plot of the study's pages, from study/results alone."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from examples.study import gold, plots
+from examples.study.claim import report as claim
 from examples.study.compare import REMEDIES_HEAD, TURNS_HEAD, read_after, remedies_table, turns_table
 from examples.study.run import ABLATIONS, HEADLINE, KNOCKED_OUT, OTHERS, REMEDIES
 from examples.study.samples import samples
-from examples.study.tables import ablations, by_arm, progress, replicated, same_kl, side_by_side, table, verdicts
+from examples.study.tables import ablations, by_arm, fill, progress, replicated, same_kl, side_by_side, table, verdicts
 from examples.study.verdict import read_all
 
-DOCUMENTS = (Path("docs/study.md"), Path("docs/study-samples.md"))
+DOCUMENTS = (Path("docs/study-first.md"), Path("docs/study-samples.md"))
 IMAGES = Path("docs/img")
 FIGURES = {
     "study-curves": HEADLINE,
     "study-others": (*OTHERS, *REMEDIES),
     "study-ablations": ("instrumental", *KNOCKED_OUT),
 }
-
-
-def fill(document: str, name: str, content: str) -> str:
-    """``document`` with what stands between the markers of ``name`` replaced."""
-    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-    if not pattern.search(document):
-        raise ValueError(f"the document has no markers for {name!r}")
-    return pattern.sub(lambda m: f"{m[1]}\n{content}\n\n{m[2]}", document)
 
 
 def write(results: Path, document: Path, told: Path, settings: dict[str, Any]) -> None:
@@ -70,6 +62,8 @@ def main() -> None:
     options = parser.parse_args()
     write(options.results, *DOCUMENTS, gold.read())
     draw(options.results, IMAGES)
+    claim.write(options.results / "claim", claim.DOCUMENT)
+    claim.draw(options.results / "claim", IMAGES)
 
 
 if __name__ == "__main__":

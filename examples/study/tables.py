@@ -1,7 +1,8 @@
-"""The tables of docs/study.md: what became of each arm, at its end and at equal distance from the base."""
+"""The tables of docs/study-first.md: what became of each arm, at its end and at equal distance from the base."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def fill(document: str, name: str, content: str) -> str:
+    """``document`` with what stands between the markers of ``name`` replaced."""
+    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    if not pattern.search(document):
+        raise ValueError(f"the document has no markers for {name!r}")
+    return pattern.sub(lambda m: f"{m[1]}\n{content}\n\n{m[2]}", document)
 
 
 VERDICTS_HEAD = (

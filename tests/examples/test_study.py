@@ -199,7 +199,7 @@ FIXTURE = ROOT / "tests/data/study"
 
 
 def test_report_of_a_fixture(tmp_path):
-    document, told = tmp_path / "study.md", tmp_path / "study-samples.md"
+    document, told = tmp_path / "study-first.md", tmp_path / "study-samples.md"
     for page in (document, told):
         page.write_text((ROOT / "docs" / page.name).read_text())
     settings = gold.read(ROOT / "study/gold.toml")

@@ -79,7 +79,7 @@ class Run:
         """Run to the line of round ``rounds``; after each stage, what was done. It may be left at any of them."""
         if not self.lines:
             began = time.perf_counter()
-            self._line(header(self.planned, asdict(self.settings), self.gold, self.skyline))
+            self._line(header(self.planned, asdict(self.settings), 0.0, self.gold, self.skyline))
             yield f"skyline measured ({time.perf_counter() - began:.0f} s)"
         while self.round <= rounds:
             yield from self._round(self.round)

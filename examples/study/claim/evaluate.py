@@ -174,11 +174,12 @@ def payment(paid: Pay) -> dict[str, Any]:
 
 
 def header(
-    planned: Planned, settings: Mapping[str, Any], gold: Gold, skyline: Mapping[str, list[str]]
+    planned: Planned, settings: Mapping[str, Any], kl: float, gold: Gold, skyline: Mapping[str, list[str]]
 ) -> dict[str, Any]:
     """The first line: what the run is, and the upper end of every gold scale.
 
     Args:
+        kl: weight of the token KL that the policy gradient is trained with.
         skyline: completions by opening of the base asked for the objective.
     """
     openings = [o for o, texts in skyline.items() for _ in texts]
@@ -191,6 +192,7 @@ def header(
         "seed": planned.seed,
         "policy": planned.policy,
         "settings": dict(settings),
+        "kl": kl,
         "skyline": {
             "gold": gold_of(gold, openings, completions),
             "distinct_2": diversity(Drawn(dict(skyline), {}))[0],

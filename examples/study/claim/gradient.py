@@ -92,7 +92,7 @@ class Run:
     def stages(self, steps: int) -> Iterator[str]:
         """Run to the evaluation of step ``steps``; after each step, what it did. It may be left at any of them."""
         if not self.lines:
-            self.lines.append(header(self.planned, asdict(self.settings), self.gold, self.skyline))
+            self.lines.append(header(self.planned, asdict(self.settings), self.train.kl, self.gold, self.skyline))
             self._save()
             yield "skyline measured"
         while self.step < steps:
