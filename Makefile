@@ -86,8 +86,9 @@ bench-quick: setup $(PEERS) ## the headline of it (under three minutes, once its
 study: setup ## train every arm of the study, from where it was stopped (hours): study/results/
 	$(BIN)/python -m examples.study.prepare
 	$(BIN)/python -m examples.study.run plan
+	$(BIN)/python -m examples.study.queue
 
-study-report: setup ## tables and plots of docs/study.md, from study/results/ alone
+study-report: setup ## tables and plots of the study's pages, from study/results/ alone
 	$(BIN)/python -m examples.study.report
 
 docs: setup ## the documentation as a site: site/index.html, the Rust API below site/rust/
