@@ -16,7 +16,7 @@ import torch
 
 from examples.study.judges import NO, YES, answer_ids
 from examples.study.policy import Lora, Policy
-from examples.study.setting import Setting, of_device
+from examples.study.setting import of_device
 
 DIRECTORY = Path("runs/study/judge")
 REPORT = Path("study/judge.json")
@@ -86,14 +86,16 @@ def questions(base: list[tuple[str, str]], test: bool, number: int, seed: int) -
     return out
 
 
-def train(directory: Path, setting: Setting, steps: int = 60, rows: int = 8, rate: float = 5e-4) -> Trained:
-    """The judge in ``directory``, trained there if it is not; its accuracy before and after goes to `REPORT`."""
+def train(
+    directory: Path, base: list[tuple[str, str]], device: str, steps: int = 60, rows: int = 8, rate: float = 5e-4
+) -> Trained:
+    """The judge in ``directory``, trained there on base stories if it is not; its accuracy goes to `REPORT`."""
     from sharpwave.text.packages import load_language_model, smollm2_path
 
-    model, tokenizer = load_language_model(smollm2_path(), str(setting.policy.device))
+    model, tokenizer = load_language_model(smollm2_path(), device)
     judge = Policy(model, tokenizer, Lora(), seed=100)
     yes, no = (answer_ids(judge, answers) for answers in (YES, NO))
-    test = questions(setting.base, True, 64, 1)
+    test = questions(base, True, 64, 1)
     file = directory / "adapter.pt"
     if file.is_file():
         saved: dict[str, Any] = torch.load(file, weights_only=True)
@@ -101,7 +103,7 @@ def train(directory: Path, setting: Setting, steps: int = 60, rows: int = 8, rat
         return Trained(judge, saved["accuracy"], saved["before"])
     before = accuracy(judge, test)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.0)
-    known = questions(setting.base, False, steps * rows, 0)
+    known = questions(base, False, steps * rows, 0)
     for first in range(0, len(known), rows):
         texts, answers = zip(*known[first : first + rows], strict=True)
         scores = judge.next_log_probs([QUESTION.format(text=t) for t in texts])

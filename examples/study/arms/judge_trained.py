@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,20 @@ class TrainedJudgeArm(Stateless):
 
     def parts(self, batch: Batch, learning: bool) -> dict[str, Floats]:  # noqa: ARG002
         """The judge's log-odds of each story."""
+        return {"judge": self.odds(batch.stories)}
+
+    def odds(self, stories: Sequence[str]) -> Floats:
+        """(n,) log-odds of yes of any number of texts."""
         out = []
-        for first in range(0, len(batch.stories), 16):
-            texts = [QUESTION.format(text=one_line(t)) for t in batch.stories[first : first + 16]]
+        for first in range(0, len(stories), 16):
+            texts = [QUESTION.format(text=one_line(t)) for t in stories[first : first + 16]]
             with torch.no_grad():
                 scores = self.judge.policy.next_log_probs(texts)
             out.append(scores[:, self.yes].logsumexp(-1) - scores[:, self.no].logsumexp(-1))
-        return {"judge": torch.cat(out).double().cpu().numpy()}
+        return torch.cat(out).double().cpu().numpy()
 
 
 def build(setting: Setting, directory: str = str(DIRECTORY)) -> TrainedJudgeArm:
     """Train the judge if it is not there yet; its accuracy is in ``study/judge.json``."""
-    return TrainedJudgeArm(train(of_device(Path(directory), str(setting.policy.device)), setting))
+    device = str(setting.policy.device)
+    return TrainedJudgeArm(train(of_device(Path(directory), device), setting.base, device))

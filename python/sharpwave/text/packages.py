@@ -69,12 +69,12 @@ def smollm2_path(log: Any = None) -> Path:
         return target
     if log is not None:
         log("rebuilding SmolLM2-135M from its GGUF file, once")
-    _rebuild(gguf, target)
+    rebuild(gguf, target)
     return target
 
 
-def _rebuild(gguf: Path, target: Path) -> None:
-    """Dequantise ``gguf`` and write a plain model directory beside ``target``, then rename."""
+def rebuild(gguf: Path, target: Path) -> None:
+    """Dequantise the model of a GGUF file into the directory ``target``: bfloat16, in transformers' format."""
     offline()
     torch = require("torch", "demo")
     transformers = require("transformers", "demo")
