@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second test-installs lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second test-installs lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report textworld textworld-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -90,6 +90,15 @@ study: setup ## train every arm of the study, from where it was stopped (hours):
 
 study-report: setup ## tables and plots of the study's pages, from study/results/ alone
 	$(BIN)/python -m examples.study.report
+
+textworld: setup ## play text games with the store and its rivals, from where it was stopped (hours): examples/results/textworld*.jsonl
+	$(BIN)/python -m examples.textworld.study
+	$(BIN)/python -m examples.textworld.keys
+	$(BIN)/python -m examples.textworld.cooking
+	$(BIN)/python -m examples.textworld.report
+
+textworld-report: setup ## tables and plot of docs/textworld.md, from those results alone
+	$(BIN)/python -m examples.textworld.report
 
 docs: setup ## the documentation as a site: site/index.html, the Rust API below site/rust/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

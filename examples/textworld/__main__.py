@@ -21,7 +21,7 @@ A step is a command in a state. Its key is the embedding of one sentence: the co
 what is carried, what is closed and what is locked. The store keeps one memory for each key; a
 scalar channel holds what the score rose by; sleep carries it back along the associations."""
 
-EXAMPLE = f"""\
+EXAMPLE = """\
 example:
   python -m pip install textworld
   tw-make custom --world-size 6 --nb-objects 12 --quest-length 6 --seed 2 --output games/two.z8
@@ -30,7 +30,7 @@ example:
 With --json the last line is one object: how many commands each player needed, null where it did
 not win, and what was learned from. The same game, episodes and seed give the same line.
 
-  {{"store": 9, "mfec": 14, ..., "random_wins": 17, "memories": 580, "episodes": 50, "seed": 0, ...}}
+  {"store": 9, "mfec": 14, ..., "random_wins": 17, "memories": 580, "episodes": 50, "seed": 0, ...}
 
 """
 

@@ -2,9 +2,9 @@
 
     python -m examples.textworld.cooking      # makes 40 games, learns and plays; ten minutes
 
-Twenty games of the training split are shown, each by its walkthrough and by three episodes of a random player. Then twenty
-of the test split are played, whose foods and recipes were not among them. The key says in addition what the cookbook still
-asks for, which a player of the game can read there. Nothing was chosen on the games that are played.
+Twenty games of the training split are shown, each by its walkthrough and by three episodes of a random player. Then
+twenty of the test split are played, whose foods and recipes were not among them. The key says in addition what the
+cookbook still asks for, which a player of the game can read there. Nothing was chosen on the games that are played.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """A TextWorld game: its states as text, a random player, and a player that follows values.
 
-A step is a command in a state. Its key is one sentence: the command, the room, what is carried, what is closed and
-what is locked, anywhere in the game. It is read off the facts that TextWorld reports with the game's admissible commands.
+A step is a command in a state. Its key is one sentence: the command, the room, what is carried, what is closed and what
+is locked, anywhere in the game. It is made of the facts that TextWorld reports beside the commands that a state admits.
 """
 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,8 @@ WALK = 40
 IDLE = ("examine", "look", "inventory")
 """Commands that change nothing in a game; nobody gives them."""
 PARTS = ("inventory", "closed", "locked")
-"""What a key says of a state beside the room. There is also "here", what else is in the room, and "recipe", what is still
-to be done by the cookbook of a cooking game."""
+"""What a key says of a state beside the room. There is also "here", what else is in the room, and "recipe", what the
+cookbook of a cooking game still asks for."""
 
 CUTS = {"sliced": "slice", "diced": "dice", "chopped": "chop"}
 COOKED = {"fried": "fry", "roasted": "roast", "grilled": "grill"}
@@ -132,10 +133,9 @@ class Game:
         return self._play(choose, limit), worth
 
     def follow(self, commands: Sequence[str]) -> Episode:
-        """The episode that given commands make, up to the first that is refused; idle ones are left out."""
-        useful = [command for command in commands if not command.startswith(IDLE)]
-        rest = iter(useful)
-        return self._play(lambda *_: next(rest), len(useful))
+        """The episode that given commands make; those that are idle or refused are left out."""
+        rest = iter(commands)
+        return self._play(lambda options, _: next((command for command in rest if command in options), ""), MAX_STEPS)
 
     def _play(self, choose: Callable[[list[str], str], str], limit: int) -> Episode:
         shown, episode, score = self._env.reset(), Episode(), 0.0
@@ -204,12 +204,13 @@ def _start(path: Path, rules: bool) -> Any:
     asked = ["admissible_commands", "facts", "score", "max_score", "won"]
     infos = textworld.EnvInfos(**dict.fromkeys(asked, True), extras=["walkthrough"])
     try:
-        if rules:
-            env = TextWorldEnv(infos)
-            env.load(str(described))
-        else:
-            env = textworld.start(str(path), infos)
-        env.reset()
+        with warnings.catch_warnings():
+            # Of Jericho, about every game that is not one of its own; TextWorld keeps score and moves itself.
+            warnings.filterwarnings("ignore", message=".*is not fully supported")
+            env = TextWorldEnv(infos) if rules else textworld.start(str(path), infos)
+            if rules:
+                env.load(str(described))
+            env.reset()
     except Exception as error:  # TextWorld raises whatever its parsers do
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise GameError(f"not a game of TextWorld: {described} ({what})") from error

@@ -2,8 +2,8 @@
 
     python -m examples.textworld.keys      # runs what is missing; half an hour
 
-Keys: the store's values with keys that leave out a part of the state, or add what else is in the room. The third game can
-hardly be played by a key that says of a locked chest only that it is closed.
+Keys: the store's values with keys that leave out a part of the state, or add what else is in the room. In an earlier
+trial the key did not say what is locked, and the third game was lost.
 
 Stores: settings between those of the study and what `calibrate` leaves.
 """

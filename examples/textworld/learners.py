@@ -1,12 +1,13 @@
 """What is learned of episodes: the store, and its rivals.
 
-Each learner takes the same episodes with the same embeddings and returns `Values`: one number for each key that is asked
-about. The same player then follows it (`Game.walk`).
+Each learner takes the same episodes with the same embeddings and returns `Values`: one number for each key that is
+asked about. The same player then follows it (`Game.walk`).
 
-A command that was never given must not inherit the value of one that reads nearly the same, so what a learner says of a
-key is multiplied by the key's gate: the activation ((cos - τ)/(1 - τ))^p of the nearest key that was met, which is 1 for a
-key that was met itself. The store does that by itself. Each rival was tried with the gate and without, and with two
-discounts, on the three games that settings were chosen on (`study.TRIED`), and has what served it better there.
+A command that was never given may read nearly the same as one that was. A value can be multiplied by the key's gate:
+the activation ((cos - τ)/(1 - τ))^p of the nearest key that was met, which is 1 for a key that was met itself. Each
+learner was tried with the gate and without, and the rivals with two discounts, on the three games that settings were
+chosen on (`study.TRIED`), and has what served it better there. The gate did nothing for the store, whose own activation
+κ/(κ + ε) closes only where a key is like none that was met.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ GRID: dict[str, tuple[float, ...]] = {
 TUNING_STEPS = 2000
 GAMMA = 0.97
 """The discount of the rivals: of .9 and .97 the better for them on the three games."""
+UPDATES = 3000
+"""Steps of the optimiser that Q-learning takes."""
 POWER = 8
 NEIGHBOURS = 8
 
@@ -172,7 +175,7 @@ def probe(data: Data) -> Values:
     return lambda keys: model.predict_proba(data.embed(keys))[:, 1]
 
 
-def q_learning(data: Data, seed: int = 0, gamma: float = GAMMA, updates: int = 3000) -> Values:
+def q_learning(data: Data, seed: int = 0, gamma: float = GAMMA) -> Values:
     """Q-learning with a small network on the embedding of command and state, in the manner of DRRN (He et al. 2016).
 
     The network (384 → 128 → 1) is fitted to gain + γ max Q over the commands that were given in the next state; the
@@ -196,7 +199,7 @@ def q_learning(data: Data, seed: int = 0, gamma: float = GAMMA, updates: int = 3
     network = nn.Sequential(nn.Linear(vectors.shape[1], 128), nn.ReLU(), nn.Linear(128, 1))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     onward = np.zeros(len(number) + 1, np.float32)  # the last one stands for the end
-    for update in range(updates if len(known) else 0):
+    for update in range(UPDATES if len(known) else 0):
         if update % 50 == 0 and update:
             with torch.no_grad():
                 worth = network(vectors)[:, 0].numpy()

@@ -4,9 +4,10 @@
     python -m examples.textworld.study --share 0/2   # every second part of it, for two processes
     python -m examples.textworld.report              # tables and plot from the results alone
 
-A cell is one game, one draw and one number of episodes: all learners learn of the same episodes and play the compiled game
-once. It is one line of the results, written when it is over; a study that was stopped goes on. The first n episodes of a
-draw are the same whatever comes after them. Settings were chosen on the games of `TRIED`, which are reported apart.
+A cell is one game, one draw and one number of episodes: all learners learn of the same episodes and play the compiled
+game once. It is one line of the results, written when it is over; a study that was stopped goes on. The first n
+episodes of a draw are the same whatever comes after them. Settings were chosen on the games of `TRIED`, which are
+reported apart.
 """
 
 from __future__ import annotations
