@@ -14,7 +14,7 @@ import pytest
 from helpers.paths import ROOT
 
 from examples.textworld import __main__ as command
-from examples.textworld import cooking, game, keys, learners, making, report, study
+from examples.textworld import cooking, game, learners, making, report, study
 from examples.textworld.data import Data, Embed, minilm
 
 TINY = ROOT / "tests/data/textworld/custom-2-4-3-1"
