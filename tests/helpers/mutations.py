@@ -219,7 +219,7 @@ MUTATIONS = [
         "changed > 0 && changed > backed",
     ),
     m("need by n, not 1 + n", "values/need.rs", "1.0 + model.graph.mass(slot)", "model.graph.mass(slot)"),
-    m("need from starts without γ", "values/need.rs", "model.config.gamma * here * p", "0.999 * here * p"),
+    m("need from starts without γ", "values/need.rs", "config.gamma, graph, memories", "0.999, graph, memories"),
     m("reverse runs from the oldest", "values/sweep.rs", ".in_order().iter().rev()", ".in_order().iter()"),
     m(
         "full sweeps within a block see new values",

@@ -218,9 +218,6 @@ impl JournalSlot {
     }
 
     /// Records what is about to be done, if there is a journal.
-    ///
-    /// # Errors
-    /// As [`Journal::append`].
     pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<()> {
         self.0
             .as_mut()

@@ -17,10 +17,7 @@
 //! let observation = Observation {
 //!     episodes,
 //!     drives: Some(Drives::Episodes(&[1.0])),
-//!     texts: None,
-//!     ids: None,
-//!     source: None,
-//!     propose: false,
+//!     ..Observation::default()
 //! };
 //! let report = store.observe(&observation)?;
 //! assert_eq!(report.memory_ids, [0, 1, 2]);

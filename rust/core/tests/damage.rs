@@ -74,9 +74,9 @@ fn fill(mut act: impl FnMut(&mut dyn FnMut(&mut Store))) {
                 episodes: batch.episodes(),
                 drives: Some(Drives::Episodes(&[0.5])),
                 texts: Some(&texts),
-                ids: None,
                 source: Some("a source"),
                 propose,
+                ..Observation::default()
             };
             store.observe(&observation).unwrap();
         });
@@ -126,11 +126,7 @@ fn exercise(store: &Store) {
     let _ = copy.veto_episode(0);
     let observation = Observation {
         episodes: batch.episodes(),
-        drives: None,
-        texts: None,
-        ids: None,
-        source: None,
-        propose: false,
+        ..Observation::default()
     };
     let _ = copy.observe(&observation);
 }

@@ -104,11 +104,10 @@ fn what_is_said_is_what_was_taken() {
             let batch = Batch::one(part.to_vec(), DIM);
             let observation = Observation {
                 episodes: batch.episodes(),
-                drives: None,
                 texts: Some(&texts[..n]),
-                ids: None,
                 source: Some("somewhere"),
                 propose: at % 10 == 9,
+                ..Observation::default()
             };
             store.observe(&observation).unwrap();
         }

@@ -1,4 +1,4 @@
-//! Bringing what was written to the disk, for all who wait for it at once: group commit.
+//! Group commit: one sync of the disk for all calls that wait for one.
 
 use std::io;
 
@@ -9,7 +9,7 @@ pub trait Device {
     /// Returns when all that was written before the call is kept.
     ///
     /// # Errors
-    /// As the system gives it. Nobody knows then what is kept.
+    /// As the system gives it. What is kept is unknown then.
     fn keep(&self) -> io::Result<()>;
 }
 
@@ -31,8 +31,8 @@ struct State {
     written: u64,
     /// Up to where it is on the disk.
     kept: u64,
-    /// Up to where somebody is bringing it there.
-    bringing: Option<u64>,
+    /// Up to where somebody is syncing it there.
+    syncing: Option<u64>,
     failed: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl<D: Device> Disk<D> {
             state: Mutex::new(State {
                 written,
                 kept,
-                bringing: None,
+                syncing: None,
                 failed: None,
             }),
             turn: Condvar::new(),
@@ -56,13 +56,13 @@ impl<D: Device> Disk<D> {
         self.state.lock().written = to;
     }
 
-    /// What was written from there on was taken back. What comes in its place has to be brought to the disk anew, also
-    /// if the old is there or is being brought there at this moment.
+    /// What was written from there on was taken back. What comes in its place has to be synced to the disk anew, also
+    /// if the old is there or is being synced there at this moment.
     pub fn took_back(&self, from: u64) {
         let mut state = self.state.lock();
         state.written = from;
         state.kept = state.kept.min(from);
-        state.bringing = state.bringing.map(|to| to.min(from));
+        state.syncing = state.syncing.map(|to| to.min(from));
     }
 
     /// Why the disk refused, if it did: it is not asked again.
@@ -75,7 +75,7 @@ impl<D: Device> Disk<D> {
         self.state.lock().kept
     }
 
-    /// Says that another file has it all: nobody needs to wait any more.
+    /// Ends all waiting: another file holds the records.
     pub fn release(&self) {
         let mut state = self.state.lock();
         state.kept = u64::MAX;
@@ -99,18 +99,18 @@ impl<D: Device> Disk<D> {
             if let Some(reason) = &state.failed {
                 return Err(io::Error::other(format!("the disk failed: {reason}")));
             }
-            if state.bringing.is_some() {
+            if state.syncing.is_some() {
                 state = wait(&self.turn, state);
                 continue;
             }
-            state.bringing = Some(state.written);
+            state.syncing = Some(state.written);
             drop(state);
             let outcome = self.device.keep();
             state = self.state.lock();
-            let brought = state.bringing.take().unwrap_or(0);
+            let synced = state.syncing.take().unwrap_or(0);
             self.turn.notify_all();
             match outcome {
-                Ok(()) => state.kept = state.kept.max(brought),
+                Ok(()) => state.kept = state.kept.max(synced),
                 // Another file has it meanwhile.
                 Err(_) if state.kept >= to => {}
                 Err(error) => {

@@ -9,7 +9,7 @@ pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 pub(crate) use std::thread_local;
 
-/// How long to wait between two questions. Who asks loses the place in the queue.
+/// The time between two checks of the token. A thread that checks loses its place in the queue.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Many readers or one writer; fair.
@@ -27,7 +27,8 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Waits until nobody reads. There is one writer at a time, which leaves a moment to readers that lost their place.
+    /// Waits until there is no reader. There is one writer at a time, which leaves a moment to readers that lost their
+    /// place.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
         for _ in 0..50 {
             if self.displaced.load(Ordering::Acquire) == 0 {
@@ -48,7 +49,7 @@ pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(1));
 }
 
-/// Lets whoever waits go first.
+/// Releases the lock to a waiting thread first.
 pub(crate) fn unlock_fair<T>(guard: RwLockWriteGuard<'_, T>) {
     RwLockWriteGuard::unlock_fair(guard);
 }

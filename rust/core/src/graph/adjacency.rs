@@ -1,9 +1,9 @@
-//! Ragged rows that are compact and take changes at any time.
+//! Ragged rows that stay compact while they change.
 //!
 //! Slots come in blocks of 1024. A block is a small CSR matrix: one array of names, one of weights, and
 //! per row where it lies. A row that outgrows its place moves to the end of the block, where recent
-//! entries gather beside the settled ones. Once more than a quarter of a block (and some) is room that no
-//! entry needs, the block alone is laid out anew: no change ever costs more than its block.
+//! entries gather beside the settled ones. Once more than a quarter of a block (and 512 entries) is
+//! unused, the block alone is laid out anew: no change costs more than its block.
 
 use crate::base::heap::{HeapSize, no_heap};
 use crate::base::slot::Slot;

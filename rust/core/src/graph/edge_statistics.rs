@@ -1,4 +1,4 @@
-//! How well the store's predictions ([`crate::graph::predict`]) fare.
+//! How well the store's predictions ([`crate::graph::predict`]) agree with the steps that follow.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ use crate::memory::columns::Memories;
 
 /// Bins of the histograms over cosines in [−1, 1].
 const BINS: usize = 400;
-/// Pairs from which the histograms are believed.
+/// The fewest pairs for which the histograms are used.
 const MIN_PAIRS: u64 = 32;
 
-/// How predictions agreed with what came (`followed`) and with what had nothing to do with it
-/// (`unrelated`), always before the episode was written: in-sample both would be far too high.
+/// The cosines of predictions with the steps that came (`followed`) and with arbitrary memories (`unrelated`), always
+/// taken before the episode is written: in-sample both would be far too high.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EdgeStatistics {
     pub(crate) followed: Vec<u64>,

@@ -1,7 +1,7 @@
 //! Hebb's rule: fire together, wire together, with the decay of a running mean.
 //!
-//! An episode strengthens a few associations of many memories many times over, and most of the new ones are pruned
-//! again at its end. So each row is taken out, strengthened, pruned and put back once.
+//! An episode strengthens a few associations of many memories several times, and most of the new ones are pruned at its
+//! end. So each row is taken out, strengthened, pruned and put back once.
 
 use crate::base::slot::Slot;
 use crate::config::Config;
@@ -33,7 +33,7 @@ pub(crate) fn associate(
     config: &Config,
 ) -> Vec<Slot> {
     let mut trace = Trace::default();
-    // Who is eligible when, by rising id and then in time.
+    // Eligible memories by rising id and then by time.
     let mut eligible: Vec<(i64, usize, Eligible)> = Vec::new();
     for (t, activation) in activations.iter().enumerate() {
         if !follows(t) {
@@ -85,7 +85,7 @@ fn take_out(graph: &Graph, memories: &Memories, slot: Slot) -> Vec<Outgoing> {
     graph.row(slot).into_iter().map(named).collect()
 }
 
-/// A row after its memory, as eligible as it is, was followed by what answers; all by rising id.
+/// A row with `e·φ` added for every answer of the next step; all by rising id.
 fn strengthened(row: &[Outgoing], from: &Eligible, answers: &[(i64, Slot, f64)]) -> Vec<Outgoing> {
     let mut after = Vec::with_capacity(row.len() + answers.len());
     let mut rest = row.iter().copied().peekable();
@@ -114,7 +114,7 @@ pub(crate) fn keep_largest(row: &mut Vec<Outgoing>, most: usize) {
     row.sort_unstable_by_key(|out| out.id);
 }
 
-/// Puts a row in the place of the one `before`, and tells the targets that came and went.
+/// Replaces the row `before`, and updates the sources of the targets that were added or removed.
 fn put_back(
     graph: &mut Graph,
     memories: &Memories,
@@ -139,7 +139,7 @@ fn put_back(
     graph.rows.set(slot, &targets, &sums);
 }
 
-/// The targets that came (`true`) and went, by rising id.
+/// The targets that were added (`true`) or removed, by rising id.
 fn changes(before: &[Outgoing], after: &[Outgoing]) -> Vec<(Slot, bool)> {
     let mut changes = Vec::new();
     let mut new = after.iter().peekable();

@@ -8,6 +8,7 @@
 pub(crate) mod adjacency;
 pub(crate) mod edge_statistics;
 pub(crate) mod eligibility;
+pub(crate) mod flow;
 pub(crate) mod hebbian;
 pub(crate) mod predict;
 
@@ -138,9 +139,6 @@ impl Graph {
     }
 
     /// The graph of whole rows by slot, as a snapshot holds them: edges by rising id of their targets.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     pub(crate) fn restored(rows: &[(Vec<Edge>, f64)], memories: &Memories) -> Result<Self> {
         let lengths: Vec<u32> = rows.iter().map(|(row, _)| row.len() as u32).collect();
         let mut indegrees = vec![0u32; rows.len()];
@@ -163,9 +161,6 @@ impl Graph {
     }
 
     /// Every row replaced by one and the same, with unit mass: the "constant P" ablation.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     pub(crate) fn with_constant_rows(&self, memories: &Memories, max_out: usize) -> Result<Self> {
         let mut column = vec![0.0f64; self.mass.len()];
         let mut total = 0.0;
@@ -237,11 +232,7 @@ mod tests {
                     steps: &steps,
                     offsets: &[0, 50, 100],
                 },
-                drives: None,
-                texts: None,
-                ids: None,
-                source: None,
-                propose: false,
+                ..Observation::default()
             };
             store.observe(&observation).unwrap();
             let graph = &store.graph;

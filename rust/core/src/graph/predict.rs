@@ -1,8 +1,8 @@
-//! Where the store thinks steps lead: `μ = normalise(Σ_i φ_i Σ_j P_ij k_j)`.
+//! The prediction of the next step: `μ = normalise(Σ_i φ_i Σ_j P_ij k_j)`.
 //!
-//! A step that is well known leads to hundreds of memories, whose keys lie all over the store: to read them is most
-//! of the work. So many steps are predicted at once, block by block of the keys: one that is read for one step is
-//! still close when the next step wants it. The weights of a step are added up per target in the order of its
+//! A well-known step leads to hundreds of memories, whose keys lie all over the store; reading them is most of the work.
+//! So many steps are predicted at once, block by block of the keys: a key that was read for one step is still in the
+//! cache for the next. The weights of a step are added up per target in the order of its
 //! answers, and its targets are added by rising id, however many steps and blocks there are.
 
 use std::ops::Range;
@@ -236,11 +236,7 @@ mod tests {
                 steps,
                 offsets: &offsets,
             },
-            drives: None,
-            texts: None,
-            ids: None,
-            source: None,
-            propose: false,
+            ..Observation::default()
         };
         store.observe(&observation).unwrap();
         let order = store.memories.in_order();

@@ -1,8 +1,8 @@
 //! Which memories could be among the k best of one query.
 //!
-//! A first pass knows each similarity only to within a slack. It keeps the k best *lower* bounds; whoever's
-//! *upper* bound reaches the k-th of them stays a candidate. So the true k best are all candidates, ties for
-//! the last place included.
+//! A first pass knows each similarity only to within a slack. It keeps the k best *lower* bounds. A memory whose
+//! *upper* bound reaches the k-th of them stays a candidate. So the true k best are all candidates, ties for the last
+//! place included.
 
 use crate::base::slot::Slot;
 
@@ -10,21 +10,21 @@ use crate::base::slot::Slot;
 const MAX_SHIFTED: usize = 48;
 /// Bounds of a vector register: short lists are whole ones.
 pub(crate) const LANES: usize = 16;
-/// Candidates that there is room for from the first on: most queries have fewer.
+/// Initial capacity: most queries have fewer candidates.
 const INITIAL_CANDIDATES: usize = 256;
 
 /// The candidates of one query.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Candidates {
     k: usize,
-    /// The best lower bounds, falling. A short list is always full, with −∞ for what is still missing; what lies
-    /// beyond the first k is of no account.
+    /// The best lower bounds, falling. A short list is always full, with −∞ for what is still missing; entries
+    /// beyond the first k are ignored.
     pub(crate) lower: Vec<f32>,
-    /// At least the k-th best lower bound here, and at most that of the whole store: nobody below it can matter.
+    /// At least the k-th best lower bound here, and at most that of the whole store: no memory below it can matter.
     pub(crate) threshold: f32,
-    /// Upper bound and slot of whoever passed when it was seen.
+    /// Upper bound and slot of the memories that passed the threshold when they were offered.
     pub(crate) seen: Vec<(f32, Slot)>,
-    /// More than this many are no help: a plain scan costs less.
+    /// With more than this many, a plain scan costs less.
     most: usize,
     exploded: bool,
 }
@@ -48,7 +48,7 @@ impl Candidates {
         }
     }
 
-    /// Those of a query to which a pass is of no help.
+    /// The candidates of a query that needs another pass.
     pub(crate) fn useless() -> Self {
         Self {
             exploded: true,
@@ -56,7 +56,7 @@ impl Candidates {
         }
     }
 
-    /// None yet, of another part of the store: nobody below the threshold of these can matter there either.
+    /// Empty candidates for another part of the store, with the same threshold.
     pub(crate) fn above(&self) -> Self {
         Self {
             threshold: self.threshold,
@@ -64,12 +64,12 @@ impl Candidates {
         }
     }
 
-    /// Lets nobody in below `floor`, which k memories of any part of the store are known to reach.
+    /// Raises the threshold to `floor`, which k memories of any part of the store are known to reach.
     pub(crate) fn raise(&mut self, floor: f32) {
         self.threshold = self.threshold.max(floor);
     }
 
-    /// Calls every candidate by the name that `name` has for it.
+    /// Replaces the slot of every candidate.
     pub(crate) fn rename(&mut self, name: impl Fn(Slot) -> Slot) {
         for (_, slot) in &mut self.seen {
             *slot = name(*slot);
@@ -148,7 +148,7 @@ impl Candidates {
         }
     }
 
-    /// Joins what was found in another part of the store.
+    /// Adds the candidates of another part of the store.
     pub(crate) fn join(&mut self, other: &Self) {
         if self.seen.is_empty() && self.threshold == f32::NEG_INFINITY && !self.exploded {
             self.clone_from(other);
@@ -167,7 +167,7 @@ impl Candidates {
         self.seen.retain(|&(upper, _)| upper >= threshold);
     }
 
-    /// Those left, by falling upper bound and rising slot, or `None` if there were too many to be of use.
+    /// The remaining candidates by falling upper bound and rising slot, or `None` if there were too many.
     pub(crate) fn left(&self) -> Option<Vec<(f32, Slot)>> {
         if self.exploded {
             return None;

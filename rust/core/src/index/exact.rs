@@ -19,16 +19,16 @@ use crate::memory::columns::Memories;
 /// Candidates and the upper bounds of their similarities, falling.
 pub(crate) type Bounded = Vec<(f32, Slot)>;
 
-/// Queries that a pass over the keys themselves is worth starting for.
+/// The fewest queries for which a pass over the keys pays.
 pub(crate) const MIN_FLOAT_QUERIES: usize = 16;
-/// Candidates between the one compared and the one fetched from memory meanwhile.
+/// Prefetch distance, in candidates.
 const PREFETCH_CANDIDATES: usize = 8;
 /// How many codes are multiplied in the time of one ordinary multiplication, as [`threads::worth_waking`] counts them.
 const CODES_PER_MULTIPLICATION: usize = 128;
 /// How many bytes of codes come from memory in the time of one ordinary multiplication.
 const BYTES_PER_MULTIPLICATION: usize = 12;
 
-/// About what a search costs, as [`threads::worth_waking`] counts it: what is multiplied, or read where queries are few.
+/// The approximate cost of a search, as [`threads::worth_waking`] counts it: multiplications, or reads for few queries.
 fn cost(queries: &[f32], memories: &Memories) -> usize {
     let n = memories.len();
     (queries.len() * n / CODES_PER_MULTIPLICATION)
@@ -36,7 +36,7 @@ fn cost(queries: &[f32], memories: &Memories) -> usize {
 }
 
 /// One search.
-pub(crate) struct Ladder<'a> {
+pub(crate) struct Search<'a> {
     pub(crate) memories: &'a Memories,
     pub(crate) codes: Option<&'a Codes>,
     pub(crate) blocks: Option<&'a Partition>,
@@ -49,7 +49,7 @@ pub(crate) struct Ladder<'a> {
     pub(crate) float_kernel: Option<&'static FloatKernel>,
 }
 
-impl<'a> Ladder<'a> {
+impl<'a> Search<'a> {
     pub(crate) fn of(
         keys: impl Into<Keys<'a>>,
         queries: &'a [f32],
@@ -75,7 +75,7 @@ impl<'a> Ladder<'a> {
         }
     }
 
-    /// The candidates that int8 codes leave to each of some rows.
+    /// The candidates of some rows after the int8 pass.
     pub(crate) fn by_codes(
         &self,
         kernel: &Kernel,
@@ -94,7 +94,7 @@ impl<'a> Ladder<'a> {
         grid.sweep(self.threads, scan, |candidates| self.left(candidates))
     }
 
-    /// The candidates that a pass over the keys leaves.
+    /// The candidates of some rows after a pass over the keys.
     pub(crate) fn by_keys(
         &self,
         kernel: &FloatKernel,
@@ -111,7 +111,7 @@ impl<'a> Ladder<'a> {
         grid.sweep(self.threads, scan, |candidates| self.left(candidates))
     }
 
-    /// The candidates left to a query, by falling bound; none where they are too many to be of use.
+    /// The candidates of a query by falling bound; `None` where there are too many.
     pub(crate) fn left(&self, candidates: &Candidates) -> Option<Bounded> {
         candidates
             .left()
@@ -141,12 +141,13 @@ impl<'a> Ladder<'a> {
         }
     }
 
-    /// So many candidates, out of order and out of the cache, take as long as all memories in order.
+    /// Comparing this many candidates, out of order and out of the cache, takes as long as comparing all memories in order.
     pub(crate) fn too_many(&self) -> usize {
         self.memories.len() / 4
     }
 
-    /// The best of the candidates, and how many it took to tell. Those of the `next` query are fetched towards the end.
+    /// The k best of the candidates, and how many were compared. The candidates of the `next` query are prefetched towards
+    /// the end.
     pub(crate) fn compare(
         &self,
         row: usize,

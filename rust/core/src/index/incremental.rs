@@ -1,9 +1,9 @@
-//! One search for many steps, kept true while their episodes are written.
+//! One search for many steps, kept up to date while their episodes are written.
 //!
-//! Writing moves keys, adds memories and evicts some, and every step must see that. But it touches few memories: the
-//! hits of a search made before, without the touched ones, together with the touched ones as they now are, still hold
-//! the nearest, as long as the last of them beats everything that the search left out. That is done twice: for the
-//! episodes of a [`Window`], and within an episode for its steps ([`Nearest`]).
+//! Writing moves keys, adds memories and evicts some, and every step must see that. But it touches few memories. The
+//! hits of an earlier search, with the touched memories compared again, still hold the nearest as long as the last of
+//! them beats everything that the search left out. This is used twice: for the episodes of a [`Window`], and within an
+//! episode for its steps ([`Nearest`]).
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::linalg;
 /// Hits kept beyond k, to make up for the touched ones; twice as many for a window.
 const SPARE_HITS: usize = 8;
 
-/// Steps that are searched for together at most, unless one episode has more.
+/// The most steps that are searched for together, unless one episode has more.
 pub(crate) const MAX_WINDOW_STEPS: usize = 256;
 
 /// The nearest memories of the steps of episodes that will be written one after the other.
@@ -55,7 +55,7 @@ impl Window {
         self.found.len() - self.next
     }
 
-    /// The next `count` steps, and their nearest memories as things now stand.
+    /// The next `count` steps, and their nearest memories at present.
     pub(crate) fn next(&mut self, memories: &Indexed, count: usize) -> Result<(Vec<f32>, Nearest)> {
         let (dim, rows) = (memories.dim(), self.next..self.next + count);
         self.next += count;
@@ -142,7 +142,7 @@ impl Nearest {
         self.touched
     }
 
-    /// The `k` nearest memories of `x`, step `t`, as things now stand: exactly what a new search would find.
+    /// The `k` nearest memories of `x`, step `t`, at present: exactly what a new search would find.
     pub(crate) fn now(
         &self,
         memories: &Indexed,
@@ -161,76 +161,6 @@ impl Nearest {
             Ok(hits)
         } else {
             Ok(nearest(memories, x, k, None)?.pop().unwrap_or_default())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::rng::splitmix64;
-    use crate::memory::episodes::Episodes;
-    use crate::ops::observe::Observation;
-    use crate::store::Store;
-
-    fn observe(store: &mut Store, steps: &[f32], lengths: &[usize]) {
-        let mut offsets = vec![0i64];
-        for &length in lengths {
-            offsets.push(offsets[offsets.len() - 1] + length as i64);
-        }
-        let observation = Observation {
-            episodes: Episodes {
-                steps,
-                offsets: &offsets,
-            },
-            drives: None,
-            texts: None,
-            ids: None,
-            source: None,
-            propose: false,
-        };
-        store.observe(&observation).unwrap();
-    }
-
-    /// Few dimensions and few memories, so that nearly all of them are touched in every window; much merging, eviction
-    /// and empty episodes.
-    #[test]
-    fn a_batch_is_written_as_its_episodes_one_by_one() {
-        for (case, capacity) in [(0, None), (1, Some(18)), (2, Some(40)), (3, Some(300))] {
-            for novelty in [0.02, 0.4, 0.9] {
-                let dim = [3, 8, 24][case as usize % 3];
-                let config = Config {
-                    min_novelty: novelty,
-                    capacity,
-                    tau: -0.3,
-                    half_life: 2,
-                    ..Config::new(dim)
-                };
-                let (mut whole, mut single) = (
-                    Store::new(config.clone()).unwrap(),
-                    Store::new(config).unwrap(),
-                );
-                for round in 0..4u64 {
-                    let lengths: Vec<usize> = (0..60)
-                        .map(|e| (splitmix64(round << 8 | e) % 17) as usize)
-                        .collect();
-                    let n = lengths.iter().sum::<usize>() * dim;
-                    let steps: Vec<f32> = (0..n as u64)
-                        .map(|i| {
-                            (splitmix64(case << 50 | round << 40 | i) >> 40) as f32 / 8_388_608.0
-                                - 1.0
-                        })
-                        .collect();
-                    observe(&mut whole, &steps, &lengths);
-                    let mut rest = steps.as_slice();
-                    for &length in &lengths {
-                        let (episode, later) = rest.split_at(length * dim);
-                        observe(&mut single, episode, &[length]);
-                        rest = later;
-                    }
-                    assert_eq!(whole.digest(), single.digest(), "{case} {novelty} {round}");
-                }
-            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The memories, and what finds them sooner: codes and blocks, which follow every change of a key.
+//! The memories with their indexes: int8 codes and blocks, which follow every change of a key.
 
 use std::ops::Deref;
 
@@ -16,7 +16,7 @@ use crate::memory::slot_map::SlotMap;
 #[derive(Clone, Debug)]
 pub(crate) struct Indexed {
     memories: Memories,
-    /// What the first pass of a search reads, where the processor has one; a cache, never stored.
+    /// The codes that the int8 pass reads, where the processor has one; a cache, never stored.
     codes: Option<Codes>,
     /// The same memories in blocks, if a caller asked for it; an index, never stored.
     partition: Option<Box<Partition>>,
@@ -28,7 +28,7 @@ heap_size!(Indexed {
     partition
 });
 
-/// What a search looks through: the keys, and what finds them sooner.
+/// What a search reads: the keys and their indexes.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys<'a> {
     pub(crate) memories: &'a Memories,
@@ -91,9 +91,6 @@ impl Indexed {
     /// The live memories in other slots, no slot free and nothing in blocks.
     ///
     /// There is room for as many more as there are slots now and an eighth: what comes next must not copy it all again.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
     pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Result<Self> {
         let n = map.order.len();
         let spare = self.slots() - n + n / 8;
@@ -129,9 +126,6 @@ impl Indexed {
     }
 
     /// The codes of all memories, on all threads; no slot may be free.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
     pub(crate) fn encode_all(&mut self) -> Result<()> {
         debug_assert!(!self.has_free_slots());
         self.codes = encode(&self.memories.columns().keys, self.dim())?;

@@ -3,19 +3,19 @@
 //! | part | what it does |
 //! |---|---|
 //! | `indexed` | the memories with their codes and blocks |
-//! | `search` | the search: which pass is next |
+//! | `search` | the order of the passes |
 //! | `exact` | first passes over all memories, canonical second pass |
 //! | `scan` | one pass, shared among threads |
-//! | `quantize`, `query` | int8 codes of keys and queries, and what they hide |
-//! | `candidates` | who could be among the k best |
+//! | `quantize`, `query` | int8 codes of keys and queries, and their rounding errors |
+//! | `candidates` | which memories could be among the k best |
 //! | `kernels::int8` | the first passes over codes, and the choice among them |
 //! | `kernels::{avx2, avx512, neon}` | one kernel a file |
 //! | `kernels::float` | the first passes over the keys themselves, where codes say too little |
 //! | `kernels::{bf16, fma}` | one of these a file |
 //! | `ivf::{blocks, kmeans}` | memories in blocks around centres |
-//! | `ivf::visit` | who looks into which block: all that matter, or the nearest few |
-//! | `report` | which way a search went |
-//! | `incremental` | what an earlier search still says after some memories changed |
+//! | `ivf::block_search` | which query scans which block: all that matter, or the nearest few |
+//! | `report` | which passes answered the queries |
+//! | `incremental` | an earlier search kept up to date while memories change |
 //! | `topk` | the k best, ties by lower id |
 
 pub(crate) mod activation;
@@ -44,9 +44,6 @@ pub(crate) fn uses_codes(dim: usize) -> bool {
 }
 
 /// The codes of the rows of `keys` `(n, dim)`, if they are searched through codes.
-///
-/// # Errors
-/// [`crate::Error::Interrupted`].
 pub(crate) fn encode(keys: &[f32], dim: usize) -> crate::error::Result<Option<quantize::Codes>> {
     uses_codes(dim)
         .then(|| quantize::Codes::of_rows(keys, dim))

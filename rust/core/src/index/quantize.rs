@@ -1,4 +1,4 @@
-//! int8 codes of the keys, with a bound on what each code hides.
+//! int8 codes of the keys, with a bound on the rounding error of each.
 //!
 //! A key is `k = s·c + e` with integers `c ∈ [−127, 127]`; `‖e‖` is stored. Codes lie in panels of 32 keys,
 //! four dimensions of one key side by side, so that one vector instruction multiplies 16 keys with four
@@ -64,9 +64,6 @@ impl Codes {
     }
 
     /// Those of the rows of `keys` `(n, dim)`, the first in slot 0, on all threads.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
     pub(crate) fn of_rows(keys: &[f32], dim: usize) -> Result<Self> {
         let mut all = Self::new(dim);
         all.reserve(keys.len() / dim);

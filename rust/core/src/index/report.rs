@@ -1,9 +1,9 @@
-//! How a search found what it found.
+//! Which passes answered the queries of a search.
 
-/// Which way the queries of a search went. The way never changes what is found, only the time it takes.
+/// Which passes answered the queries of a search. They never change what is found, only the time it takes.
 ///
-/// It depends on the data and on the instruction set, and not on the number of threads, except for queries whose
-/// candidates are beyond all use.
+/// It depends on the data and on the instruction set, and not on the number of threads, except for queries with
+/// too many candidates.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct SearchReport {

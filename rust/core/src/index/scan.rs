@@ -1,9 +1,9 @@
 //! A first pass over all memories, shared among threads.
 //!
-//! The work is a grid: pieces of the queries by parts of the store. Threads take the next cell when they are done
-//! with one, so none waits for a slower one, and keep what they found until the end. Between two cells they tell each
-//! other how good the k best are by now. Who saw which cell, and when, decides who was worth keeping meanwhile, but not
-//! who is in the end: that is the k-th best lower bound of all.
+//! The work is a grid: pieces of the queries by parts of the store. A thread takes the next cell when it is done with
+//! one, so none waits for a slower one, and keeps its candidates until the end. Between two cells the threads share
+//! their thresholds. The order of the cells changes which candidates are kept meanwhile, but not the result: the final
+//! threshold is the k-th best lower bound of all.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -49,20 +49,21 @@ impl Grid {
         let most = (self.memories / 8).max(4 * self.k);
         let most = most.max(MAX_ENTRIES / self.queries.min(self.piece));
         let cells = pieces * self.parts;
-        // A thread alone has nobody to tell.
-        let floors = (threads::takers(cells, threads) > 1).then(|| Floors::of(self.queries));
+        // One thread shares its threshold with none.
+        let shared =
+            (threads::participants(cells, threads) > 1).then(|| SharedThresholds::of(self.queries));
         let begin = || vec![Vec::new(); pieces];
         let found = threads::take_cells(cells, threads, begin, |mine, cell| {
             let (at, part) = (cell / self.parts, cell % self.parts);
             if mine[at].is_empty() {
                 mine[at] = vec![Candidates::new(self.k, most); self.rows(at).len()];
             }
-            if let Some(floors) = &floors {
-                floors.raise(self.rows(at), &mut mine[at]);
+            if let Some(shared) = &shared {
+                shared.raise(self.rows(at), &mut mine[at]);
             }
             scan(at, part, &mut mine[at]);
-            if let Some(floors) = &floors {
-                floors.tell(self.rows(at), &mine[at]);
+            if let Some(shared) = &shared {
+                shared.publish(self.rows(at), &mine[at]);
             }
         })?;
         let pieces: Vec<Range<usize>> = (0..pieces).map(|at| self.rows(at)).collect();
@@ -84,10 +85,10 @@ impl Grid {
     }
 }
 
-/// What k memories are known to reach, for each query: the best threshold of all threads so far.
-struct Floors(Vec<AtomicU32>);
+/// For each query the best threshold of all threads so far: a similarity that k memories are known to reach.
+struct SharedThresholds(Vec<AtomicU32>);
 
-impl Floors {
+impl SharedThresholds {
     fn of(queries: usize) -> Self {
         let none = ordered_bits(f32::NEG_INFINITY);
         Self((0..queries).map(|_| AtomicU32::new(none)).collect())
@@ -99,7 +100,7 @@ impl Floors {
         }
     }
 
-    fn tell(&self, rows: Range<usize>, candidates: &[Candidates]) {
+    fn publish(&self, rows: Range<usize>, candidates: &[Candidates]) {
         for (floor, candidates) in self.0[rows].iter().zip(candidates) {
             floor.fetch_max(ordered_bits(candidates.threshold), Ordering::Relaxed);
         }

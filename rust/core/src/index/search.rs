@@ -1,27 +1,27 @@
-//! Exact top-k by a ladder of first passes: int8 codes, then bf16 or f32, then every memory.
+//! Exact top-k by a sequence of first passes: int8 codes, then bf16 or f32, then every memory.
 //!
 //! All of them give the same ids and the same canonical similarities, bit for bit: a first pass only decides which
-//! memories are worth the canonical arithmetic. A query climbs when a pass leaves it more candidates than comparing
-//! them would be worth ([`Ladder::worth_comparing`]); that rule counts, so the same search takes the same way.
+//! memories get the canonical arithmetic. A query goes to the next pass when one leaves it too many candidates
+//! ([`Search::worth_comparing`]). That rule counts candidates, so the same search takes the same passes.
 
 use std::ops::Range;
 
 use crate::base::threads;
 use crate::error::Result;
-use crate::index::exact::{Bounded, Ladder, MIN_FLOAT_QUERIES};
+use crate::index::exact::{Bounded, MIN_FLOAT_QUERIES, Search};
 use crate::index::indexed::{Indexed, Keys};
+use crate::index::ivf::block_search::BlockSearch;
 use crate::index::ivf::blocks::Partition;
-use crate::index::ivf::visit::Visit;
 use crate::index::kernels::int8::CHUNK;
 use crate::index::report::SearchReport;
 use crate::index::topk::Hit;
 
 /// Memories below which a first pass does not pay.
 const MIN_PASS_MEMORIES: usize = 512;
-/// Queries between two looks at the token.
+/// Queries between two checks of the cancel token.
 const QUERIES_PER_ROUND: usize = 8 * CHUNK;
-/// Queries that look into blocks together.
-const QUERIES_PER_VISIT: usize = 4096;
+/// Queries that scan blocks together.
+const QUERIES_PER_BLOCK_SEARCH: usize = 4096;
 
 /// The `k` memories of largest inner product with each row of `queries`, best first, ties by lower id.
 pub(crate) fn nearest<'a>(
@@ -33,14 +33,14 @@ pub(crate) fn nearest<'a>(
     Ok(search(keys, queries, k, threads)?.0)
 }
 
-/// The same, and how it was found.
+/// The same, and which passes found it.
 pub(crate) fn search<'a>(
     keys: impl Into<Keys<'a>>,
     queries: &'a [f32],
     k: usize,
     threads: Option<usize>,
 ) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
-    Ladder::of(keys, queries, k, threads).climb()
+    Search::of(keys, queries, k, threads).run()
 }
 
 /// The memories nearest to each row of `queries` among those in its `nprobe` nearest blocks, best first; fewer than
@@ -53,14 +53,14 @@ pub(crate) fn approximate(
     nprobe: usize,
     threads: Option<usize>,
 ) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
-    let ladder = Ladder::of(memories, queries, k, threads);
-    let mut report = SearchReport::of(ladder.kernel.map(|kernel| kernel.name));
-    let mut hits = Vec::with_capacity(ladder.rows.len());
-    while hits.len() < ladder.rows.len() {
-        let rows = hits.len()..(hits.len() + QUERIES_PER_VISIT).min(ladder.rows.len());
+    let search = Search::of(memories, queries, k, threads);
+    let mut report = SearchReport::of(search.kernel.map(|kernel| kernel.name));
+    let mut hits = Vec::with_capacity(search.rows.len());
+    while hits.len() < search.rows.len() {
+        let rows = hits.len()..(hits.len() + QUERIES_PER_BLOCK_SEARCH).min(search.rows.len());
         let given = &queries[rows.start * memories.dim()..rows.end * memories.dim()];
-        let ranked = nearest(Keys::centres(partition), given, nprobe, ladder.threads)?;
-        let visit = Visit::of(&ladder, partition, rows);
+        let ranked = nearest(Keys::centres(partition), given, nprobe, search.threads)?;
+        let visit = BlockSearch::of(&search, partition, rows);
         for (top, compared) in visit.nearest_blocks(&ranked, nprobe)? {
             hits.push(top);
             report.compared += compared;
@@ -71,10 +71,10 @@ pub(crate) fn approximate(
     Ok((hits, report))
 }
 
-/// Some queries on their way.
+/// The state of some queries between passes.
 struct Round {
     first: usize,
-    /// What the last pass left to each, and its name.
+    /// The candidates of each query after its last pass, and the name of the pass.
     found: Vec<Option<(&'static str, Bounded)>>,
     /// The queries for which the next pass pays.
     unsure: Vec<usize>,
@@ -89,7 +89,7 @@ impl Round {
         }
     }
 
-    /// Takes what a pass left to the unsure queries: no more than `most` candidates settle a query.
+    /// Takes the candidates of the unsure queries: a query with at most `most` is settled.
     fn take(&mut self, pass: &'static str, left: Vec<Option<Bounded>>, most: usize) {
         for (row, bounded) in std::mem::take(&mut self.unsure).into_iter().zip(left) {
             if bounded.as_ref().is_none_or(|left| left.len() > most) {
@@ -102,12 +102,12 @@ impl Round {
     }
 }
 
-impl Ladder<'_> {
-    fn climb(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
-        threads::together(self.threads, self.cost, || self.climbed())
+impl Search<'_> {
+    fn run(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
+        threads::with_team(self.threads, self.cost, || self.passes())
     }
 
-    fn climbed(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
+    fn passes(&self) -> Result<(Vec<Vec<Hit>>, SearchReport)> {
         let mut report = SearchReport::of(self.kernel.map(|kernel| kernel.name));
         let n = self.rows.len();
         let mut hits = Vec::with_capacity(n);
@@ -124,7 +124,7 @@ impl Ladder<'_> {
             if let Some(partition) = blocks
                 && blocks_help
             {
-                let visit = Visit::of(self, partition, first..first + count);
+                let visit = BlockSearch::of(self, partition, first..first + count);
                 let (candidates, probed) = visit.certified()?;
                 let left = threads::map(candidates.len(), self.threads, |at| {
                     self.left(&candidates[at])

@@ -36,7 +36,7 @@ pub(crate) struct NewMemory<'a> {
     pub(crate) provenance: Option<Provenance>,
 }
 
-/// The next stamp of a key: unique in the process, so that one who copied keys knows which of them changed, whatever
+/// The next stamp of a key: unique in the process, so that a copy of the keys can tell which of them changed, whatever
 /// was cloned, rebuilt or put back meanwhile. No result depends on it.
 static NEXT_STAMP: AtomicU64 = AtomicU64::new(0);
 

@@ -63,7 +63,7 @@ pub(crate) fn normalised_rows(
 }
 
 /// A batch of episodes in Arrow style: episode e is rows `offsets[e]..offsets[e + 1]` of `steps`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Episodes<'a> {
     /// `(ΣT, dim)` row by row, as given.
     pub steps: &'a [f32],

@@ -103,9 +103,6 @@ impl Store {
     }
 
     /// [`Store::record`], where [`Store::is_recorded`] said so.
-    ///
-    /// # Errors
-    /// As [`Store::record`].
     pub(crate) fn record_now(&mut self, operation: Operation) -> Result<()> {
         let record = Record::Operation(Cow::Borrowed(&operation));
         self.journal.append(&record)?;

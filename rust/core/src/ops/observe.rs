@@ -26,7 +26,7 @@ pub enum Drives<'a> {
 }
 
 /// A batch of episodes to be written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Observation<'a> {
     /// The episodes.
     pub episodes: Episodes<'a>,
@@ -171,9 +171,6 @@ impl Store {
     /// readers may have the store meanwhile.
     ///
     /// Nothing else may have written to the store since [`Store::check`].
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     fn look_ahead(&self, pending: &mut Pending) -> Result<()> {
         if pending.propose || pending.window.left() > 0 {
             return Ok(());

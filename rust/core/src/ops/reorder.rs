@@ -12,9 +12,6 @@ use crate::store::Store;
 impl Store {
     /// The same store, memories in the order of their age, if so many are out of it that a copy is worth its time: a
     /// quarter. `None` for one in blocks ([`Store::partition`]), which have an order of their own.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
     pub(crate) fn reordered(&self) -> Result<Option<Self>> {
         let order = self.memories.in_order();
         let breaks = order.windows(2).filter(|pair| pair[1] != pair[0] + 1);
@@ -68,9 +65,8 @@ mod tests {
             },
             drives: Some(Drives::Steps(&drives)),
             texts: Some(&texts),
-            ids: None,
-            source: None,
             propose: n % 7 == 3,
+            ..Observation::default()
         };
         store.observe(&observation).unwrap();
     }

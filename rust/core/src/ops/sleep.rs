@@ -5,7 +5,7 @@ use crate::base::cancel::{self, Cancel};
 use crate::error::Result;
 use crate::ops::observe::ObserveReport;
 use crate::store::Store;
-use crate::values::prioritized::Switch;
+use crate::values::prioritized::SweepThreshold;
 use crate::values::replay;
 use crate::values::table::Values;
 use crate::values::{Need, ReplayReport, ReplayRequest, Stopped};
@@ -51,7 +51,13 @@ impl Store {
             let cancel = Cancel::current();
             // Cancelled, it ends between two backups, and what it did by then stays.
             let report = Cancel::never().scope(|| {
-                replay::sleep(&mut values, self.model(), request, Switch::MEASURED, cancel)
+                replay::sleep(
+                    &mut values,
+                    self.model(),
+                    request,
+                    SweepThreshold::MEASURED,
+                    cancel,
+                )
             })?;
             (report, Change::Values(values))
         };
@@ -104,7 +110,7 @@ impl Store {
             &mut values,
             after.model(),
             &request,
-            Switch::MEASURED,
+            SweepThreshold::MEASURED,
             Cancel::current(),
         )?;
         after.values = values;

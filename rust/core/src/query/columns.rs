@@ -14,6 +14,14 @@ impl Store {
             .collect()
     }
 
+    fn rows<'a>(&'a self, width: usize, of: impl Fn(Slot) -> &'a [f32]) -> Vec<f32> {
+        let mut rows = Vec::with_capacity(self.len() * width);
+        for &slot in self.memories.in_order() {
+            rows.extend_from_slice(of(slot));
+        }
+        rows
+    }
+
     /// `(N,)`.
     #[must_use]
     pub fn ids(&self) -> Vec<i64> {
@@ -23,11 +31,7 @@ impl Store {
     /// `(N, d)`.
     #[must_use]
     pub fn keys(&self) -> Vec<f32> {
-        let mut keys = Vec::with_capacity(self.len() * self.memories.dim());
-        for &slot in self.memories.in_order() {
-            keys.extend_from_slice(self.memories.key(slot));
-        }
-        keys
+        self.rows(self.memories.dim(), |slot| self.memories.key(slot))
     }
 
     /// The keys of the memories `ids`, `(len, d)`.
@@ -44,8 +48,8 @@ impl Store {
         Ok(keys)
     }
 
-    /// `(N,)`: a number for each key that is another whenever the key is another, unique in the process. One who
-    /// copied the keys sees which to copy again.
+    /// `(N,)`: a number for each key that is another whenever the key is another, unique in the process. A
+    /// copy of the keys compares it to see which to copy again.
     #[must_use]
     pub fn key_stamps(&self) -> Vec<u64> {
         self.column(|slot| self.memories.columns().stamps[slot as usize])
@@ -54,23 +58,13 @@ impl Store {
     /// `v`, `(N, Q)`.
     #[must_use]
     pub fn values(&self) -> Vec<f32> {
-        self.memories
-            .in_order()
-            .iter()
-            .flat_map(|&slot| self.values.of(slot))
-            .copied()
-            .collect()
+        self.rows(self.channels.len(), |slot| self.values.of(slot))
     }
 
     /// `r`, `(N, Q)`.
     #[must_use]
     pub fn drives(&self) -> Vec<f32> {
-        self.memories
-            .in_order()
-            .iter()
-            .flat_map(|&slot| self.memories.drives(slot))
-            .copied()
-            .collect()
+        self.rows(self.channels.len(), |slot| self.memories.drives(slot))
     }
 
     /// `m_i`, `(N,)`.

@@ -5,7 +5,7 @@
 //! the very same files with the locks of a scheduler that tries interleavings.
 
 mod access;
-mod held;
+mod held_locks;
 mod rwlock;
 
 use crate::base::{log, sync};

@@ -9,14 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process;
 use std::time::Duration;
 
-use super::held::{Held, Hold, holds};
+use super::held_locks::{HeldLock, LockKind, holds};
 use super::log::Log;
 use super::sync::{
     Arc, AtomicBool, AtomicU32, AtomicU64, Cancel, Mutex, MutexGuard, Ordering, RwLock, lock,
     pause, read, unlock_fair,
 };
 
-/// How often to look whether nobody reads, before a store that was laid out anew is given up.
+/// Attempts to replace a store by the same one laid out anew, before that is given up because of readers.
 const EXCHANGE_ATTEMPTS: usize = 50;
 
 /// Why a shared store is not to be had.
@@ -81,7 +81,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         std::ptr::from_ref(self).addr()
     }
 
-    fn holds(&self, what: Hold) -> bool {
+    fn holds(&self, what: LockKind) -> bool {
         holds(self.address(), what)
     }
 
@@ -99,12 +99,12 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         work: impl FnOnce(&S) -> Result<T, E>,
     ) -> Result<T, E> {
         self.survive_fork()?;
-        if self.holds(Hold::Writing) {
+        if self.holds(LockKind::Writing) {
             return Err(Denied::Busy.into());
         }
-        let current = read(&self.current, self.holds(Hold::Reading), cancel);
+        let current = read(&self.current, self.holds(LockKind::Reading), cancel);
         let current = current.ok_or(Denied::Interrupted)?;
-        let _reading = Held::note(self.address(), Hold::Reading);
+        let _reading = HeldLock::record(self.address(), LockKind::Reading);
         work(current.as_deref().ok_or_else(|| self.unavailable())?)
     }
 
@@ -134,7 +134,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         let mut writer = Writer {
             shared: self,
             log: self.turn()?,
-            _turn: Held::note(self.address(), Hold::Turn),
+            _turn: HeldLock::record(self.address(), LockKind::Turn),
         };
         let done = work(&mut writer)?;
         let ticket = writer.log.as_ref().and_then(L::ticket);
@@ -150,7 +150,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
 
     /// Waits to be the writer.
     fn turn(&self) -> Result<MutexGuard<'_, Option<L>>, E> {
-        if self.holds(Hold::Turn) || self.holds(Hold::Reading) {
+        if self.holds(LockKind::Turn) || self.holds(LockKind::Reading) {
             return Err(Denied::Busy.into());
         }
         Ok(lock(&self.writer, &Cancel::current()).ok_or(Denied::Interrupted)?)
@@ -182,8 +182,8 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         drop(old);
     }
 
-    /// Puts the same store, laid out anew, in the place of the other, if for once nobody reads: it can be done another time,
-    /// and no reader need wait for it.
+    /// Puts the same store, laid out anew, in the place of the other, if there is no reader at the moment: it can be done another
+    /// time, and no reader waits for it.
     fn exchange(&self, same: Arc<S>) {
         for _ in 0..EXCHANGE_ATTEMPTS {
             if let Some(mut current) = self.current.try_write() {
@@ -202,10 +202,14 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     /// [`Denied`].
     pub fn freeze(&self) -> Result<Arc<S>, E> {
         self.survive_fork()?;
-        if self.holds(Hold::Writing) {
+        if self.holds(LockKind::Writing) {
             return Err(Denied::Busy.into());
         }
-        let current = read(&self.current, self.holds(Hold::Reading), &Cancel::never());
+        let current = read(
+            &self.current,
+            self.holds(LockKind::Reading),
+            &Cancel::never(),
+        );
         let store = current.and_then(|current| current.clone());
         store.ok_or_else(|| self.unavailable())
     }
@@ -217,12 +221,12 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
     pub fn is_closed(&self) -> Result<bool, E> {
         match self.freeze() {
             Ok(_) => Ok(false),
-            Err(_) if self.survive_fork().is_ok() && !self.holds(Hold::Writing) => Ok(true),
+            Err(_) if self.survive_fork().is_ok() && !self.holds(LockKind::Writing) => Ok(true),
             Err(error) => Err(error),
         }
     }
 
-    /// How often it was written to since it was made: one who copied it knows whether there is anything new.
+    /// The number of writes since it was made. A copy is out of date if this differs.
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::Acquire)
     }
@@ -256,7 +260,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
         }
     }
 
-    /// After a fork, makes sure that no thread of the parent left the locks taken: nobody would ever free them.
+    /// After a fork, makes sure that no thread of the parent left the locks taken: they would never be freed.
     fn survive_fork(&self) -> Result<(), E> {
         let here = process::id();
         for _ in 0..100 {
@@ -278,11 +282,11 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Shared<S, L, E> {
 pub struct Writer<'a, S, L, E> {
     shared: &'a Shared<S, L, E>,
     log: MutexGuard<'a, Option<L>>,
-    _turn: Held,
+    _turn: HeldLock,
 }
 
 impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> {
-    /// Reads the store that nobody else can change meanwhile.
+    /// Reads the store, which no other thread can change meanwhile.
     ///
     /// # Errors
     /// As `work`; [`Denied`].
@@ -292,7 +296,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> 
 
     /// Changes the store while no one reads it: for short work, or one slice of long work.
     ///
-    /// A panic in the middle leaves a store that nobody may use any more.
+    /// A panic in the middle leaves a store that can no longer be used.
     ///
     /// # Errors
     /// As `work`; [`Denied`].
@@ -300,7 +304,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> 
         let shared = self.shared;
         self.detach_from_frozen()?;
         let mut current = shared.current.write();
-        let _writing = Held::note(shared.address(), Hold::Writing);
+        let _writing = HeldLock::record(shared.address(), LockKind::Writing);
         let live = current.as_mut().ok_or_else(|| shared.unavailable())?;
         // Frozen a moment ago: that is seldom, so readers wait for this copy.
         let store = Arc::make_mut(live);
@@ -312,7 +316,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> 
             current.take();
             self.log.take();
         }
-        // Whoever waits goes first: the next slice must not overtake.
+        // Waiting threads go first: the next slice must not overtake them.
         unlock_fair(current);
         done.unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -351,7 +355,7 @@ impl<S: Clone, L: Log<S>, E: From<Denied> + From<L::Error>> Writer<'_, S, L, E> 
     }
 
     /// Writes a snapshot of a store in a directory, if there is anything new or, on request, only if there is much; then
-    /// lays the store out anew, if that is worth it. Scoring goes on meanwhile; others who write wait.
+    /// lays the store out anew, if that is worth it. Scoring goes on meanwhile; other writers wait.
     ///
     /// # Errors
     /// As [`Log::compact`] and [`Log::reordered`].

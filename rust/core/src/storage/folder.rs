@@ -167,7 +167,7 @@ impl Folder {
         replaced
     }
 
-    /// A new file beside another, under a name that nobody can foresee; and that name.
+    /// A new file beside another, under an unpredictable name; and that name.
     fn scratch(&self, name: &Path, like: Option<FileStatus>) -> io::Result<(File, PathBuf)> {
         loop {
             let mut scratch = name.as_os_str().to_owned();
@@ -241,7 +241,7 @@ pub(crate) fn is_scratch(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|end| end == "tmp")
 }
 
-/// It is no matter who made it.
+/// Accepts a directory that is there already.
 fn ignore_existing(made: io::Result<()>) -> io::Result<()> {
     match made {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -1,7 +1,7 @@
 //! The lock of a store's directory: one writer at a time.
 //!
-//! The operating system keeps it (`flock`), knows who has it wherever that process lives, and lets go of it when the
-//! process ends. What the file says of the holder is for people.
+//! The operating system keeps it (`flock`) and releases it when the process ends, also across containers. What the file
+//! says of the holder is for people.
 //!
 //! A forked child inherits what its parent has open, and locks live as long as anybody has them open. A child does not
 //! write, so it closes them at once: the parent's death frees them.
@@ -19,12 +19,12 @@ use crate::storage::folder::{FileStatus, Folder, JOURNAL};
 /// In the store's directory.
 const LOCK: &str = "lock";
 
-/// Whoever has it may write.
+/// The right to write.
 pub(crate) struct Lock {
     number: u64,
 }
 
-/// Who has a lock, as its file says.
+/// The holder of a lock, as its file says.
 #[derive(Debug, Serialize, Deserialize)]
 struct Holder {
     process: u32,
@@ -85,7 +85,7 @@ impl Lock {
             return Err(locked(&mut file));
         }
         let mut files = Vec::new();
-        // The file of the lock may be removed by somebody who thinks that it is a remainder. The directory stays.
+        // The lock file may be removed by mistake, as a leftover. The directory stays.
         match folder.within(JOURNAL).map(|within| (lock(&within), within)) {
             Ok((Ok(true), within)) => files.push(within),
             Ok((Ok(false), _)) => return Err(locked(&mut file)),

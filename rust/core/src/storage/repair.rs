@@ -41,7 +41,7 @@ pub struct Repair {
     pub refused: Vec<String>,
     /// Bytes of an operation that was never finished.
     pub cut: u64,
-    /// Whether the journal that goes on from the snapshot is missing: nobody knows what it held.
+    /// Whether the journal that goes on from the snapshot is missing: what it held is unknown.
     pub missing: bool,
     /// Files beside that hold what the store may not have, and how many operations lie there: those of earlier repairs,
     /// and journals that do not go on from the snapshot.
@@ -151,7 +151,7 @@ fn journal_of(folder: &Folder, number: u64, checksum: Option<&str>) -> Result<Op
             Some(checksum) => check_preamble(&mut &first[..], number, checksum).is_ok(),
             None => !strict,
         };
-        // Whose first bytes are damaged may belong to it: it is where it has to be.
+        // A file with damaged first bytes may belong to it: it is where it has to be.
         if belongs || (!strict && !is_sound(&first)) {
             return Ok(Some(name));
         }
@@ -235,14 +235,14 @@ fn found_aside(folder: &Folder, told: &[&String]) -> Result<Vec<(String, u64)>> 
     Ok(found)
 }
 
-/// How many operations a journal holds, each damage counted as one: how many they were nobody knows.
+/// How many operations a journal holds, each damage counted as one: how many there were is unknown.
 fn count(folder: &Folder, name: &str) -> Result<u64> {
     let mut operations = 0;
-    each(folder, name, &mut |_, found| {
+    for_each_item(folder, name, &mut |_, found| {
         operations += match found {
-            Found::Operation(_) => 1,
-            Found::Damage(lost) => lost,
-            Found::Torn(_) => 0,
+            JournalItem::Operation(_) => 1,
+            JournalItem::Damage(lost) => lost,
+            JournalItem::Torn(_) => 0,
         };
         Ok(())
     })?;
@@ -250,7 +250,7 @@ fn count(folder: &Folder, name: &str) -> Result<u64> {
 }
 
 /// What lies in a journal.
-enum Found {
+enum JournalItem {
     Operation(Vec<u8>),
     /// Of so many operations, at least.
     Damage(u64),
@@ -259,7 +259,11 @@ enum Found {
 }
 
 /// Calls `act` with what lies in a journal, one after the other, and its number.
-fn each(folder: &Folder, name: &str, act: &mut dyn FnMut(u64, Found) -> Result<()>) -> Result<()> {
+fn for_each_item(
+    folder: &Folder,
+    name: &str,
+    act: &mut dyn FnMut(u64, JournalItem) -> Result<()>,
+) -> Result<()> {
     let file = folder.read(name)?;
     let length = FileStatus::of(&file)?.size;
     let mut frames = Frames::new(BufReader::new(file), PREAMBLE as u64, length, 0);
@@ -267,14 +271,14 @@ fn each(folder: &Folder, name: &str, act: &mut dyn FnMut(u64, Found) -> Result<(
         cancel::check()?;
         let number = frames.number;
         match frames.next() {
-            Ok(Next::Payload(payload)) => act(number, Found::Operation(payload))?,
+            Ok(Next::Payload(payload)) => act(number, JournalItem::Operation(payload))?,
             Ok(Next::End) => return Ok(()),
-            Ok(Next::Torn) => return act(number, Found::Torn(length - frames.at)),
+            Ok(Next::Torn) => return act(number, JournalItem::Torn(length - frames.at)),
             Err(Error::Format { .. }) => {
                 if !frames.resume()? {
-                    return act(number, Found::Damage(1));
+                    return act(number, JournalItem::Damage(1));
                 }
-                act(number, Found::Damage((frames.number - number).max(1)))?;
+                act(number, JournalItem::Damage((frames.number - number).max(1)))?;
             }
             Err(error) => return Err(error),
         }
@@ -325,14 +329,14 @@ fn salvage(
 
 /// Does what can be read of a journal.
 fn follow(folder: &Folder, name: &str, store: &mut Store, report: &mut Repair) -> Result<()> {
-    each(folder, name, &mut |number, found| {
+    for_each_item(folder, name, &mut |number, found| {
         let payload = match found {
-            Found::Operation(payload) => payload,
-            Found::Damage(lost) => {
+            JournalItem::Operation(payload) => payload,
+            JournalItem::Damage(lost) => {
                 report.damaged += lost;
                 return Ok(());
             }
-            Found::Torn(bytes) => {
+            JournalItem::Torn(bytes) => {
                 report.cut = bytes;
                 return Ok(());
             }

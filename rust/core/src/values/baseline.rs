@@ -2,7 +2,7 @@
 //!
 //! `b_q` is the median of `v_q` over the memories that are not terminals. A sleep moves few values, so the
 //! values around the middle are kept in order from one sleep to the next, and only the pages that changed
-//! are looked at. The result is the median, exactly; how it is found never shows.
+//! are read. The result is the exact median.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(crate) const PAGE_SLOTS: usize = 64;
 /// Values kept in order around the middle.
 const WINDOW_VALUES: usize = 4096;
 
-/// What was found last time, and from which values.
+/// The windows around the medians, and the values that they were computed from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Medians {
     pages: Vec<Arc<[f32]>>,
@@ -106,7 +106,7 @@ impl Medians {
         (0..channels).map(median).collect()
     }
 
-    /// Brings the windows from the values before to those now.
+    /// Updates the windows from the values before to those now.
     fn follow(&mut self, before: &Self, channels: usize) {
         for (page, v) in self.pages.iter().enumerate() {
             let (now, then) = (self.ordinary[page], before.ordinary.get(page).copied());

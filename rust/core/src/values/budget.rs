@@ -20,20 +20,19 @@ pub enum Stopped {
     Drift,
 }
 
-/// Backups left, time left, and whether somebody wants us to stop.
+/// Backups left, time left, and whether the call is cancelled.
 pub(crate) struct Budget {
     limit: u64,
     pub(crate) made: u64,
     /// When no further slice begins.
     end: Option<Instant>,
     cancel: Cancel,
-    /// Why no more is granted, other than the limit.
+    /// Why it ended before the limit.
     pub(crate) cut: Option<Stopped>,
 }
 
 impl Budget {
-    /// How many backups pass between two looks at the clock and the token: well under a
-    /// millisecond's worth.
+    /// Backups between two checks of the clock and the token: well under a millisecond.
     const SLICE: u64 = 256;
 
     pub(crate) fn new(limit: Option<u64>, seconds: Option<f64>, cancel: Cancel) -> Self {
@@ -49,7 +48,7 @@ impl Budget {
         budget
     }
 
-    /// Looks at the clock and at the token.
+    /// Checks the clock and the token.
     fn look(&mut self) {
         if self.cancel.is_cancelled() {
             self.cut = Some(Stopped::Interrupt);

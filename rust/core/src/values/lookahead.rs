@@ -13,13 +13,13 @@ use crate::values::table::Values;
 /// Most places of a backup of several steps: its last one moves its first by γ^63 at most.
 const MAX_PLACES: usize = 64;
 
-/// Most backups of which a sleep tells the place.
+/// The most backups whose places a sleep reports.
 const MAX_TRAIL: usize = 1 << 20;
 
-/// What is added to prioritised replay.
+/// Extensions of prioritised replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Lookahead {
-    /// What every gain counts at least, so that replay goes on by need when nothing is owed; 0 for none.
+    /// The least that every gain counts, so that replay goes on by need when no gain is left; 0 for none.
     pub floor: f64,
     /// Whether the last backup may be continued by the most likely successor of its last place.
     pub extend: bool,
@@ -111,7 +111,7 @@ impl Sequence {
 /// Backs up what is worth most, until nothing is worth anything or the budget is spent. Returns of each backup its last
 /// place.
 ///
-/// Never sweeps: what is asked for here is an order.
+/// Never sweeps: the order is the purpose.
 pub(crate) fn replay(
     values: &mut Values,
     model: Model<'_>,

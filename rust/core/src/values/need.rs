@@ -1,10 +1,11 @@
-//! Need: how much a memory's value will be asked for (Mattar & Daw 2018).
+//! Need: how often a memory is expected to be visited (Mattar & Daw 2018).
 
 use crate::base::slot::Slot;
 use crate::error::{Error, Result, invalid_if};
+use crate::graph::flow::Flow;
 use crate::values::backup::Model;
 
-/// What weighs a memory's gain when replay chooses the next backup.
+/// The weight of a memory's gain when replay chooses the next backup.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Need {
     /// All memories alike.
@@ -15,7 +16,7 @@ pub enum Need {
     From(Vec<i64>),
 }
 
-/// The need of every slot, worked out where it is asked for.
+/// The need of every slot, computed on demand.
 pub(crate) enum Needs {
     Uniform,
     /// `Σ(1 + n)`.
@@ -69,42 +70,28 @@ fn slots(starts: &[i64], model: Model<'_>) -> Result<Vec<Slot>> {
 
 /// `Σ_t (γPᵀ)^t start`, until a term adds less than 1e-9. Only what a start leads to is touched.
 fn successor_row(starts: &[Slot], model: Model<'_>) -> Vec<f64> {
-    let by_id = |slots: &mut Vec<Slot>| slots.sort_unstable_by_key(|&slot| model.memories.id(slot));
-    let mut now = vec![0.0; model.memories.slots()];
-    let mut reached = Vec::new();
-    for &slot in starts {
-        if now[slot as usize] == 0.0 {
-            reached.push(slot);
-        }
-        now[slot as usize] += 1.0 / starts.len() as f64;
+    let Model {
+        config,
+        memories,
+        graph,
+    } = model;
+    let mut flow = Flow::new(memories.slots());
+    let share = 1.0 / starts.len() as f64;
+    flow.begin(starts.iter().map(|&slot| (slot, share)), memories);
+    let mut need = vec![0.0; memories.slots()];
+    for (slot, weight) in flow.weights() {
+        need[slot as usize] = weight;
     }
-    let mut need = now.clone();
-    let mut next = vec![0.0; now.len()];
-    by_id(&mut reached);
     for _ in 0..1000 {
-        let mut ahead = Vec::new();
-        for &slot in &reached {
-            let here = std::mem::take(&mut now[slot as usize]);
-            for (successor, p) in model.graph.successors(slot) {
-                let flow = model.config.gamma * here * p;
-                let next = &mut next[successor as usize];
-                if *next == 0.0 && flow > 0.0 {
-                    ahead.push(successor);
-                }
-                *next += flow;
-            }
-        }
-        by_id(&mut ahead);
+        flow.step(std::iter::empty(), config.gamma, graph, memories);
         let mut added = 0.0;
-        for &slot in &ahead {
-            need[slot as usize] += next[slot as usize];
-            added += next[slot as usize];
+        for (slot, weight) in flow.weights() {
+            need[slot as usize] += weight;
+            added += weight;
         }
         if added < 1e-9 {
             break;
         }
-        std::mem::swap(&mut now, &mut next);
-        reached = ahead;
     }
     need
 }

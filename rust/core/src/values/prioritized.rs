@@ -1,8 +1,8 @@
 //! Prioritised replay: the backup that matters most comes first (Moore & Atkeson 1993).
 //!
-//! A push costs more than its share of a sweep: the gains of all predecessors are worked out anew. So
-//! replay pushes while little of the graph is active and sweeps once much of it is. The rule counts
-//! associations and nothing else, so that results never depend on time.
+//! A push costs more than its share of a sweep, because the gains of all predecessors are computed again. So replay
+//! pushes while little of the graph is active and sweeps once much of it is. The rule counts associations only, so
+//! results never depend on time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,15 +13,15 @@ use crate::values::budget::Budget;
 use crate::values::need::Needs;
 use crate::values::table::Values;
 
-/// From when on sweeps are cheaper than pushes: the associations of the queued memories are more than
-/// `least`, and more than one in `share` of all.
+/// When sweeps are cheaper than pushes: the queued memories have more than `least` associations, and more than one in
+/// `share` of all.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Switch {
+pub(crate) struct SweepThreshold {
     pub(crate) least: usize,
     pub(crate) share: usize,
 }
 
-impl Switch {
+impl SweepThreshold {
     /// Chosen from measured costs (`docs/model.md`, section 10).
     pub(crate) const MEASURED: Self = Self {
         least: 4096,
@@ -31,19 +31,19 @@ impl Switch {
 
 /// Why pushing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pushed {
+pub(crate) enum PushOutcome {
     /// No gain is above the threshold.
     Done,
     /// The budget was spent.
     Spent,
     /// Sweeps are cheaper now.
-    TooMuch,
+    SweepsAreCheaper,
 }
 
 /// The queue by falling `need·gain`, ties by lower id.
 pub(crate) struct Queue<'a> {
     needs: &'a Needs,
-    /// Gains up to this are left alone.
+    /// Gains up to this are ignored.
     threshold: f64,
     /// What a backup counts at least; 0 where a backup that owes nothing is not made.
     floor: f64,
@@ -93,8 +93,8 @@ impl<'a> Queue<'a> {
             0.0
         };
         let worth = self.worth(slot, gain, model);
-        // What is owed is paid at last, however little it is needed; a backup that changes nothing is made where
-        // something is needed, or never. The bits of non-negative floats are ordered as the floats are.
+        // A gain above the threshold is queued however small its need. A backup that changes nothing is queued only
+        // if it is needed. The bits of non-negative floats are ordered as the floats are.
         let priority = if self.owes(gain) || (worth > 0.0 && model.has_successors(slot)) {
             worth.to_bits() + 1
         } else {
@@ -121,7 +121,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Lets go of entries that no longer count, once they are most of all.
+    /// Drops stale entries once they are the majority.
     pub(crate) fn remove_clean(&mut self, model: Model<'_>) {
         if self.entries.len() > 2 * self.queued + 1024 {
             let present = self.priority.iter().enumerate().filter(|&(_, &p)| p > 0);
@@ -156,15 +156,15 @@ impl<'a> Queue<'a> {
 /// Backs up the dirty memories, largest `need·max_q|Δv|` first, until no gain exceeds `threshold` or
 /// sweeps are cheaper.
 ///
-/// Need orders, it does not excuse: a memory that nobody needs comes last, but it comes.
+/// Need only orders the backups: a memory without need is backed up last.
 pub(crate) fn replay(
     values: &mut Values,
     model: Model<'_>,
     needs: &Needs,
     threshold: f64,
-    switch: Switch,
+    switch: SweepThreshold,
     budget: &mut Budget,
-) -> Pushed {
+) -> PushOutcome {
     let most = switch.least.max(model.graph.edges() / switch.share);
     let mut queue = Queue::new(needs, threshold, 0.0, model);
     let dirty: Vec<Slot> = values
@@ -174,15 +174,15 @@ pub(crate) fn replay(
     for slot in dirty {
         queue.update(slot, values, model);
         if queue.active > most {
-            return Pushed::TooMuch;
+            return PushOutcome::SweepsAreCheaper;
         }
     }
     while queue.queued > 0 {
         if queue.active > most {
-            return Pushed::TooMuch;
+            return PushOutcome::SweepsAreCheaper;
         }
         if !budget.take() {
-            return Pushed::Spent;
+            return PushOutcome::Spent;
         }
         let Some(slot) = queue.pop(model) else { break };
         if values.backup(slot, model) {
@@ -191,5 +191,5 @@ pub(crate) fn replay(
             }
         }
     }
-    Pushed::Done
+    PushOutcome::Done
 }

@@ -8,7 +8,7 @@ use crate::values::backup::Model;
 use crate::values::budget::{Budget, Stopped};
 use crate::values::lookahead::{self, Lookahead};
 use crate::values::need::Need;
-use crate::values::prioritized::{Pushed, Switch};
+use crate::values::prioritized::{PushOutcome, SweepThreshold};
 use crate::values::table::Values;
 use crate::values::{prioritized, sweep};
 
@@ -144,7 +144,7 @@ pub(crate) fn sleep(
     values: &mut Values,
     model: Model<'_>,
     request: &ReplayRequest,
-    switch: Switch,
+    switch: SweepThreshold,
     cancel: Cancel,
 ) -> Result<ReplayReport> {
     let tol = request.tol;
@@ -170,7 +170,7 @@ pub(crate) fn sleep(
             let needs = request.need.of_slots(model)?;
             let why = prioritized::replay(values, model, &needs, threshold, switch, &mut budget);
             pushed = budget.made;
-            if why == Pushed::TooMuch {
+            if why == PushOutcome::SweepsAreCheaper {
                 sweep::full(values, model, tol, request.threads, &mut budget)?
             } else {
                 values.residual(model)

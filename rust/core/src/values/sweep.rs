@@ -1,11 +1,11 @@
-//! Sweeps: replay in an order that is fixed beforehand.
+//! Sweeps: replay in a fixed order.
 
 use crate::base::slot::Slot;
 use crate::base::threads;
 use crate::error::Result;
 use crate::values::backup::{Model, distance};
 use crate::values::budget::Budget;
-use crate::values::flat::Flat;
+use crate::values::padded::PaddedValues;
 use crate::values::table::Values;
 
 /// Rows backed up from the same old values; fixed, so that threads never change a result.
@@ -14,7 +14,7 @@ const ROWS_PER_BLOCK: usize = 1024;
 const ROWS_PER_PART: usize = 128;
 /// Associations times channels of a block from which a second thread is worth waking.
 const MIN_SHARED_PRODUCTS: usize = 1 << 15;
-/// Rows whose gains are looked at before it is asked whether one was found.
+/// Rows whose gains are computed before the largest is compared with the tolerance.
 const ROWS_PER_CHECK: usize = 8 * ROWS_PER_BLOCK;
 
 /// Passes over the dirty memories from the newest to the oldest.
@@ -62,21 +62,21 @@ pub(crate) fn full(
     Ok(residual)
 }
 
-/// The values in the shape that sweeps like, and when each was backed up and changed last.
+/// The values laid out for sweeps, and the block that backed up and that changed each last.
 ///
-/// Which memories are dirty need not be known while sweeping (the gain of a clean one is 0), so marks are
-/// worked out once at the end, from the numbers of the blocks.
+/// Sweeps do not need to know which memories are dirty (the gain of a clean one is 0), so the marks are computed once at
+/// the end, from the numbers of the blocks.
 struct Sweep<'a> {
     model: Model<'a>,
     threads: Option<usize>,
     rows: Vec<Slot>,
-    values: Flat,
+    values: PaddedValues,
     /// The block, counted from 1 over all sweeps, that backed a memory up last; 0 if none did.
     backed: Vec<u32>,
     /// The block that changed a memory's value last.
     changed: Vec<u32>,
     blocks: u32,
-    /// The gain of each row, once it is known that none exceeds the tolerance or that nothing more is done.
+    /// The gain of each row after the last sweep.
     gains: Vec<f64>,
     /// The chunk of rows in which the last gain above the tolerance was found.
     exceeded: usize,
@@ -85,9 +85,9 @@ struct Sweep<'a> {
 impl<'a> Sweep<'a> {
     fn new(values: &Values, model: Model<'a>, threads: Option<usize>) -> Self {
         let slots = model.memories.slots();
-        let mut flat = Flat::new(slots, values.channels());
+        let mut padded = PaddedValues::new(slots, values.channels());
         for &slot in model.memories.in_order() {
-            flat.of_mut(slot)[..values.channels()].copy_from_slice(values.of(slot));
+            padded.of_mut(slot)[..values.channels()].copy_from_slice(values.of(slot));
         }
         let order = model.memories.in_order().iter().copied();
         let rows: Vec<Slot> = order.filter(|&slot| model.has_successors(slot)).collect();
@@ -96,7 +96,7 @@ impl<'a> Sweep<'a> {
             threads,
             gains: vec![0.0; rows.len()],
             rows,
-            values: flat,
+            values: padded,
             backed: vec![0; slots],
             changed: vec![0; slots],
             blocks: 0,
@@ -141,8 +141,8 @@ impl<'a> Sweep<'a> {
         proposed
     }
 
-    /// The largest gain over `1 − γ`; or, if that exceeds `tol`, one that does, looked for first where one
-    /// was last time.
+    /// The largest gain over `1 − γ`; or, if that exceeds `tol`, one that does, searched for first where one
+    /// was found last time.
     fn residual(&mut self, tol: f64) -> Result<f64> {
         let n = self.rows.len();
         let chunks = n.div_ceil(ROWS_PER_CHECK);
@@ -191,7 +191,7 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// Takes over what the sweeps came to.
+    /// Writes the values and marks back.
     fn write(&self, values: &mut Values) {
         for &slot in &self.rows {
             if self.backed[slot as usize] > 0 {

@@ -1,4 +1,4 @@
-//! The values of all memories and what is known about their being up to date.
+//! The values of all memories, and which of them may be out of date.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ pub(crate) struct Values {
     /// A bit a slot, set when a memory's row, mass, drive or a successor's value changed since its last
     /// backup. A memory that is not dirty would be left as it is by a backup, bit for bit.
     dirty: Vec<u64>,
-    /// At least the gain of a dirty memory; ∞ until it is worked out. A cache: what is far from mattering is
-    /// not worked out again by every sleep.
+    /// An upper bound of the gain of a dirty memory; ∞ until it is computed. A cache: small gains are not computed again by
+    /// every sleep.
     owed: Vec<f32>,
-    /// Where the medians were found last; a cache too.
+    /// The state of the running medians; a cache too.
     running: Medians,
-    /// `b_q`: what the ordinary memory is worth; see [`super::baseline`].
+    /// `b_q`: the value of the ordinary memory; see [`super::baseline`].
     pub(crate) baseline: Vec<f32>,
 }
 
@@ -106,7 +106,7 @@ impl Values {
         self.write(slot, 0, drives);
     }
 
-    /// The values of the slots that move. The medians are looked for anew.
+    /// The values in other slots. The medians are computed anew.
     pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Self {
         let mut moved = Self {
             channels: self.channels,

@@ -7,8 +7,8 @@
 
 #[path = "../../src/base/group_commit.rs"]
 mod group_commit;
-#[path = "../../src/shared/held.rs"]
-mod held;
+#[path = "../../src/shared/held_locks.rs"]
+mod held_locks;
 mod helpers;
 #[path = "../../src/base/log.rs"]
 mod log;

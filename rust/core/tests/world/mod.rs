@@ -63,10 +63,7 @@ pub fn observe(store: &mut Store, batch: &Batch, drives: Option<Drives<'_>>) -> 
     let observation = Observation {
         episodes: batch.episodes(),
         drives,
-        texts: None,
-        ids: None,
-        source: None,
-        propose: false,
+        ..Observation::default()
     };
     store.observe(&observation).unwrap()
 }

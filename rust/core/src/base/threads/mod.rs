@@ -26,18 +26,18 @@ thread_local! {
 }
 
 /// What was so before a [`map`]; it is so again when this goes, also after a panic.
-struct Within(bool);
+struct WithinGuard(bool);
 
-impl Drop for Within {
+impl Drop for WithinGuard {
     fn drop(&mut self) {
         WITHIN.set(self.0);
     }
 }
 
 /// A call with helpers of its own; they go when it does, also after a panic.
-struct Call;
+struct TeamGuard;
 
-impl Drop for Call {
+impl Drop for TeamGuard {
     fn drop(&mut self) {
         TEAM.set(None);
     }
@@ -92,7 +92,7 @@ pub(crate) fn worth_waking(threads: Option<usize>, work: usize) -> Option<usize>
 ///
 /// # Errors
 /// [`Error::Invalid`] for a bad number of threads, else as `work`.
-pub(crate) fn together<T>(
+pub(crate) fn with_team<T>(
     threads: Option<usize>,
     cost: usize,
     work: impl FnOnce() -> Result<T>,
@@ -109,20 +109,20 @@ fn with_helpers<T>(
     if let Some(threads) = threads {
         check(threads)?;
     }
-    // One pool for whoever wants so many threads, whatever part of it is of use.
+    // One pool for each number of threads, of which a call may use a part.
     let size = threads.unwrap_or_else(num_threads) - 1;
     let helpers = size.min(most.saturating_sub(1));
     // A signal handler that reads would have to wait until the other threads have done the work that it interrupts.
     let alone = helpers == 0 || WITHIN.get() || TEAM.with_borrow(Option::is_some);
     // Where the system gives no threads, this one does it all: a write must not fail halfway for that.
-    let led = if alone {
+    let lease = if alone {
         None
     } else {
         pool::WorkerLease::of(size, helpers)
     };
-    let _call = led.map(|led| {
-        TEAM.set(Some(Arc::new(led)));
-        Call
+    let _call = lease.map(|lease| {
+        TEAM.set(Some(Arc::new(lease)));
+        TeamGuard
     });
     work()
 }
@@ -141,8 +141,8 @@ pub(crate) fn map<T: Send>(
     with_helpers(threads, n, || {
         let threads = threads.unwrap_or_else(num_threads).min(n);
         let team = TEAM.with_borrow(Clone::clone);
-        if let Some(led) = team.filter(|_| threads > 1 && !WITHIN.get()) {
-            return shared_out(n, threads, &led, f);
+        if let Some(lease) = team.filter(|_| threads > 1 && !WITHIN.get()) {
+            return shared_out(n, threads, &lease, f);
         }
         let cancel = Cancel::current();
         (0..n).map(|i| cancel.check().map(|()| f(i))).collect()
@@ -152,10 +152,10 @@ pub(crate) fn map<T: Send>(
 fn shared_out<T: Send>(
     n: usize,
     threads: usize,
-    led: &pool::WorkerLease,
+    lease: &pool::WorkerLease,
     f: impl Fn(usize) -> T + Sync + Send,
 ) -> Result<Vec<T>> {
-    let _restored = Within(WITHIN.replace(true));
+    let _restored = WithinGuard(WITHIN.replace(true));
     let share = (n / (threads * SHARES)).max(1);
     let (next, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
     let go_on = || !enough.load(Ordering::Relaxed);
@@ -176,9 +176,9 @@ fn shared_out<T: Send>(
         done.extend(mine);
     };
     let help = || keep(std::iter::from_fn(|| work(&go_on)).collect());
-    let elsewhere = led.elsewhere();
-    led.team().with(threads - 1, &help, || {
-        let _until_here = elsewhere;
+    let placed = lease.keep_off_this_cpu();
+    lease.team().with(threads - 1, &help, || {
+        let _until_here = placed;
         let mut mine = Vec::new();
         let cancel = Cancel::current();
         let look = || {
@@ -201,7 +201,7 @@ fn shared_out<T: Send>(
 }
 
 /// How many threads take part in [`take_cells`].
-pub(crate) fn takers(cells: usize, threads: Option<usize>) -> usize {
+pub(crate) fn participants(cells: usize, threads: Option<usize>) -> usize {
     threads.unwrap_or_else(num_threads).min(cells)
 }
 
@@ -210,9 +210,6 @@ pub(crate) fn takers(cells: usize, threads: Option<usize>) -> usize {
 /// Threads take the next cell when they are done with one, so none waits for a slower one. Which thread took which cell
 /// differs from run to run: what the caller makes of the states must not depend on it. The call may be cancelled between
 /// two cells.
-///
-/// # Errors
-/// As [`map`].
 pub(crate) fn take_cells<S: Send>(
     cells: usize,
     threads: Option<usize>,
@@ -220,7 +217,7 @@ pub(crate) fn take_cells<S: Send>(
     work: impl Fn(&mut S, usize) + Sync + Send,
 ) -> Result<Vec<S>> {
     let next = AtomicUsize::new(0);
-    let states = map(takers(cells, threads), threads, |_| {
+    let states = map(participants(cells, threads), threads, |_| {
         let mut mine = begin();
         loop {
             let cell = next.fetch_add(1, Ordering::Relaxed);

@@ -51,7 +51,7 @@ impl WorkerLease {
         }
         pool.open.fetch_add(helpers, Ordering::Relaxed);
         let team = Arc::new(Team::default());
-        let _elsewhere = Elsewhere::than_here(&pool.helpers);
+        let _elsewhere = AffinityGuard::off_this_cpu(&pool.helpers);
         for _ in 0..helpers {
             let (team, of) = (Arc::clone(&team), Arc::clone(&pool));
             pool.threads.spawn(move || {
@@ -68,8 +68,8 @@ impl WorkerLease {
 
     /// Keeps the helpers off this thread's processor as long as it is there: while they are told of work, and while this
     /// thread works itself. While it waits for them its processor is theirs, too.
-    pub(super) fn elsewhere(&self) -> Option<Elsewhere> {
-        Elsewhere::than_here(&self.pool.helpers)
+    pub(super) fn keep_off_this_cpu(&self) -> Option<AffinityGuard> {
+        AffinityGuard::off_this_cpu(&self.pool.helpers)
     }
 }
 
@@ -113,9 +113,9 @@ pub(super) fn pool(size: usize) -> Option<Arc<Pool>> {
 }
 
 #[cfg(target_os = "linux")]
-use linux::{Elsewhere, Helpers};
+use linux::{AffinityGuard, Helpers};
 #[cfg(not(target_os = "linux"))]
-use other::{Elsewhere, Helpers};
+use other::{AffinityGuard, Helpers};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -147,14 +147,14 @@ mod linux {
     }
 
     /// Threads that may not run on one processor, and where each of them might run before; so it is again when this goes.
-    pub(crate) struct Elsewhere {
+    pub(crate) struct AffinityGuard {
         helpers: Arc<Helpers>,
         kept_off: Vec<(Pid, CpuSet)>,
     }
 
-    impl Elsewhere {
+    impl AffinityGuard {
         /// Keeps few helpers off the processor of the calling thread.
-        pub(crate) fn than_here(helpers: &Arc<Helpers>) -> Option<Self> {
+        pub(crate) fn off_this_cpu(helpers: &Arc<Helpers>) -> Option<Self> {
             let threads = helpers.threads();
             if threads.len() > MAX_PINNED_WORKERS || helpers.placed.swap(true, Ordering::Acquire) {
                 return None;
@@ -179,7 +179,7 @@ mod linux {
         }
     }
 
-    impl Drop for Elsewhere {
+    impl Drop for AffinityGuard {
         fn drop(&mut self) {
             for (thread, allowed) in &self.kept_off {
                 let _ = sched_setaffinity(Some(*thread), allowed);
@@ -209,20 +209,23 @@ mod linux {
                 let thread = began.recv().unwrap();
                 let allowed = || sched_getaffinity(Some(thread)).unwrap();
                 let before = allowed();
-                let first = Elsewhere::than_here(&helpers).unwrap();
+                let first = AffinityGuard::off_this_cpu(&helpers).unwrap();
                 assert_eq!(
                     allowed().count(),
                     before.count() - u32::from(before.count() > 1)
                 );
-                assert!(Elsewhere::than_here(&helpers).is_none(), "one at a time");
+                assert!(
+                    AffinityGuard::off_this_cpu(&helpers).is_none(),
+                    "one at a time"
+                );
                 drop(first);
                 assert_eq!(allowed(), before);
-                drop(Elsewhere::than_here(&helpers).unwrap());
+                drop(AffinityGuard::off_this_cpu(&helpers).unwrap());
                 assert_eq!(allowed(), before);
                 for _ in 0..MAX_PINNED_WORKERS {
                     helpers.threads().push(thread);
                 }
-                assert!(Elsewhere::than_here(&helpers).is_none(), "many");
+                assert!(AffinityGuard::off_this_cpu(&helpers).is_none(), "many");
                 assert_eq!(allowed(), before);
                 drop(done);
             });
@@ -239,15 +242,15 @@ mod other {
     pub(crate) struct Helpers;
 
     /// Nothing: the system places them.
-    pub(crate) struct Elsewhere;
+    pub(crate) struct AffinityGuard;
 
     #[allow(clippy::unused_self)] // As on Linux.
     impl Helpers {
         pub(crate) fn join(&self) {}
     }
 
-    impl Elsewhere {
-        pub(crate) fn than_here(_: &Arc<Helpers>) -> Option<Self> {
+    impl AffinityGuard {
+        pub(crate) fn off_this_cpu(_: &Arc<Helpers>) -> Option<Self> {
             None
         }
     }

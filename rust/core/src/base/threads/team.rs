@@ -1,7 +1,7 @@
 //! Threads that help with one call: woken once, kept for all that it shares out, and never waited for before they began.
 //!
-//! A helper may come late, or never: it may sleep, or the system may let it wait behind others. So the caller does what
-//! nobody took, calls the work back, and waits for those helpers alone that are in the middle of it.
+//! A helper may come late, or never: it may sleep, or the system may let it wait behind others. So the caller does all
+//! work that no helper took, and waits only for helpers that are in the middle of it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,9 +17,9 @@ pub(crate) struct Team {
     state: Mutex<State>,
     /// For helpers: there is work, or there will be none any more.
     news: Condvar,
-    /// For the caller: nobody is in the middle of its work.
+    /// For the caller: no helper is in the middle of its work.
     idle: Condvar,
-    /// Grows under the lock with whatever `news` and `idle` tell: what those look at who do not sleep yet.
+    /// Grows under the lock with whatever `news` and `idle` tell: read by threads that do not sleep yet.
     changes: AtomicU64,
 }
 
@@ -78,15 +78,15 @@ impl Team {
     pub(crate) fn with<T>(&self, helpers: usize, work: &Work<'_>, here: impl FnOnce() -> T) -> T {
         // SAFETY: the two types differ in their lifetimes alone. Helpers get the reference in `taken`, under the lock, as
         // long as it is in the state, and count in `running` from then until after their last use of it, also if it
-        // panics. `Called::drop`, which runs before this function returns or unwinds, takes it out of the state under the
-        // same lock and waits until nobody runs. So nobody uses it after the borrow of `work`.
+        // panics. `SharedWork::drop`, which runs before this function returns or unwinds, takes it out of the state under the
+        // same lock and waits until none runs. So it is not used after the borrow of `work`.
         let lasting = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
         let mut state = self.state.lock();
         state.work = Some(lasting);
         state.number += 1;
         state.places = helpers;
         state.panic = None;
-        let called = Called(self);
+        let called = SharedWork(self);
         self.tell(&self.news, state);
         let here = here();
         drop(called);
@@ -129,9 +129,9 @@ impl Team {
 }
 
 /// Work that helpers may take until this goes.
-struct Called<'a>(&'a Team);
+struct SharedWork<'a>(&'a Team);
 
-impl Drop for Called<'_> {
+impl Drop for SharedWork<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.work = None;

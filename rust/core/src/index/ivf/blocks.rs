@@ -74,9 +74,6 @@ heap_size!(Block {
 
 impl Partition {
     /// Blocks around centres, of no memories yet.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`].
     pub(crate) fn empty(
         centres: Memories,
         dim: usize,
@@ -113,7 +110,7 @@ impl Partition {
         self.seed
     }
 
-    /// Whether it was made of just these memories, unchanged: the last key to change is the same, and who is there.
+    /// Whether it was made of exactly these memories: the last key to change is the same, and the same slots are live.
     pub(crate) fn is_of(&self, memories: &Memories) -> bool {
         if self.stamp != memories.last_stamp() {
             return false;

@@ -4,9 +4,9 @@ use crate::base::rng::splitmix64;
 use crate::base::slot::Slot;
 use crate::error::Result;
 use crate::index::indexed::{Indexed, Keys};
+use crate::index::ivf::block_search::prunes;
 use crate::index::ivf::blocks::Partition;
 use crate::index::ivf::kmeans;
-use crate::index::ivf::visit::prunes;
 use crate::index::search::nearest;
 
 /// Memories a centre that k-means looks at, at most.

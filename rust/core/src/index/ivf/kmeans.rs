@@ -51,7 +51,7 @@ pub(crate) fn centres(
         }
         for (block, centre) in centres.chunks_exact_mut(dim).enumerate() {
             if sizes[block] == 0 {
-                // Nobody's centre begins anew at some row.
+                // A centre without rows begins anew at some row.
                 let at = splitmix64(seed ^ splitmix64((round * count + block) as u64)) % n as u64;
                 centre.copy_from_slice(row(at as usize));
                 continue;
@@ -59,7 +59,7 @@ pub(crate) fn centres(
             let size = sizes[block] as f64;
             let sum = &sums[block * dim..(block + 1) * dim];
             let mean: Vec<f32> = sum.iter().map(|sum| (sum / size) as f32).collect();
-            // Of rows that cancel each other no direction is left: it stays where it was.
+            // Rows that cancel each other have no direction: the centre stays.
             let _ = normalise(&mean, centre);
         }
     }

@@ -1,6 +1,6 @@
 //! The inverted file: memories in blocks around centres.
 
+pub(crate) mod block_search;
 pub(crate) mod blocks;
 pub(crate) mod build;
 pub(crate) mod kmeans;
-pub(crate) mod visit;

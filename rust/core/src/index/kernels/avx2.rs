@@ -9,7 +9,7 @@ use std::arch::x86_64::{
     _mm256_maddubs_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_storeu_si256,
 };
 
-use crate::index::kernels::int8::{Found, Kernel, of_width, settle};
+use crate::index::kernels::int8::{Kernel, TileCandidates, of_width, settle};
 use crate::index::quantize::{Codes, PANEL};
 use crate::index::query::Tile;
 
@@ -49,7 +49,7 @@ macro_rules! kernel {
                 codes: &Codes,
                 panels: [usize; 2],
                 tile: &Tile<'_>,
-                found: &mut Found<'_>,
+                found: &mut TileCandidates<'_>,
             ) {
                 of_width!(tile.queries.len(), tile_of, (codes, panels, tile, found), 1 2 3 4);
             }
@@ -60,7 +60,7 @@ macro_rules! kernel {
                 codes: &Codes,
                 [panel, _]: [usize; 2],
                 tile: &Tile<'_>,
-                found: &mut Found<'_>,
+                found: &mut TileCandidates<'_>,
             ) {
                 let lines = codes.panel(panel);
                 let (queries, words) = (&tile.queries, tile.words::<Q>());

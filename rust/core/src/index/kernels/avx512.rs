@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 
 use crate::base::slot::Slot;
 use crate::index::candidates::{Candidates, LANES};
-use crate::index::kernels::int8::{Found, Kernel, of_width};
+use crate::index::kernels::int8::{Kernel, TileCandidates, of_width};
 use crate::index::quantize::{Codes, PANEL};
 use crate::index::query::{Query, Tile};
 
@@ -32,7 +32,7 @@ pub(crate) const KERNEL: Kernel = Kernel {
 
 /// A panel against up to 12 queries.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn panel(codes: &Codes, panels: [usize; 2], tile: &Tile<'_>, found: &mut Found<'_>) {
+fn panel(codes: &Codes, panels: [usize; 2], tile: &Tile<'_>, found: &mut TileCandidates<'_>) {
     of_width!(tile.queries.len(), tile_of, (codes, panels, tile, found), 1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
@@ -42,7 +42,7 @@ fn tile_of<const Q: usize>(
     codes: &Codes,
     [panel, fetched]: [usize; 2],
     tile: &Tile<'_>,
-    found: &mut Found<'_>,
+    found: &mut TileCandidates<'_>,
 ) {
     let (lines, ahead) = (codes.panel(panel), codes.panel(fetched));
     let words = tile.words::<Q>();
@@ -99,7 +99,7 @@ fn tile_of<const Q: usize>(
     }
 }
 
-/// Whose `sum·scale·factor + slack` is at least `needed`.
+/// The lanes whose `sum·scale·factor + slack` is at least `needed`.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn passed(sums: __m512i, scale: __m512, factor: __m512, slack: __m512, needed: __m512) -> u16 {
@@ -117,7 +117,7 @@ fn offer(
     panel: usize,
     codes: &Codes,
     tile: &Tile<'_>,
-    found: &mut Found<'_>,
+    found: &mut TileCandidates<'_>,
 ) {
     while queries != 0 {
         let q = queries.trailing_zeros() as usize;

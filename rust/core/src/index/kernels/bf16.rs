@@ -1,7 +1,7 @@
 //! The bf16 pass on AVX-512 BF16: half the bits of f32, twice its speed, and 7 times closer than int8 codes.
 //!
 //! The keys of a block are rounded once and then meet all queries, so the rounding costs little and no second copy
-//! of the store is kept. How much of a key the rounding hides is measured on the way.
+//! of the store is kept. The rounding error of each key is measured on the way.
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _mm256_storeu_si256, _mm512_castsi512_ps,

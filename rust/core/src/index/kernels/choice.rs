@@ -39,34 +39,25 @@ static FLOAT: [FloatKernel; 2] = [
 #[cfg(not(target_arch = "x86_64"))]
 static FLOAT: [FloatKernel; 0] = [];
 
-impl Kernel {
-    /// The kernels that this processor can run, best last.
-    pub(crate) fn available() -> impl DoubleEndedIterator<Item = &'static Self> {
-        INT8.iter().filter(|kernel| (kernel.usable)())
-    }
+macro_rules! choose {
+    ($kernel:ident from $all:ident) => {
+        impl $kernel {
+            /// Those that this processor can run, best last.
+            pub(crate) fn available() -> impl DoubleEndedIterator<Item = &'static Self> {
+                $all.iter().filter(|kernel| (kernel.usable)())
+            }
 
-    /// The best kernel of the instruction set in force or a lesser one, if there is any.
-    pub(crate) fn chosen() -> Option<&'static Self> {
-        static CHOSEN: OnceLock<Option<&'static Kernel>> = OnceLock::new();
-        *CHOSEN.get_or_init(|| {
-            let sets = linalg::up_to_the_one_in_force();
-            Self::available().rfind(|kernel| sets.contains(&kernel.set))
-        })
-    }
+            /// The best of the instruction set in force or a lesser one, if there is any.
+            pub(crate) fn chosen() -> Option<&'static Self> {
+                static CHOSEN: OnceLock<Option<&'static $kernel>> = OnceLock::new();
+                *CHOSEN.get_or_init(|| {
+                    let sets = linalg::up_to_the_one_in_force();
+                    Self::available().rfind(|kernel| sets.contains(&kernel.set))
+                })
+            }
+        }
+    };
 }
 
-impl FloatKernel {
-    /// The passes that this processor can run, best last.
-    pub(crate) fn available() -> impl DoubleEndedIterator<Item = &'static Self> {
-        FLOAT.iter().filter(|kernel| (kernel.usable)())
-    }
-
-    /// The best of the instruction set in force or a lesser one, if there is any.
-    pub(crate) fn chosen() -> Option<&'static Self> {
-        static CHOSEN: OnceLock<Option<&'static FloatKernel>> = OnceLock::new();
-        *CHOSEN.get_or_init(|| {
-            let sets = linalg::up_to_the_one_in_force();
-            Self::available().rfind(|kernel| sets.contains(&kernel.set))
-        })
-    }
-}
+choose!(Kernel from INT8);
+choose!(FloatKernel from FLOAT);

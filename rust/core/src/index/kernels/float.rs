@@ -1,12 +1,12 @@
-//! The first passes over the keys themselves, for queries to which int8 codes say too little.
+//! The first passes over the keys themselves, for queries to which int8 codes leave too many candidates.
 //!
 //! | pass | arithmetic | tile |
 //! |---|---|---|
 //! | `bf16` | AVX-512 BF16, keys rounded a block at a time | 12 keys × 32 queries |
 //! | `f32` | AVX2 with FMA | 6 keys × 16 queries |
 //!
-//! Here the queries lie side by side and the keys are read as they are, so nothing has to be kept beside the
-//! store and nothing to be kept up to date.
+//! Here the queries lie side by side and the keys are read as they are, so no second copy of the
+//! store is kept up to date.
 
 use std::ops::Range;
 
@@ -56,7 +56,7 @@ impl FloatKernel {
     }
 }
 
-/// What the similarity that a pass computes lacks at most: `hidden of the key·per_hidden + slack`, by query.
+/// The largest error of the similarity that a pass computes: `hidden of the key·per_hidden + slack`, by query.
 ///
 /// For unit `x = x̂ + e_x` and `k = k̂ + e_k`, what was rounded away costs
 /// `|⟨x,k⟩ − ⟨x̂,k̂⟩| ≤ ‖e_x‖‖k‖ + ‖x̂‖‖e_k‖` (Cauchy–Schwarz); `roundings` additions or multiplications in a row,

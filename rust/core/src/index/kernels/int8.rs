@@ -33,16 +33,16 @@ pub(crate) const CHUNK: usize = 96;
 ///
 /// # Safety
 /// The processor must have the instructions of the kernel.
-pub(crate) type Multiply = unsafe fn(&Codes, [usize; 2], &Tile<'_>, &mut Found<'_>);
+pub(crate) type Multiply = unsafe fn(&Codes, [usize; 2], &Tile<'_>, &mut TileCandidates<'_>);
 
 /// What the queries of a tile have found.
-pub(crate) struct Found<'a> {
+pub(crate) struct TileCandidates<'a> {
     pub(crate) candidates: &'a mut [Candidates],
     /// What [`Tile::needed`] says of each, for kernels that keep it up to date.
     pub(crate) needed: Vec<f32>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> TileCandidates<'a> {
     fn of(tile: &Tile<'_>, candidates: &'a mut [Candidates]) -> Self {
         let thresholds = candidates.iter().map(|found| found.threshold);
         Self {
@@ -106,7 +106,7 @@ impl Kernel {
         for tile in tiles {
             let (theirs, others) = rest.split_at_mut(tile.queries.len());
             rest = others;
-            work.push((tile, Found::of(tile, theirs)));
+            work.push((tile, TileCandidates::of(tile, theirs)));
         }
         let Some((last, others)) = work.split_last_mut() else {
             return;
@@ -115,7 +115,7 @@ impl Kernel {
         while let Some(panel) = next {
             next = panels.next();
             // SAFETY: a kernel is only handed out where `usable()` has said so.
-            let multiply = |(tile, found): &mut (&Tile<'_>, Found<'_>), fetched| unsafe {
+            let multiply = |(tile, found): &mut (&Tile<'_>, TileCandidates<'_>), fetched| unsafe {
                 (self.multiply)(codes, [panel, fetched], tile, found);
             };
             for one in &mut *others {

@@ -8,7 +8,7 @@ use std::arch::aarch64::{
     vmull_s8, vpadalq_s16, vpaddq_s16, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vst1q_s32,
 };
 
-use crate::index::kernels::int8::{Found, Kernel, of_width, settle};
+use crate::index::kernels::int8::{Kernel, TileCandidates, of_width, settle};
 use crate::index::quantize::{Codes, PANEL};
 use crate::index::query::Tile;
 
@@ -68,7 +68,7 @@ macro_rules! kernel {
                 codes: &Codes,
                 panels: [usize; 2],
                 tile: &Tile<'_>,
-                found: &mut Found<'_>,
+                found: &mut TileCandidates<'_>,
             ) {
                 of_width!(tile.queries.len(), tile_of, (codes, panels, tile, found), 1 2 3 4);
             }
@@ -79,7 +79,7 @@ macro_rules! kernel {
                 codes: &Codes,
                 [panel, _]: [usize; 2],
                 tile: &Tile<'_>,
-                found: &mut Found<'_>,
+                found: &mut TileCandidates<'_>,
             ) {
                 let lines = codes.panel(panel);
                 let (queries, words) = (&tile.queries, tile.words::<Q>());

@@ -7,7 +7,7 @@
 //! is what is left of channel q's pay at a step that satisfies q itself by `r_q`. Without it, listing
 //! paraphrases of the terminals scores as well as telling how one gets there: such steps activate what leads
 //! to the terminals without leading there. A channel to avoid does not fade, or the other channels could pay
-//! more than the memory's whole advantage; nor does a scalar channel, whose drive nobody observes in scoring.
+//! more than the memory's whole advantage; nor does a scalar channel, whose drive is not observed in scoring.
 
 use std::ops::Range;
 

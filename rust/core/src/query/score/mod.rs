@@ -57,7 +57,7 @@ pub struct Scores {
     pub edge: Vec<f32>,
     /// `(ΣT,)`: H; 1 for prompt steps.
     pub redundancy: Vec<f32>,
-    /// `(ΣT, k)`: who answered, −1 where nobody; empty without `details`.
+    /// `(ΣT, k)`: the ids of the memories that answered, padded with −1; empty without `details`.
     pub ids: Vec<i64>,
     /// `(ΣT, k)`: φ; empty without `details`.
     pub phi: Vec<f32>,

@@ -79,7 +79,7 @@ impl Journal {
     /// Opens a store for writing. With a config, one is created where there is none.
     ///
     /// # Errors
-    /// [`Error::Locked`] if somebody else writes to it, [`Error::Format`] naming what is damaged and where,
+    /// [`Error::Locked`] if there is another writer, [`Error::Format`] naming what is damaged and where,
     /// [`Error::Io`], [`Error::Invalid`] for a bad config.
     pub fn open(
         directory: &Path,
@@ -143,9 +143,6 @@ impl Journal {
 
     /// The writer of a directory that has nothing to go on from yet: a snapshot is to be written. What a writer before
     /// left half written is removed.
-    ///
-    /// # Errors
-    /// [`Error::Locked`], [`Error::Io`].
     pub(crate) fn locked(folder: Folder, durability: Durability) -> Result<Self> {
         folder.make_folder(JOURNAL)?;
         let lock = Lock::take(&folder)?;
@@ -179,7 +176,7 @@ impl Journal {
         Some(segment.cut_to_kept())
     }
 
-    /// A disk that failed once is not trusted again: nobody knows what it holds.
+    /// A disk that failed once is not trusted again: what it holds is unknown.
     fn check_disk(&self) -> Result<()> {
         let failed = self.segment.as_ref().and_then(|segment| segment.failed());
         match self.lost.clone().or(failed) {
@@ -203,7 +200,7 @@ impl Journal {
         )))
     }
 
-    /// What is written where nobody finds it is not acknowledged.
+    /// A record in a file that was removed or replaced is not acknowledged.
     fn check_place(&self) -> Result<()> {
         match &self.segment {
             Some(segment) if !segment.is_in(&self.folder)? => {

@@ -133,9 +133,6 @@ impl<R: Read + Seek> Frames<R> {
     }
 
     /// Goes on behind a damage: to the next sound record of a higher number. `false` if there is none.
-    ///
-    /// # Errors
-    /// [`Error::Io`] as the system gives it.
     pub(crate) fn resume(&mut self) -> Result<bool> {
         let mut rest = Vec::new();
         self.input.seek(SeekFrom::Start(self.at))?;

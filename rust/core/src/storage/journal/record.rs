@@ -18,7 +18,7 @@ const NUMBERS_PER_CHECK: usize = 1 << 18;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written<'a> {
+struct Payload<'a> {
     did: Record<'a>,
     pooled: Vec<usize>,
 }
@@ -31,7 +31,7 @@ impl Record<'_> {
         };
         let pooled: Vec<usize> = arrays.iter().map(|array| array.len()).collect();
         let numbers: usize = pooled.iter().sum();
-        let written = Written {
+        let written = Payload {
             did: self.clone_light(),
             pooled,
         };
@@ -70,7 +70,7 @@ impl Record<'_> {
             .ok()
             .and_then(|length| rest.split_at_checked(length))
             .ok_or_else(|| bad("a record is shorter than its JSON"))?;
-        let Written { mut did, pooled } = serde_json::from_slice(json)
+        let Payload { mut did, pooled } = serde_json::from_slice(json)
             .map_err(|error| Error::format("journal", error.to_string()))?;
         let (numbers, odd) = numbers.as_chunks::<4>();
         let mut arrays = match &mut did {

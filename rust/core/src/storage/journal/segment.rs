@@ -102,9 +102,6 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// A new file with its first bytes on the disk, as accessible as another.
-    ///
-    /// # Errors
-    /// [`Error::Io`] as the system gives it.
     pub(crate) fn create(
         folder: &Folder,
         name: String,
@@ -123,9 +120,6 @@ impl Segment {
     /// With `kept`, what was read is brought to the disk first, in a new file: the system may have read it from its
     /// memory, though an earlier attempt to bring it to the disk failed. Also a file that has a second name, as in a copy
     /// of the store made of links, is left alone, and a new one written.
-    ///
-    /// # Errors
-    /// [`Error::Io`] as the system gives it.
     pub(crate) fn resume(
         folder: &Folder,
         name: String,
@@ -168,10 +162,7 @@ impl Segment {
         &self.name
     }
 
-    /// Whether whoever opens the directory finds this file under its name.
-    ///
-    /// # Errors
-    /// [`Error::Io`] as the system gives it.
+    /// Whether the directory has this file under its name.
     pub(crate) fn is_in(&self, folder: &Folder) -> Result<bool> {
         let found = folder.status(&self.name)?;
         Ok(found.is_some_and(|found| found.identity == self.identity))
@@ -242,7 +233,7 @@ impl Segment {
         }
     }
 
-    /// Says that a snapshot holds all of it: nobody needs to wait any more.
+    /// Ends all waiting: a snapshot holds the records.
     pub(crate) fn release(&self) {
         self.disk.release();
     }

@@ -165,7 +165,7 @@ pub(crate) fn read(source: Source<'_>) -> Result<Loaded> {
         state.unpool(&file.archive()?)?;
         Ok((file.store(state)?, journal))
     };
-    // A file is not believed before its checksum is known, but it may be read meanwhile: whoever reads it checks it all.
+    // The store is read while the checksum is computed, and used only if that is right: reading checks everything.
     let (sound, read) = if file.source.length() < MIN_PARALLEL_BYTES {
         (sound(), store())
     } else {

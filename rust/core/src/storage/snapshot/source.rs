@@ -32,14 +32,10 @@ pub(crate) struct Tensor {
 }
 
 impl Source<'_> {
-    /// # Errors
-    /// [`Error::Io`] as the operating system gives it.
     pub(crate) fn file(path: &Path) -> Result<Self> {
         Self::of(fs::File::open(path)?)
     }
 
-    /// # Errors
-    /// [`Error::Io`] as the operating system gives it.
     pub(crate) fn of(file: fs::File) -> Result<Self> {
         let length = usize::try_from(file.metadata()?.len())
             .map_err(|error| Error::Io(std::io::Error::other(error)))?;
@@ -54,9 +50,6 @@ impl Source<'_> {
     }
 
     /// The bytes of a range that lies within the length, in memory.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Interrupted`].
     pub(crate) fn bytes(&self, range: Range<usize>) -> Result<Vec<u8>> {
         let mut bytes = room(range.len())?;
         self.pour(range, 1, &mut |piece| {

@@ -21,7 +21,7 @@ use crate::store::Store;
 
 /// A tensor in the header.
 #[derive(Serialize)]
-struct Place<'a> {
+struct TensorEntry<'a> {
     dtype: String,
     shape: &'a [usize],
     data_offsets: [usize; 2],
@@ -30,9 +30,9 @@ struct Place<'a> {
 /// What a header holds by name.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Entered<'a> {
+enum HeaderEntry<'a> {
     Metadata(BTreeMap<&'static str, String>),
-    Tensor(Place<'a>),
+    Tensor(TensorEntry<'a>),
 }
 
 /// A snapshot about to be written: the header is known, the tensors are poured out.
@@ -124,13 +124,13 @@ impl<'a> Snapshot<'a> {
 
 /// Length, JSON and padding, as safetensors has them; `sections` in the order of their bytes.
 fn header(metadata: BTreeMap<&'static str, String>, sections: &[Section<'_>]) -> Result<Vec<u8>> {
-    let mut entries = BTreeMap::from([("__metadata__", Entered::Metadata(metadata))]);
+    let mut entries = BTreeMap::from([("__metadata__", HeaderEntry::Metadata(metadata))]);
     let mut at = 0usize;
     for section in sections {
         let end = at + section.size();
         entries.insert(
             section.name,
-            Entered::Tensor(Place {
+            HeaderEntry::Tensor(TensorEntry {
                 dtype: format!("{:?}", section.dtype),
                 shape: &section.shape,
                 data_offsets: [at, end],

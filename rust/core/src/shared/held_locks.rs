@@ -7,7 +7,7 @@ use super::sync::thread_local;
 
 /// What a thread may hold of a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hold {
+pub(crate) enum LockKind {
     /// It reads.
     Reading,
     /// It is the writer, between two writes.
@@ -17,27 +17,27 @@ pub(crate) enum Hold {
 }
 
 thread_local! {
-    static HELD: RefCell<Vec<(usize, Hold)>> = const { RefCell::new(Vec::new()) };
+    static HELD: RefCell<Vec<(usize, LockKind)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// While it lives, this thread holds something.
-pub(crate) struct Held;
+pub(crate) struct HeldLock;
 
-impl Held {
+impl HeldLock {
     /// Notes that this thread holds `what` of the store at that address.
-    pub(crate) fn note(store: usize, what: Hold) -> Self {
+    pub(crate) fn record(store: usize, what: LockKind) -> Self {
         HELD.with(|held| held.borrow_mut().push((store, what)));
         Self
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLock {
     fn drop(&mut self) {
         HELD.with(|held| held.borrow_mut().pop());
     }
 }
 
 /// Whether this thread holds `what` of the store at that address.
-pub(crate) fn holds(store: usize, what: Hold) -> bool {
+pub(crate) fn holds(store: usize, what: LockKind) -> bool {
     HELD.with(|held| held.borrow().contains(&(store, what)))
 }

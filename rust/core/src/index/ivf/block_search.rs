@@ -1,9 +1,9 @@
-//! Searching a partition: who looks into which block.
+//! Searching a partition: which query scans which block.
 //!
-//! All queries that look into a block do so together, as tiles against its panels. There are two visits: first to
-//! the nearest blocks, which tell what the k-th best has at least; then to all blocks that can hold better
-//! ([`Visit::certified`]), or to the next nearest, however many were asked for ([`Visit::nearest_blocks`]). Which blocks are
-//! looked into is decided between the visits, so no result or report depends on the number of threads.
+//! All queries of a block scan it together, as tiles against its panels. There are two passes: first the nearest
+//! blocks, which give a lower bound of the k-th best; then all blocks that can hold better
+//! ([`BlockSearch::certified`]), or to the next nearest, however many were asked for ([`BlockSearch::nearest_blocks`]). Which blocks
+//! are scanned is decided between the passes, so no result or report depends on the number of threads.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::base::slot::Slot;
 use crate::base::threads;
 use crate::error::Result;
 use crate::index::candidates::Candidates;
-use crate::index::exact::Ladder;
+use crate::index::exact::Search;
 use crate::index::indexed::Indexed;
 use crate::index::ivf::blocks::Partition;
 use crate::index::kernels::int8::{CHUNK, Kernel};
@@ -19,23 +19,23 @@ use crate::index::quantize::Codes;
 use crate::index::query::Query;
 use crate::index::topk::{Hit, TopK};
 
-/// Blocks that a certified search looks into first.
+/// Blocks that a certified search scans first.
 const FIRST_BLOCKS: usize = 2;
 /// Entries that the candidates of those may hold, in all: 64 MB.
 const MAX_ENTRIES: usize = 8 << 20;
-/// Memories of a sample that tells whether bounds leave out enough.
+/// Memories on which it is measured whether bounds leave out enough.
 const SAMPLE_MEMORIES: usize = 64;
-/// The k best that it looks for.
+/// k of that measurement.
 const SAMPLE_K: usize = 16;
 
-/// Some queries of a search, on their way through blocks.
-pub(crate) struct Visit<'a> {
-    ladder: &'a Ladder<'a>,
+/// Some queries of a search, answered from blocks.
+pub(crate) struct BlockSearch<'a> {
+    search: &'a Search<'a>,
     partition: &'a Partition,
     rows: Range<usize>,
 }
 
-/// Whether a certified search for some of the memories looks into few enough blocks to be worth its while.
+/// Whether a certified search for some of the memories scans few enough blocks to be worth it.
 pub(crate) fn prunes(
     memories: &Indexed,
     partition: &Partition,
@@ -49,41 +49,40 @@ pub(crate) fn prunes(
         .flat_map(|&slot| memories.key(slot))
         .copied()
         .collect();
-    let ladder = Ladder::of(memories, &sample, SAMPLE_K, threads);
-    let visit = Visit::of(&ladder, partition, 0..ladder.rows.len());
+    let search = Search::of(memories, &sample, SAMPLE_K, threads);
+    let visit = BlockSearch::of(&search, partition, 0..search.rows.len());
     let left = visit
         .certified()?
         .0
         .iter()
         .filter_map(Candidates::left)
         .count();
-    Ok(left > ladder.rows.len() / 2)
+    Ok(left > search.rows.len() / 2)
 }
 
-impl<'a> Visit<'a> {
-    pub(crate) fn of(ladder: &'a Ladder<'a>, partition: &'a Partition, rows: Range<usize>) -> Self {
+impl<'a> BlockSearch<'a> {
+    pub(crate) fn of(search: &'a Search<'a>, partition: &'a Partition, rows: Range<usize>) -> Self {
         Self {
-            ladder,
+            search,
             partition,
             rows,
         }
     }
 
-    /// The candidates of each query, exploded ones for those to whom too much is left; and how many blocks were
-    /// looked into.
+    /// The candidates of each query, useless ones where too much is left; and how many blocks were scanned.
     pub(crate) fn certified(&self) -> Result<(Vec<Candidates>, usize)> {
-        let (Some(kernel), Some(codes)) = (self.ladder.kernel, &self.partition.codes) else {
+        let (Some(kernel), Some(codes)) = (self.search.kernel, &self.partition.codes) else {
             return Ok((vec![Candidates::useless(); self.rows.len()], 0));
         };
         let queries = self.queries(kernel);
-        let rows = &self.ladder.rows[self.rows.clone()];
-        let mut bounds = self.partition.bounds(rows, self.ladder.threads)?;
-        let mut all = vec![self.none_yet(); rows.len()];
+        let rows = &self.search.rows[self.rows.clone()];
+        let mut bounds = self.partition.bounds(rows, self.search.threads)?;
+        let mut all = vec![self.no_candidates(); rows.len()];
         let mut probed = 0;
 
-        let mut visitors = vec![Vec::new(); self.partition.blocks()];
+        let mut queries_by_block = vec![Vec::new(); self.partition.blocks()];
         for (row, bounds) in bounds.iter_mut().enumerate() {
-            // Blocks that cannot be told apart by their bounds are as good as each other.
+            // Blocks of equal bounds are taken in their order.
             for _ in 0..FIRST_BLOCKS {
                 let best =
                     (1..bounds.len()).fold(
@@ -94,14 +93,14 @@ impl<'a> Visit<'a> {
                     );
                 if bounds[best] > f32::NEG_INFINITY {
                     bounds[best] = f32::NEG_INFINITY;
-                    visitors[best].push(row);
+                    queries_by_block[best].push(row);
                     probed += 1;
                 }
             }
         }
-        self.look(kernel, codes, &queries, &visitors, &mut all)?;
+        self.scan_blocks(kernel, codes, &queries, &queries_by_block, &mut all)?;
 
-        let mut visitors = vec![Vec::new(); self.partition.blocks()];
+        let mut queries_by_block = vec![Vec::new(); self.partition.blocks()];
         for (row, bounds) in bounds.iter().enumerate() {
             let needed = all[row].threshold;
             let matter = || {
@@ -109,16 +108,16 @@ impl<'a> Visit<'a> {
                     .filter(|&at| bounds[at] >= needed && bounds[at] > f32::NEG_INFINITY)
             };
             let members: usize = matter().map(|at| self.partition.blocks[at].len).sum();
-            if members > self.ladder.memories.len() / 3 {
+            if members > self.search.memories.len() / 3 {
                 all[row] = Candidates::useless();
                 continue;
             }
             for block in matter() {
-                visitors[block].push(row);
+                queries_by_block[block].push(row);
                 probed += 1;
             }
         }
-        self.look(kernel, codes, &queries, &visitors, &mut all)?;
+        self.scan_blocks(kernel, codes, &queries, &queries_by_block, &mut all)?;
         for candidates in &mut all {
             candidates.rename(|place| self.partition.slot(place));
         }
@@ -131,19 +130,19 @@ impl<'a> Visit<'a> {
         ranked: &[Vec<Hit>],
         nprobe: usize,
     ) -> Result<Vec<(Vec<Hit>, usize)>> {
-        let (ladder, partition) = (self.ladder, self.partition);
+        let (search, partition) = (self.search, self.partition);
         let mut all = vec![Candidates::useless(); self.rows.len()];
-        if let (Some(kernel), Some(codes)) = (ladder.kernel, &partition.codes) {
+        if let (Some(kernel), Some(codes)) = (search.kernel, &partition.codes) {
             let queries = self.queries(kernel);
-            all.fill(self.none_yet());
+            all.fill(self.no_candidates());
             for visit in [0..1, 1..nprobe] {
-                let mut visitors = vec![Vec::new(); partition.blocks()];
+                let mut queries_by_block = vec![Vec::new(); partition.blocks()];
                 for (row, hits) in ranked.iter().enumerate() {
                     for hit in &hits[visit.clone()] {
-                        visitors[hit.slot as usize].push(row);
+                        queries_by_block[hit.slot as usize].push(row);
                     }
                 }
-                self.look(kernel, codes, &queries, &visitors, &mut all)?;
+                self.scan_blocks(kernel, codes, &queries, &queries_by_block, &mut all)?;
             }
         }
         let left: Vec<Option<Vec<(f32, Slot)>>> = all
@@ -153,10 +152,10 @@ impl<'a> Visit<'a> {
                 candidates.left()
             })
             .collect();
-        threads::map(left.len(), ladder.threads, |at| match &left[at] {
+        threads::map(left.len(), search.threads, |at| match &left[at] {
             Some(bounded) => {
                 let next = left.get(at + 1).and_then(Option::as_deref);
-                ladder.compare(self.rows.start + at, bounded, next.unwrap_or_default())
+                search.compare(self.rows.start + at, bounded, next.unwrap_or_default())
             }
             None => self.compare_all(at, &ranked[at]),
         })
@@ -164,11 +163,11 @@ impl<'a> Visit<'a> {
 
     /// The best of all members of blocks.
     fn compare_all(&self, at: usize, blocks: &[Hit]) -> (Vec<Hit>, usize) {
-        let mut top = TopK::new(self.ladder.k);
+        let mut top = TopK::new(self.search.k);
         let mut compared = 0;
         for block in blocks {
             for slot in self.partition.members(block.slot as usize) {
-                top.offer(self.ladder.hit(self.rows.start + at, slot));
+                top.offer(self.search.hit(self.rows.start + at, slot));
                 compared += 1;
             }
         }
@@ -176,25 +175,25 @@ impl<'a> Visit<'a> {
     }
 
     fn queries(&self, kernel: &Kernel) -> Vec<Query> {
-        let rows = &self.ladder.rows[self.rows.clone()];
+        let rows = &self.search.rows[self.rows.clone()];
         rows.iter().map(|row| kernel.query(row)).collect()
     }
 
-    fn none_yet(&self) -> Candidates {
-        let k = self.ladder.k;
+    fn no_candidates(&self) -> Candidates {
+        let k = self.search.k;
         Candidates::new(k, (MAX_ENTRIES / self.rows.len().max(1)).max(4 * k))
     }
 
-    /// Offers the members of each block to its visitors.
-    fn look(
+    /// Offers the members of each block to the queries that scan it.
+    fn scan_blocks(
         &self,
         kernel: &Kernel,
         codes: &Codes,
         queries: &[Query],
-        visitors: &[Vec<usize>],
+        queries_by_block: &[Vec<usize>],
         all: &mut [Candidates],
     ) -> Result<()> {
-        let cells: Vec<(usize, &[usize])> = visitors
+        let cells: Vec<(usize, &[usize])> = queries_by_block
             .iter()
             .enumerate()
             .flat_map(|(block, rows)| rows.chunks(CHUNK).map(move |rows| (block, rows)))
@@ -215,7 +214,7 @@ impl<'a> Visit<'a> {
                 mine[row] = theirs;
             }
         };
-        let found = threads::take_cells(cells.len(), self.ladder.threads, begin, work)?;
+        let found = threads::take_cells(cells.len(), self.search.threads, begin, work)?;
         for mine in found {
             for (all, mine) in all.iter_mut().zip(&mine) {
                 all.join(mine);

@@ -1,9 +1,9 @@
 //! One pass over rows of P for several channels at once: an association is loaded once for all of them.
 //!
-//! What bounds a sweep is the way to the successors' values, not arithmetic. So the values of a memory lie
+//! A sweep is bound by access to the successors' values, not by arithmetic. So the values of a memory lie
 //! side by side, and the rows to come are fetched while this one is summed up. Loops over associations go in steps of
-//! [`UNROLLED`] without a branch between them: where the processor guesses the end of a loop wrong it forgets what it
-//! had begun to fetch. The body is compiled once per instruction set; multiply and add stay apart, so every copy
+//! [`UNROLLED`] without a branch between them: a mispredicted end of a loop discards the
+//! prefetches already begun. The body is compiled once per instruction set; multiply and add stay apart, so every copy
 //! computes the same bits.
 
 use crate::base::huge;
@@ -29,7 +29,7 @@ const LINE_NUMBERS: usize = 16;
 
 /// `v_iq` by slot without gaps, channels filled up to a multiple of the lanes.
 #[derive(Debug)]
-pub(crate) struct Flat {
+pub(crate) struct PaddedValues {
     memory: Vec<f32>,
     /// Where the first slot lies: at the beginning of a cache line, so that no memory lies across two.
     first: usize,
@@ -38,7 +38,7 @@ pub(crate) struct Flat {
     pub(crate) stride: usize,
 }
 
-impl Flat {
+impl PaddedValues {
     pub(crate) fn new(slots: usize, channels: usize) -> Self {
         let lanes = channels.next_power_of_two().clamp(1, 8);
         let stride = channels.div_ceil(lanes).max(1) * lanes;
@@ -208,27 +208,27 @@ fn prefetch_values(v: &[f32], targets: &[Slot], stride: usize) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Flat;
+    use super::PaddedValues;
     use crate::base::slot::Slot;
     use crate::values::backup::Model;
 
     #[target_feature(enable = "avx2")]
     pub(super) fn avx2<const LANES: usize, const STRIDE: usize>(
-        flat: &Flat,
+        values: &PaddedValues,
         rows: &[Slot],
         model: Model<'_>,
         out: &mut [f32],
     ) {
-        flat.body::<LANES, STRIDE>(rows, model, out);
+        values.body::<LANES, STRIDE>(rows, model, out);
     }
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn avx512<const LANES: usize, const STRIDE: usize>(
-        flat: &Flat,
+        values: &PaddedValues,
         rows: &[Slot],
         model: Model<'_>,
         out: &mut [f32],
     ) {
-        flat.body::<LANES, STRIDE>(rows, model, out);
+        values.body::<LANES, STRIDE>(rows, model, out);
     }
 }
