@@ -31,20 +31,23 @@ STEPS = np.eye(4, dtype=np.float32)
 
 PROGRAM = """
 import sys, numpy as np, sharpwave as sw
+from dataclasses import replace
 from sharpwave.serve import Limits, Service, serve
 
 store = sw.ValueStore(sw.Config(dim=4))
 store.observe(np.eye(4, dtype=np.float32))
-limits = Limits(headers=1000, arrival=0.5, seconds=2, body=100_000, concurrent=4, connections=60, arriving=200_000)
+limits = Limits(headers=1000, arrival=0.5, body=100_000, concurrent=4, connections=60, arriving=200_000)
+limits = replace(limits, seconds=float(sys.argv[1]))
 serve(Service(store), port=0, limits=limits, ready=lambda url: print(url, flush=True))
 """
 
 
 class Here:
-    """A server with narrow limits."""
+    """A server with narrow limits, and `seconds` for an answer."""
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    def __init__(self, seconds: float = 2) -> None:
+        command = [sys.executable, "-c", PROGRAM, str(seconds)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         self.port = int(self.url.rsplit(":", 1)[1])
@@ -62,9 +65,12 @@ class Here:
         finally:
             client.close()
 
-    def sockets(self) -> int:
-        links = Path(f"/proc/{self.process.pid}/fd").iterdir()
-        return sum(str(link.readlink()).startswith("socket:") for link in links)
+    def sockets(self) -> set[str]:
+        found = set[str]()
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+                found.add(str(link.readlink()))
+        return {name for name in found if name.startswith("socket:")}
 
     def connect(self, first: bytes = b"") -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
@@ -287,21 +293,35 @@ def test_bodies_on_their_way_are_bounded_together(here: Here) -> None:
         connection.close()
 
 
-def test_answers_that_are_not_read_hold_no_place_and_are_given_up(here: Here) -> None:
-    body = json.dumps({"queries": STEPS.tolist() * 12, "k": 20_000}).encode()
+ASKS_MUCH = post(
+    "search", json.dumps({"queries": STEPS.tolist() * 12, "k": 20_000}).encode(), extra=(f"Accept: {wire.BINARY}",)
+)
+
+
+def test_answers_that_are_not_read_hold_no_place() -> None:
+    patient = Here(seconds=600)  # so that none is given up meanwhile, however slow the machine
+    client = Client(patient.url, patience=0)
+    with contextlib.ExitStack() as slow:
+        client.digest()
+        before = patient.sockets()
+        for _ in range(8):  # twice as many as there are places
+            connection = slow.enter_context(patient.connect(ASKS_MUCH))
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert client.score(STEPS).step.shape == (4,)
+        assert len(patient.sockets() - before) == 8
+    client.close()
+    patient.stop()
+
+
+def test_an_answer_that_is_not_read_is_given_up(here: Here) -> None:
     client = Client(here.url, patience=0)
-    client.digest()
-    before = here.sockets()
-    slow = list[socket.socket]()
-    for _ in range(8):  # twice as many as there are places
-        slow.append(here.connect(post("search", body, extra=(f"Accept: {wire.BINARY}",))))
-        assert slow[-1].recv(12) == b"HTTP/1.1 200"
-    assert client.score(STEPS).step.shape == (4,)
-    assert here.sockets() == before + 8
-    while here.sockets() > before:  # the time of the test ends it
-        client.health()
-    for connection in slow:
-        connection.close()
+    client.health()
+    before = here.sockets()  # some of earlier tests among them, that may go at any time
+    with here.connect(ASKS_MUCH) as connection:
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        (new,) = here.sockets() - before
+        while new in here.sockets():  # the time of the test ends it
+            client.health()
 
 
 # Tokens
