@@ -37,6 +37,7 @@ EXTRAS = {
     "trl": "sharpwave.trainers.trl",
     "verifiers": "verifiers.v1, sharpwave.trainers.verifiers",
     "viz": "matplotlib, sharpwave.viz",
+    "yaml": "yaml, sharpwave.reward.config",
 }
 
 

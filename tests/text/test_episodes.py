@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sharpwave import episodes
-from sharpwave.episodes import Sentences, Turns, Words, chunk_batch, completion_text, token_steps
+from sharpwave.episodes import Sentences, Turns, Words, chunk_batch, completion_text, from_config, token_steps
 from sharpwave.text import messages, segment
 
 CHUNKERS = [
@@ -99,7 +99,11 @@ def test_turns() -> None:
     assert episode.scored == ['Let me look. find({"q": "sea"})', "It is wide."]
     text = completion_text(CHAT)
     assert [text[a:b] for a, b in episode.spans[1:]] == episode.scored
-    assert Turns(tools=False)("How wide?", CHAT) == episode
+    with pytest.warns(DeprecationWarning, match=r"Turns\(tools=\) has no effect") as said:
+        assert Turns(tools=False) == Turns()
+    assert said[0].filename == __file__
+    assert "tools" not in Turns().config
+    assert from_config({"kind": "turns", "tools": True, "max_words": 9}) == Turns(max_words=9)  # of earlier versions
     assert Turns()(None, [{"role": "assistant", "content": None}]).steps == []
     with pytest.raises(TypeError, match="message 0"):
         Turns()(None, ["text"])  # type: ignore[list-item]

@@ -162,7 +162,7 @@ def read(path: str | Path) -> dict[str, Any]:
         ValueError: the file does not hold a mapping.
     """
     text = Path(path).read_text(encoding="utf-8-sig")
-    data = json.loads(text) if str(path).lower().endswith(".json") else require("yaml", "demo").safe_load(text)
+    data = json.loads(text) if str(path).lower().endswith(".json") else require("yaml", "yaml").safe_load(text)
     if not isinstance(data, dict):
         raise ValueError(f"{path} does not hold a mapping")
     return data

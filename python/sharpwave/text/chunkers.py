@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -237,19 +238,22 @@ class Turns(_Chunker):
     """Chat messages, one step each: what the assistant says, and the tool calls it makes.
 
     Args:
-        tools: without effect: what tools answer is never a step. It stands here for configurations that name it.
+        tools: deprecated and without effect: what tools answer is never a step.
         max_words: a longer message is cut into equal parts; None: never.
         max_chars: likewise, in characters.
 
     A completion that is a plain text is one turn.
     """
 
-    tools: bool = True
+    tools: InitVar[bool | None] = None
     max_words: int | None = 128
     max_chars: int | None = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, tools: bool | None = None) -> None:  # noqa: RUF033 (as the base can be called)
         super().__post_init__()
+        if tools is not None:
+            message = "Turns(tools=) has no effect, and goes with the next version: leave it out"
+            warnings.warn(message, DeprecationWarning, stacklevel=3)
         if self.max_words is not None and self.max_words < 1:
             raise ValueError(f"max_words must be at least 1 or None, got {self.max_words}")
         _check_chars(self.max_chars)
@@ -389,4 +393,6 @@ def from_config(config: Mapping[str, Any] | str) -> Chunker:
     kind = str(options.pop("kind", "sentences")).lower()
     if kind not in kinds:
         raise ValueError(f"chunker kind must be one of {sorted(kinds)}, got {kind!r}")
+    if kind == "turns":
+        options.pop("tools", None)  # which earlier versions wrote, and which has no effect
     return kinds[kind](**options)

@@ -76,8 +76,8 @@ def smollm2_path(log: Any = None) -> Path:
 def rebuild(gguf: Path, target: Path) -> None:
     """Dequantise the model of a GGUF file into the directory ``target``: bfloat16, in transformers' format."""
     offline()
-    torch = require("torch", "demo")
-    transformers = require("transformers", "demo")
+    torch = require("torch", "embed")
+    transformers = require("transformers", "embed")
     require("gguf", "demo")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -110,8 +110,8 @@ def rebuild(gguf: Path, target: Path) -> None:
 def load_language_model(path: Path | str, device: str = "cpu") -> tuple[Any, Any]:
     """The causal language model at ``path`` in bfloat16, and its tokenizer, padding on the left."""
     offline()
-    torch = require("torch", "demo")
-    transformers = require("transformers", "demo")
+    torch = require("torch", "embed")
+    transformers = require("transformers", "embed")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(path))
