@@ -74,8 +74,8 @@ class InstrumentalReward:
         functional, discount: as for `ValueStore.score`.
         divergence_estimator: ``"mmd"``, ``"pairwise"``, ``"knn"`` or ``"mahalanobis"``.
         support_discount: whether g is the mean support, so that what a terminal pays where the store knows nothing is
-            discounted towards the low end of its range, or 1. None: for an embedding channel it is, because raw cosine
-            pays parroting; for the others it is not.
+            discounted towards the low end of its range, or 1. None: for an embedding channel in a sum it is, because
+            raw cosine pays parroting; for the others it is not, nor in a conjunction, which has the store as a factor.
         normalise: ``"base"``, ``"running"`` or ``"none"``; or a `Scale`, fitted before.
         habituation: a table, or its options; what recent training episodes used then pays less.
         terminal_range: (low, high) of a reward function's values, as its channel takes them; by default that of the
@@ -159,12 +159,12 @@ class InstrumentalReward:
         self.__name__ = self.name
         self.training: bool | None = None
         self.last_sleep: ReplayReport | None = None
-        saturates = self.terminal is not None and self.terminal.saturates
-        self.support_discount = saturates if support_discount is None else support_discount
+        self.protections = protections_of(combine, saturate, crowd, self.weights, self.terminal is not None)
+        parroted = self.terminal is not None and self.terminal.saturates and self.protections.combine == "sum"
+        self.support_discount = parroted if support_discount is None else support_discount
         self.base: BaseSamples | None = None
         self.base_texts: Base | None = None
         self.terminal_range = terminal_range
-        self.protections = protections_of(combine, saturate, crowd, self.weights, self.terminal is not None)
         self.typicality = typicality_of(typicality)
         self.demonstrations = Demonstrations.of(demonstrations)
         self._start()
@@ -509,7 +509,8 @@ class InstrumentalReward:
         terms = self._terms()
         paid = self.protections.pay(found.raw, self.scale, self.weights, terms, report, crowd)
         reward = np.where(found.scorable.kept, paid.reward, np.nan)
-        self._once.store(self.store)
+        if not (self.protections.combine == "conjunction" and not self.weights.instrumental):
+            self._once.store(self.store)
         if self.protections.combine == "sum":
             self._once.scale(self.scale, [term for term in terms if getattr(self.weights, term)])
         self._once.variance(prompts, reward)

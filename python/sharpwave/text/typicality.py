@@ -22,7 +22,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
@@ -53,6 +53,9 @@ LEAST_DISTINCT_RAMP = 0.1
 """Short samples may all have no bigram twice, which leaves no deviation to fall over."""
 
 MOST_EXCESS = 10.0
+
+QUANTILES = 129
+"""Of the base's z, that are kept to compare a policy's with."""
 
 REFERENCE = "reference_logprobs"
 """The column in which a trainer's hook hands `TokenLogprobs` to a reward, one a completion."""
@@ -134,6 +137,8 @@ class Fitted:
     distinct: Range | None
     surprise_centre: Centre
     entropy_centre: Centre | None
+    z_quantiles: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """The base's z by what is known of each token, at `QUANTILES` even steps from the least to the greatest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,6 +158,11 @@ class TypicalityReport:
     slope there, since a group in which all pay is 0 teaches nothing."""
     tokens: NDArray[np.int64]
     """How many tokens were read; a completion without any has a gate of 0."""
+    ks: float
+    """Kolmogorov-Smirnov distance of these completions' z from the base samples', from 0 to 1. A policy that hugs the
+    edge of the range passes the gate; here it shows. NaN for fewer than two completions."""
+    ks_p: float
+    """The probability of that distance, or a greater one, if both were drawn alike (asymptotic)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,7 +291,9 @@ class Typicality:
             shares = distinct_bigrams([text for text, kept in zip(texts, some, strict=True) if kept])
             distinct = replace(Range.of(shares, DISTINCT_LOW, 1.0, LEAST_DISTINCT_RAMP), high=1.0)
         ranges = {name: Range.of(values, *Z_RANGE) for name, values in z.items()}
-        self.fitted = Fitted(len(sums), ranges, variance, entropy_range, distinct, centre, entropy_centre)
+        steps = np.linspace(0.0, 1.0, QUANTILES)
+        quantiles = {name: np.quantile(values, steps).tolist() for name, values in z.items()}
+        self.fitted = Fitted(len(sums), ranges, variance, entropy_range, distinct, centre, entropy_centre, quantiles)
         return self
 
     # The gate
@@ -387,7 +399,8 @@ class Typicality:
             parts.append((fitted.distinct, shares))
         gate = np.prod([part.gate(values) for part, values in parts], axis=0) * read
         excess = np.max([part.excess(values) for part, values in parts], axis=0)
-        return TypicalityReport(z, h, shares, gate, excess, tokens.astype(np.int64))
+        ks, ks_p = _ks(z[read], np.array(fitted.z_quantiles.get(kind, [])), fitted.samples)
+        return TypicalityReport(z, h, shares, gate, excess, tokens.astype(np.int64), ks, ks_p)
 
     def _read(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Floats:
         if self._reader is None:
@@ -466,6 +479,20 @@ def distinct_bigrams(texts: Sequence[str]) -> Floats:
     return np.array(shares, np.float64)
 
 
+def _ks(values: Floats, quantiles: Floats, samples: int) -> tuple[float, float]:
+    """Two-sample Kolmogorov-Smirnov distance and its asymptotic p; the base is known by its quantiles."""
+    n = len(values)
+    if n < 2 or not len(quantiles):
+        return float("nan"), float("nan")
+    ordered = np.sort(values)
+    base = np.interp(ordered, quantiles, np.linspace(0.0, 1.0, len(quantiles)), left=0.0, right=1.0)
+    distance = float(max((np.arange(1, n + 1) / n - base).max(), (base - np.arange(n) / n).max()))
+    x = distance * float(np.sqrt(n * samples / (n + samples)))
+    terms = np.arange(1, 101)
+    p = 2.0 * float((np.where(terms % 2, 1.0, -1.0) * np.exp(-2.0 * (terms * x) ** 2)).sum()) if x > 0.2 else 1.0
+    return distance, min(max(p, 0.0), 1.0)
+
+
 def _names(prompts: Sequence[Text | None] | None, count: int) -> list[str]:
     """A short stable name of each prompt; without prompts they are all one that has no samples."""
     if prompts is None:
@@ -530,4 +557,5 @@ def _fitted(data: Mapping[str, Any]) -> Fitted:
         None if data["distinct"] is None else Range(**data["distinct"]),
         surprise,
         centre(data["entropy_centre"]),
+        {name: list(values) for name, values in data.get("z_quantiles", {}).items()},
     )
