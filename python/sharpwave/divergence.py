@@ -102,8 +102,9 @@ class Reference:
     def gaussian(self) -> tuple[Floats, Floats, Floats, float]:
         """Mean (d,), and the inverse of the shrunk covariance as ``(directions (d, r), weights (r,), rest)``.
 
-        It is ``rest·I + directions·diag(weights)·directionsᵀ``: r ≤ n − 1, so nothing of size d × d is made. Of base
-        samples that are all alike, it is that of a sphere as wide as their root mean square, with a RuntimeWarning.
+        It is ``rest·I + directions·diag(weights)·directionsᵀ``: r ≤ n − 1, and nothing of size d × d is made where
+        d > n. Of base samples that are all alike, it is that of a sphere as wide as their root mean square, with a
+        RuntimeWarning.
         """
         if not self.alike:
             return _shrunk_inverse(self.rows)
@@ -247,11 +248,11 @@ def _shrunk_inverse(rows: Floats) -> tuple[Floats, Floats, Floats, float]:
     n, d = rows.shape
     mean = rows.mean(axis=0)
     centred = rows - mean
-    # The eigenvalues of the covariance S are those of the n × n Gram matrix; S itself is never made.
-    values, vectors = np.linalg.eigh(centred @ centred.T / n)
+    # The covariance (d, d) and the Gram matrix (n, n) have the same eigenvalues: the smaller one is decomposed.
+    values, vectors = np.linalg.eigh((centred.T @ centred if d <= n else centred @ centred.T) / n)
     keep = values > max(float(values[-1]), 0.0) * 1e-10
-    values = values[keep]
-    directions = centred.T @ (vectors[:, keep] / np.sqrt(values * n))
+    values, vectors = values[keep], vectors[:, keep]
+    directions = vectors if d <= n else centred.T @ (vectors / np.sqrt(values * n))
     spread = float(values.sum()) / d
     intensity = _ledoit_wolf(centred, values, spread)
     floor = max(intensity * spread, LEAST_SPREAD * float((rows**2).mean()))
