@@ -10,18 +10,15 @@ sharing, an episode is scored as if the others of its batch had been told before
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import _coerce
 from sharpwave.results import Scores
-
-if TYPE_CHECKING:
-    from sharpwave.view import View
 
 
 class Habituation:
@@ -118,7 +115,16 @@ class Habituation:
         return f"Habituation(episodes={self.episodes}, eta={self.eta:g}{sharing}, recorded={len(self)})"
 
 
-def shared(view: View, steps: NDArray[np.float32], scores: Scores, table: Habituation, **options: Any) -> Scores:
+class Scorer(Protocol):
+    """What scores episodes as a store does."""
+
+    @property
+    def score(self) -> Callable[..., Scores]:
+        """`ValueStore.score`."""
+        ...
+
+
+def shared(view: Scorer, steps: NDArray[np.float32], scores: Scores, table: Habituation, **options: Any) -> Scores:
     """``scores`` of a batch, made with ``details=True``, with pay that the episodes of the batch share.
 
     ``options`` are those of `score` that made them. What each step's support, edge and redundancy are stays.

@@ -38,12 +38,12 @@ PYTHON: Sequence[Sequence[str]] = (
     ("habituation", "view"),
     ("foresight", "granularity"),
     ("store",),
+    ("serve",),  # a served store is a store, and a reward takes one by its address
     ("text", "divergence", "interop", "speed", "torch", "tuning", "viz"),
     ("embed", "episodes"),
     ("reward",),
     ("trainers", "envs"),
     ("remedies",),
-    ("serve",),
     ("probe",),
     ("demo", "integrations"),
     ("cli",),
@@ -52,11 +52,8 @@ PYTHON: Sequence[Sequence[str]] = (
 
 # What still breaks the rule: it may go on until it is mended, and is an error here once it is.
 EXCEPTIONS = {
-    ("view", "habituation"),
     ("reward.reward", "reward.checkpoint"),
     ("reward.reward", "reward.config"),
-    ("reward.config", "serve"),
-    ("reward.config", "serve.ray"),
 }
 
 
