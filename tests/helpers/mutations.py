@@ -375,8 +375,8 @@ MUTATIONS = [
     m(
         "a snapshot omits the dirty marks",
         "storage/snapshot/sections.rs",
-        "u8::from(store.values.is_dirty(s))",
-        "u8::from(store.values.is_dirty(s) && false)",
+        "u8::from(v.is_dirty(s))",
+        "u8::from(v.is_dirty(s) && false)",
     ),
 ]
 

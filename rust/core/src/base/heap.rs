@@ -15,13 +15,19 @@ pub(crate) trait HeapSize {
 
 /// The heap size of a type that is the sum of its fields: all of them are to be named.
 macro_rules! heap_size {
-    ($kind:ty { $($field:ident),+ $(,)? }) => {
-        impl $crate::base::heap::HeapSize for $kind {
+    (for $of:ident: $kind:ty { $($field:ident),+ $(,)? }) => {
+        heap_size!(@ [<$of: $crate::base::heap::HeapSize>] $kind { $($field),+ });
+    };
+    (@ [$($of:tt)*] $kind:ty { $($field:ident),+ }) => {
+        impl $($of)* $crate::base::heap::HeapSize for $kind {
             fn heap_size(&self) -> usize {
                 let Self { $($field),+ } = self;
                 0 $(+ $crate::base::heap::HeapSize::heap_size($field))+
             }
         }
+    };
+    ($kind:ty { $($field:ident),+ $(,)? }) => {
+        heap_size!(@ [] $kind { $($field),+ });
     };
 }
 pub(crate) use heap_size;

@@ -5,7 +5,7 @@
 //! entries gather beside the settled ones. Once more than a quarter of a block (and 512 entries) is
 //! unused, the block alone is laid out anew: no change costs more than its block.
 
-use crate::base::heap::{HeapSize, no_heap};
+use crate::base::heap::{heap_size, no_heap};
 use crate::base::slot::Slot;
 use crate::memory::slot_map::SlotMap;
 
@@ -25,7 +25,7 @@ struct Head {
 
 no_heap!(Head);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Block<W> {
     heads: Vec<Head>,
     names: Vec<Slot>,
@@ -33,28 +33,7 @@ struct Block<W> {
     entries: usize,
 }
 
-impl<W: HeapSize> HeapSize for Block<W> {
-    fn heap_size(&self) -> usize {
-        let Self {
-            heads,
-            names,
-            weights,
-            entries: _,
-        } = self;
-        heads.heap_size() + names.heap_size() + weights.heap_size()
-    }
-}
-
-impl<W> Default for Block<W> {
-    fn default() -> Self {
-        Self {
-            heads: Vec::new(),
-            names: Vec::new(),
-            weights: Vec::new(),
-            entries: 0,
-        }
-    }
-}
+heap_size!(for W: Block<W> { heads, names, weights, entries });
 
 impl<W: Copy> Block<W> {
     fn range(&self, row: usize) -> std::ops::Range<usize> {
@@ -184,25 +163,14 @@ fn grow<T>(entries: &mut Vec<T>, more: usize) {
 }
 
 /// Rows by slot: in each, names and as many weights.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Rows<W> {
     blocks: Vec<Block<W>>,
 }
 
-impl<W: HeapSize> HeapSize for Rows<W> {
-    fn heap_size(&self) -> usize {
-        let Self { blocks } = self;
-        blocks.heap_size()
-    }
-}
+heap_size!(for W: Rows<W> { blocks });
 
-impl<W> Default for Rows<W> {
-    fn default() -> Self {
-        Self { blocks: Vec::new() }
-    }
-}
-
-impl<W: Copy> Rows<W> {
+impl<W: Copy + Default> Rows<W> {
     /// The rows of the slots that move, their entries named anew and in the order in which they are, without room between.
     pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Self {
         let block = |slots: &[Slot]| {
@@ -260,15 +228,7 @@ impl<W: Copy> Rows<W> {
     }
 
     pub(crate) fn names(&self, slot: Slot) -> &[Slot] {
-        let (block, row) = Self::place(slot);
-        let block = &self.blocks[block];
-        &block.names[block.range(row)]
-    }
-
-    pub(crate) fn weights(&self, slot: Slot) -> &[W] {
-        let (block, row) = Self::place(slot);
-        let block = &self.blocks[block];
-        &block.weights[block.range(row)]
+        self.row(slot).0
     }
 
     /// Names and weights.
@@ -326,6 +286,7 @@ impl<W: Copy> Rows<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::heap::HeapSize;
     use crate::base::rng::splitmix64;
 
     /// Random insertions, removals and clearings beside plain vectors.
@@ -370,7 +331,7 @@ mod tests {
             if i % 997 == 0 || i == 199_999 {
                 for slot in 0..slots {
                     let found = rows.names(slot).iter().copied();
-                    let found: Vec<_> = found.zip(rows.weights(slot).iter().copied()).collect();
+                    let found: Vec<_> = found.zip(rows.row(slot).1.iter().copied()).collect();
                     assert_eq!(found, plain[slot as usize], "after {i}");
                 }
                 let entries: usize = plain.iter().map(Vec::len).sum();

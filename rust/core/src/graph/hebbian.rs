@@ -82,7 +82,7 @@ fn take_out(graph: &Graph, memories: &Memories, slot: Slot) -> Vec<Outgoing> {
         target: edge.target,
         sum: edge.sum,
     };
-    graph.row(slot).into_iter().map(named).collect()
+    graph.row(slot).edges().map(named).collect()
 }
 
 /// A row with `e·φ` added for every answer of the next step; all by rising id.

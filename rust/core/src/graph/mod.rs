@@ -12,9 +12,6 @@ pub(crate) mod flow;
 pub(crate) mod hebbian;
 pub(crate) mod predict;
 
-use std::iter::{Map, Zip};
-use std::slice;
-
 use crate::base::cancel;
 use crate::base::heap::heap_size;
 use crate::base::slot::Slot;
@@ -50,22 +47,9 @@ impl<'a> Row<'a> {
         self.targets.is_empty()
     }
 
-    fn edges(self) -> Edges<'a> {
-        fn edge((&target, &sum): (&Slot, &f64)) -> Edge {
-            Edge { target, sum }
-        }
+    pub(crate) fn edges(self) -> impl Iterator<Item = Edge> + Clone + 'a {
+        let edge = |(&target, &sum): (&Slot, &f64)| Edge { target, sum };
         self.targets.iter().zip(self.sums).map(edge)
-    }
-}
-
-type Edges<'a> = Map<Zip<slice::Iter<'a, Slot>, slice::Iter<'a, f64>>, fn((&Slot, &f64)) -> Edge>;
-
-impl<'a> IntoIterator for Row<'a> {
-    type Item = Edge;
-    type IntoIter = Edges<'a>;
-
-    fn into_iter(self) -> Edges<'a> {
-        self.edges()
     }
 }
 
@@ -115,8 +99,9 @@ impl Graph {
 
     /// Asks for the row of `slot`, which will be read soon.
     pub(crate) fn prefetch(&self, slot: Slot) {
-        linalg::prefetch(self.rows.names(slot));
-        linalg::prefetch(self.rows.weights(slot));
+        let (targets, sums) = self.rows.row(slot);
+        linalg::prefetch(targets);
+        linalg::prefetch(sums);
     }
 
     pub(crate) fn predecessors(&self, slot: Slot) -> &[Slot] {
@@ -167,7 +152,7 @@ impl Graph {
         for &slot in memories.in_order() {
             cancel::check()?;
             total += self.mass(slot);
-            for edge in self.row(slot) {
+            for edge in self.row(slot).edges() {
                 column[edge.target as usize] += edge.sum;
             }
         }
@@ -261,7 +246,7 @@ mod tests {
             assert_eq!((forward, reverse), (edges, edges));
             for &slot in store.memories.in_order() {
                 assert!(graph.row(slot).len() <= 12);
-                for edge in graph.row(slot) {
+                for edge in graph.row(slot).edges() {
                     assert!(graph.predecessors(edge.target).contains(&slot));
                 }
             }

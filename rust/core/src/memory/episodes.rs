@@ -77,23 +77,24 @@ impl Episodes<'_> {
         let steps = normalised_rows("steps", self.steps, dim)?;
         let n = steps.len() / dim;
         let offsets = self.offsets;
-        let bad = |message: String| Err(Error::invalid("offsets", message));
+        let name = "offsets";
         let (Some(&first), Some(&last)) = (offsets.first(), offsets.last()) else {
-            return bad("must hold at least one entry".into());
+            return Err(Error::invalid(name, "must hold at least one entry"));
         };
-        if first != 0 {
-            return bad(format!("must begin with 0, not {first}"));
-        }
-        if last != n as i64 {
-            return bad(format!("must end with the number of steps {n}, not {last}"));
-        }
-        if let Some(e) = offsets.windows(2).position(|w| w[1] < w[0]) {
-            return bad(format!(
-                "must not fall: entry {} is {} after {}",
-                e + 1,
-                offsets[e + 1],
-                offsets[e]
-            ));
+        invalid_if!(first != 0, name, "must begin with 0, not {first}");
+        let ends = last == n as i64;
+        invalid_if!(
+            !ends,
+            name,
+            "must end with the number of steps {n}, not {last}"
+        );
+        for (at, pair) in (1..).zip(offsets.windows(2)) {
+            let &[before, entry] = pair else { continue };
+            invalid_if!(
+                entry < before,
+                name,
+                "must not fall: entry {at} is {entry} after {before}"
+            );
         }
         Ok(Batch {
             dim,

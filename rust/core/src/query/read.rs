@@ -11,6 +11,13 @@ use crate::query::score::{self, Explanation, ScoreRequest, Scores};
 use crate::query::spread;
 use crate::store::Store;
 
+/// Appends a row of `k` numbers, of which `fill` stands for those that are missing.
+pub(crate) fn pad<T: Copy>(rows: &mut Vec<T>, k: usize, fill: T, row: impl Iterator<Item = T>) {
+    let end = rows.len() + k;
+    rows.extend(row);
+    rows.resize(end, fill);
+}
+
 impl Store {
     pub(crate) fn edge_range(&self) -> EdgeRange {
         self.edge_statistics.range(&self.config)
@@ -91,11 +98,9 @@ impl Store {
         let mut ids = Vec::with_capacity(found.len() * k);
         let mut similarities = Vec::with_capacity(found.len() * k);
         for hits in found {
-            let padding = k - hits.len();
-            ids.extend(hits.iter().map(|hit| hit.id));
-            ids.extend(std::iter::repeat_n(-1, padding));
-            similarities.extend(hits.iter().map(|hit| hit.similarity));
-            similarities.extend(std::iter::repeat_n(f32::NEG_INFINITY, padding));
+            pad(&mut ids, k, -1, hits.iter().map(|hit| hit.id));
+            let cosines = hits.iter().map(|hit| hit.similarity);
+            pad(&mut similarities, k, f32::NEG_INFINITY, cosines);
         }
         Ok((ids, similarities, report))
     }

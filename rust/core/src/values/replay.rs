@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::cancel::Cancel;
-use crate::error::{Error, Result, invalid_if};
+use crate::error::{Result, invalid_if};
 use crate::values::backup::Model;
 use crate::values::budget::{Budget, Stopped};
 use crate::values::lookahead::{self, Lookahead};
@@ -66,44 +66,27 @@ impl Default for ReplayRequest {
 
 impl ReplayRequest {
     pub(crate) fn validate(&self) -> Result<()> {
-        invalid_if!(
-            !(self.tol.is_finite() && self.tol >= 0.0),
-            "tol",
-            "{} is not ≥ 0",
-            self.tol
-        );
-        if let Some(seconds) = self.seconds
-            && !(seconds.is_finite() && (0.0..=1e9).contains(&seconds))
-        {
-            return Err(Error::invalid(
-                "seconds",
-                format!("{seconds} is not in [0, 1e9]"),
-            ));
-        }
-        self.validate_ahead()?;
-        match self.max_drift {
-            Some(drift) if drift.is_nan() || drift < 0.0 => {
-                Err(Error::invalid("max_drift", format!("{drift} is not ≥ 0")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn validate_ahead(&self) -> Result<()> {
         let Lookahead { floor, extend } = self.lookahead;
+        for (name, x) in [("tol", self.tol), ("floor", floor)] {
+            invalid_if!(!x.is_finite() || x < 0.0, name, "{x} is not ≥ 0");
+        }
+        if let Some(seconds) = self.seconds {
+            let inside = (0.0..=1e9).contains(&seconds);
+            invalid_if!(!inside, "seconds", "{seconds} is not in [0, 1e9]");
+        }
+        if let Some(drift) = self.max_drift {
+            let bad = drift.is_nan() || drift < 0.0;
+            invalid_if!(bad, "max_drift", "{drift} is not ≥ 0");
+        }
+        let ordered = self.order == Order::Prioritized || !self.lookahead.any();
+        let which = if extend { "extend" } else { "floor" };
+        invalid_if!(!ordered, which, "is of the prioritized order");
+        let endless = floor > 0.0 && self.budget.is_none() && self.seconds.is_none();
         invalid_if!(
-            !(floor.is_finite() && floor >= 0.0),
+            endless,
             "floor",
-            "{floor} is not ≥ 0"
+            "replay with one goes on for ever: give it a budget or seconds"
         );
-        if self.order != Order::Prioritized && self.lookahead.any() {
-            let which = if extend { "extend" } else { "floor" };
-            return Err(Error::invalid(which, "is of the prioritized order"));
-        }
-        if floor > 0.0 && self.budget.is_none() && self.seconds.is_none() {
-            let message = "replay with one goes on for ever: give it a budget or seconds";
-            return Err(Error::invalid("floor", message));
-        }
         Ok(())
     }
 }

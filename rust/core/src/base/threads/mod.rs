@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::cancel::Cancel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid_if};
 
 /// Shares of the work that a thread takes, if all are as quick: the last of them may have to be waited for.
 const SHARES: usize = 16;
@@ -65,14 +65,12 @@ pub fn num_threads() -> usize {
 }
 
 fn check(n: usize) -> Result<()> {
-    if (1..=1024).contains(&n) {
-        Ok(())
-    } else {
-        Err(Error::invalid(
-            "num_threads",
-            format!("{n} is not in [1, 1024]"),
-        ))
-    }
+    invalid_if!(
+        !(1..=1024).contains(&n),
+        "num_threads",
+        "{n} is not in [1, 1024]"
+    );
+    Ok(())
 }
 
 /// About a tenth of a millisecond's worth of multiplications.

@@ -12,9 +12,10 @@ pub(crate) mod share;
 pub(crate) mod worth;
 
 use crate::base::threads;
-use crate::error::{Error, Result, invalid_if};
+use crate::error::{Result, invalid_if};
 use crate::index::activation::Activation;
 use crate::memory::episodes::Batch;
+use crate::query::read::pad;
 use crate::store::Store;
 
 pub use explain::{Association, Explanation, Payment};
@@ -168,18 +169,13 @@ impl<'a> Scorer<'a> {
 
 /// Checks that `context` holds one number an episode.
 pub(crate) fn check_context(context: &[usize], batch: &Batch) -> Result<()> {
-    if context.len() == batch.episodes() {
-        Ok(())
-    } else {
-        Err(Error::invalid(
-            "context",
-            format!(
-                "{} numbers for {} episodes",
-                context.len(),
-                batch.episodes()
-            ),
-        ))
-    }
+    let (n, episodes) = (context.len(), batch.episodes());
+    invalid_if!(
+        n != episodes,
+        "context",
+        "{n} numbers for {episodes} episodes"
+    );
+    Ok(())
 }
 
 /// Scores a batch.
@@ -216,18 +212,14 @@ pub(crate) fn score(store: &Store, batch: &Batch, request: &ScoreRequest<'_>) ->
 }
 
 fn details(scores: &mut Scores, activations: &[Activation], k: usize) {
-    for activation in activations {
-        let answers = &activation.answers;
-        let padding = k - answers.len();
-        scores.ids.extend(answers.iter().map(|a| a.id));
-        scores.ids.extend(std::iter::repeat_n(-1, padding));
-        scores.phi.extend(answers.iter().map(|a| a.phi as f32));
-        scores.phi.extend(std::iter::repeat_n(0.0, padding));
-        scores
-            .similarity
-            .extend(answers.iter().map(|a| a.similarity));
-        scores
-            .similarity
-            .extend(std::iter::repeat_n(f32::NEG_INFINITY, padding));
+    for Activation { answers, .. } in activations {
+        let (ids, phi) = (
+            answers.iter().map(|a| a.id),
+            answers.iter().map(|a| a.phi as f32),
+        );
+        let cosines = answers.iter().map(|a| a.similarity);
+        pad(&mut scores.ids, k, -1, ids);
+        pad(&mut scores.phi, k, 0.0, phi);
+        pad(&mut scores.similarity, k, f32::NEG_INFINITY, cosines);
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::archive::{Journal, Record};
 use crate::base::cancel;
 use crate::base::group_commit::Disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_if};
 use crate::storage::folder::{FileStatus, Folder, JOURNAL};
 use crate::storage::journal::frame::{HEADER, header};
 
@@ -50,30 +50,35 @@ pub(crate) fn preamble(number: u64, checksum: &str) -> [u8; PREAMBLE] {
 /// # Errors
 /// [`Error::Format`] saying what is wrong with them.
 pub(crate) fn check_preamble(file: &mut impl Read, number: u64, checksum: &str) -> Result<()> {
-    let bad = |message: String| Err(Error::format("journal", message));
     let mut bytes = [0; PREAMBLE];
-    if file.read_exact(&mut bytes).is_err() {
-        return bad("the file is shorter than its first 64 bytes".into());
-    }
-    let expected = preamble(number, checksum);
-    if bytes == expected {
-        return Ok(());
-    }
-    if &bytes[..8] != MAGIC {
-        return bad("not a journal of sharpwave".into());
-    }
-    if !is_sound(&bytes) {
-        return bad("its first 64 bytes are damaged".into());
-    }
-    if bytes[8..12] != expected[8..12] {
-        let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        return bad(format!(
-            "version {version} is not known to this version of sharpwave"
-        ));
-    }
-    bad(format!(
+    let read = file.read_exact(&mut bytes);
+    damaged_if!(
+        read.is_err(),
+        "journal",
+        "the file is shorter than its first 64 bytes"
+    );
+    damaged_if!(
+        &bytes[..8] != MAGIC,
+        "journal",
+        "not a journal of sharpwave"
+    );
+    damaged_if!(
+        !is_sound(&bytes),
+        "journal",
+        "its first 64 bytes are damaged"
+    );
+    let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    damaged_if!(
+        version != VERSION,
+        "journal",
+        "version {version} is not known to this version of sharpwave"
+    );
+    damaged_if!(
+        bytes != preamble(number, checksum),
+        "journal",
         "it goes on from another snapshot than the one beside it, or is not number {number}"
-    ))
+    );
+    Ok(())
 }
 
 /// Whether the first bytes of a journal are as they were written.

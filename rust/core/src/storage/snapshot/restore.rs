@@ -145,10 +145,10 @@ impl<'a> Reader<'a> {
             unrelated: self.u64s("edges_unrelated", &[self.rows("edges_unrelated")?])?,
         };
         let counted = |histogram: &[u64]| {
-            histogram
+            let sum = histogram
                 .iter()
-                .try_fold(0u64, |sum, &n| sum.checked_add(n))
-                .is_some_and(|sum| sum <= COUNTER as u64)
+                .try_fold(0u64, |sum, &n| sum.checked_add(n));
+            sum.is_some_and(|sum| sum <= COUNTER as u64)
         };
         damaged_if!(
             !(counted(&store.edge_statistics.followed)
@@ -305,11 +305,8 @@ impl<'a> Reader<'a> {
             rows.push((row, mass[rank]));
         }
         store.graph = Graph::restored(&rows, &store.memories)?;
-        if at == edges {
-            Ok(())
-        } else {
-            Err(bad("more than the rows say"))
-        }
+        damaged_if!(at != edges, "edge_targets", "more than the rows say");
+        Ok(())
     }
 
     fn texts(&self, n: usize) -> Result<Vec<Option<String>>> {
@@ -331,11 +328,8 @@ impl<'a> Reader<'a> {
             texts.push(Some(text.to_owned()));
             rest = tail;
         }
-        if rest.is_empty() {
-            Ok(texts)
-        } else {
-            Err(Error::format("text_bytes", "longer than its texts"))
-        }
+        damaged_if!(!rest.is_empty(), "text_bytes", "longer than its texts");
+        Ok(texts)
     }
 
     fn provenance(&self, n: usize, store: &Store) -> Result<Vec<Vec<Provenance>>> {
@@ -367,11 +361,8 @@ impl<'a> Reader<'a> {
                 .ok_or_else(|| Error::format("provenance_lengths", "more than there are"))?;
             rows.push(all.by_ref().take(length as usize).collect());
         }
-        if left == 0 {
-            Ok(rows)
-        } else {
-            Err(Error::format("provenance_lengths", "fewer than there are"))
-        }
+        damaged_if!(left != 0, "provenance_lengths", "fewer than there are");
+        Ok(rows)
     }
 }
 

@@ -153,7 +153,7 @@ fn associations<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
     let n = order.len();
     let ranks: HashMap<Slot, u32> = order.iter().copied().zip(0u32..).collect();
     let edges: usize = order.iter().map(|&s| graph.row(s).len()).sum();
-    let all = || order.iter().flat_map(|&s| graph.row(s));
+    let all = || order.iter().flat_map(|&s| graph.row(s).edges());
     state.extend(sections! {
         row_lengths: U64 [n] => order.iter().map(|&s| graph.row(s).len() as u64);
         edge_targets: U32 [edges] => all().map(|edge| ranks[&edge.target]);
