@@ -199,7 +199,7 @@ MUTATIONS = [
     ),
     m(
         "predecessors are not queued again",
-        "values/prioritized.rs",
+        "values/lookahead.rs",
         "                queue.update(predecessor, values, model);\n",
         "                let _ = predecessor;\n",
     ),

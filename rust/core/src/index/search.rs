@@ -60,8 +60,8 @@ pub(crate) fn approximate(
         let rows = hits.len()..(hits.len() + QUERIES_PER_BLOCK_SEARCH).min(search.rows.len());
         let given = &queries[rows.start * memories.dim()..rows.end * memories.dim()];
         let ranked = nearest(Keys::centres(partition), given, nprobe, search.threads)?;
-        let visit = BlockSearch::of(&search, partition, rows);
-        for (top, compared) in visit.nearest_blocks(&ranked, nprobe)? {
+        let scan = BlockSearch::of(&search, partition, rows);
+        for (top, compared) in scan.nearest_blocks(&ranked, nprobe)? {
             hits.push(top);
             report.compared += compared;
             report.blocks += 1;
@@ -124,8 +124,8 @@ impl Search<'_> {
             if let Some(partition) = blocks
                 && blocks_help
             {
-                let visit = BlockSearch::of(self, partition, first..first + count);
-                let (candidates, probed) = visit.certified()?;
+                let scan = BlockSearch::of(self, partition, first..first + count);
+                let (candidates, probed) = scan.certified()?;
                 let left = threads::map(candidates.len(), self.threads, |at| {
                     self.left(&candidates[at])
                 })?;

@@ -54,6 +54,13 @@ impl TopK {
     }
 }
 
+/// Appends a row of `k` numbers, of which `fill` stands for those that are missing.
+pub(crate) fn pad<T: Copy>(rows: &mut Vec<T>, k: usize, fill: T, row: impl Iterator<Item = T>) {
+    let end = rows.len() + k;
+    rows.extend(row);
+    rows.resize(end, fill);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

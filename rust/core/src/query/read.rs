@@ -4,19 +4,13 @@ use crate::base::alloc::afford;
 use crate::error::{Result, invalid_if};
 use crate::graph::edge_statistics::EdgeRange;
 use crate::index::activation::{Activation, activate};
+use crate::index::topk::pad;
 use crate::index::{self, SearchReport};
 use crate::memory::episodes::{Episodes, normalised_rows};
 use crate::query::recall::{self, Path, RecallRequest};
 use crate::query::score::{self, Explanation, ScoreRequest, Scores};
 use crate::query::spread;
 use crate::store::Store;
-
-/// Appends a row of `k` numbers, of which `fill` stands for those that are missing.
-pub(crate) fn pad<T: Copy>(rows: &mut Vec<T>, k: usize, fill: T, row: impl Iterator<Item = T>) {
-    let end = rows.len() + k;
-    rows.extend(row);
-    rows.resize(end, fill);
-}
 
 impl Store {
     pub(crate) fn edge_range(&self) -> EdgeRange {

@@ -7,7 +7,7 @@ use crate::base::slot::Slot;
 use crate::values::backup::{Model, distance};
 use crate::values::budget::Budget;
 use crate::values::need::Needs;
-use crate::values::prioritized::Queue;
+use crate::values::prioritized::{PushOutcome, Queue, SweepThreshold};
 use crate::values::table::Values;
 
 /// Most places of a backup of several steps: its last one moves its first by γ^63 at most.
@@ -108,29 +108,48 @@ impl Sequence {
     }
 }
 
-/// Backs up what is worth most, until nothing is worth anything or the budget is spent. Returns of each backup its last
-/// place.
+/// Backs up the memory of largest `need·max_q|Δv|` first, until no gain exceeds `threshold` and no need counts, the budget
+/// is spent, or sweeps are cheaper. Need only orders the backups: a memory without need is backed up last.
 ///
-/// Never sweeps: the order is the purpose.
+/// Returns why it ended and, with lookahead, the last place of each backup. With lookahead it never sweeps: the order is
+/// the purpose.
 pub(crate) fn replay(
     values: &mut Values,
     model: Model<'_>,
     needs: &Needs,
     threshold: f64,
     lookahead: Lookahead,
+    switch: SweepThreshold,
     budget: &mut Budget,
-) -> Vec<i64> {
+) -> (PushOutcome, Vec<i64>) {
     let mut queue = Queue::new(needs, threshold, lookahead.floor, model);
-    for &slot in model.memories.in_order() {
-        if lookahead.floor > 0.0 || values.is_dirty(slot) {
-            queue.update(slot, values, model);
+    let most = if lookahead.any() {
+        usize::MAX
+    } else {
+        switch.least.max(model.graph.edges() / switch.share)
+    };
+    let first: Vec<Slot> = if lookahead.floor > 0.0 {
+        model.memories.in_order().to_vec()
+    } else {
+        let dirty = values.dirty_slots();
+        dirty
+            .filter(|&slot| values.owed(slot) > threshold)
+            .collect()
+    };
+    let mut trail = Vec::new();
+    for slot in first {
+        queue.update(slot, values, model);
+        if queue.active > most {
+            return (PushOutcome::SweepsAreCheaper, trail);
         }
     }
     let mut last = Sequence::new(model);
-    let mut trail = Vec::new();
     while let Some(first) = queue.first() {
+        if queue.active > most {
+            return (PushOutcome::SweepsAreCheaper, trail);
+        }
         if !budget.take() {
-            break;
+            return (PushOutcome::Spent, trail);
         }
         let next = lookahead.extend.then(|| last.next(model)).flatten();
         if let Some(next) = next
@@ -144,10 +163,11 @@ pub(crate) fn replay(
         last.backup(values, &mut queue, model);
         queue.remove_clean(model);
         if let Some(&slot) = last.places.last()
+            && lookahead.any()
             && trail.len() < MAX_TRAIL
         {
             trail.push(model.memories.id(slot));
         }
     }
-    trail
+    (PushOutcome::Done, trail)
 }

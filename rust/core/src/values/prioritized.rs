@@ -9,7 +9,6 @@ use std::collections::BinaryHeap;
 
 use crate::base::slot::Slot;
 use crate::values::backup::Model;
-use crate::values::budget::Budget;
 use crate::values::need::Needs;
 use crate::values::table::Values;
 
@@ -53,7 +52,7 @@ pub(crate) struct Queue<'a> {
     priority: Vec<u64>,
     queued: usize,
     /// Associations of the queued memories.
-    active: usize,
+    pub(crate) active: usize,
 }
 
 impl<'a> Queue<'a> {
@@ -151,45 +150,4 @@ impl<'a> Queue<'a> {
         }
         None
     }
-}
-
-/// Backs up the dirty memories, largest `need·max_q|Δv|` first, until no gain exceeds `threshold` or
-/// sweeps are cheaper.
-///
-/// Need only orders the backups: a memory without need is backed up last.
-pub(crate) fn replay(
-    values: &mut Values,
-    model: Model<'_>,
-    needs: &Needs,
-    threshold: f64,
-    switch: SweepThreshold,
-    budget: &mut Budget,
-) -> PushOutcome {
-    let most = switch.least.max(model.graph.edges() / switch.share);
-    let mut queue = Queue::new(needs, threshold, 0.0, model);
-    let dirty: Vec<Slot> = values
-        .dirty_slots()
-        .filter(|&slot| values.owed(slot) > threshold)
-        .collect();
-    for slot in dirty {
-        queue.update(slot, values, model);
-        if queue.active > most {
-            return PushOutcome::SweepsAreCheaper;
-        }
-    }
-    while queue.queued > 0 {
-        if queue.active > most {
-            return PushOutcome::SweepsAreCheaper;
-        }
-        if !budget.take() {
-            return PushOutcome::Spent;
-        }
-        let Some(slot) = queue.pop(model) else { break };
-        if values.backup(slot, model) {
-            for &predecessor in model.graph.predecessors(slot) {
-                queue.update(predecessor, values, model);
-            }
-        }
-    }
-    PushOutcome::Done
 }

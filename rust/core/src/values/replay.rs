@@ -9,8 +9,8 @@ use crate::values::budget::{Budget, Stopped};
 use crate::values::lookahead::{self, Lookahead};
 use crate::values::need::Need;
 use crate::values::prioritized::{PushOutcome, SweepThreshold};
+use crate::values::sweep;
 use crate::values::table::Values;
-use crate::values::{prioritized, sweep};
 
 /// In which order memories are backed up. Every fair order reaches the same fixed point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,22 +136,18 @@ pub(crate) fn sleep(
     let mut trail = Vec::new();
     let threshold = tol * (1.0 - model.config.gamma);
     let residual = match request.order {
-        Order::Prioritized if request.lookahead.any() => {
+        Order::Prioritized => {
             let needs = request.need.of_slots(model)?;
-            trail = lookahead::replay(
+            let why;
+            (why, trail) = lookahead::replay(
                 values,
                 model,
                 &needs,
                 threshold,
                 request.lookahead,
+                switch,
                 &mut budget,
             );
-            pushed = budget.made;
-            values.residual(model)
-        }
-        Order::Prioritized => {
-            let needs = request.need.of_slots(model)?;
-            let why = prioritized::replay(values, model, &needs, threshold, switch, &mut budget);
             pushed = budget.made;
             if why == PushOutcome::SweepsAreCheaper {
                 sweep::full(values, model, tol, request.threads, &mut budget)?

@@ -1,9 +1,9 @@
 //! Searching a partition: which query scans which block.
 //!
 //! All queries of a block scan it together, as tiles against its panels. There are two passes: first the nearest
-//! blocks, which give a lower bound of the k-th best; then all blocks that can hold better
-//! ([`BlockSearch::certified`]), or to the next nearest, however many were asked for ([`BlockSearch::nearest_blocks`]). Which blocks
-//! are scanned is decided between the passes, so no result or report depends on the number of threads.
+//! blocks, which give a lower bound of the k-th best; then all blocks that can hold better ([`BlockSearch::certified`]),
+//! or as many of the next nearest as were asked for ([`BlockSearch::nearest_blocks`]). Which blocks are scanned is
+//! decided between the passes, so no result or report depends on the number of threads.
 
 use std::ops::Range;
 
@@ -50,13 +50,9 @@ pub(crate) fn prunes(
         .copied()
         .collect();
     let search = Search::of(memories, &sample, SAMPLE_K, threads);
-    let visit = BlockSearch::of(&search, partition, 0..search.rows.len());
-    let left = visit
-        .certified()?
-        .0
-        .iter()
-        .filter_map(Candidates::left)
-        .count();
+    let blocks = BlockSearch::of(&search, partition, 0..search.rows.len());
+    let (candidates, _) = blocks.certified()?;
+    let left = candidates.iter().filter_map(Candidates::left).count();
     Ok(left > search.rows.len() / 2)
 }
 
@@ -135,10 +131,10 @@ impl<'a> BlockSearch<'a> {
         if let (Some(kernel), Some(codes)) = (search.kernel, &partition.codes) {
             let queries = self.queries(kernel);
             all.fill(self.no_candidates());
-            for visit in [0..1, 1..nprobe] {
+            for pass in [0..1, 1..nprobe] {
                 let mut queries_by_block = vec![Vec::new(); partition.blocks()];
                 for (row, hits) in ranked.iter().enumerate() {
-                    for hit in &hits[visit.clone()] {
+                    for hit in &hits[pass.clone()] {
                         queries_by_block[hit.slot as usize].push(row);
                     }
                 }

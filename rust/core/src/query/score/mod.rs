@@ -14,8 +14,8 @@ pub(crate) mod worth;
 use crate::base::threads;
 use crate::error::{Result, invalid_if};
 use crate::index::activation::Activation;
+use crate::index::topk::pad;
 use crate::memory::episodes::Batch;
-use crate::query::read::pad;
 use crate::store::Store;
 
 pub use explain::{Association, Explanation, Payment};
