@@ -337,9 +337,12 @@ import os, sys, time
 import sharpwave as sw
 store = sw.ValueStore.open(sys.argv[1], sw.Config(dim=8))
 store.insert([[1.0] + [0] * 7])
+runs, tell = os.pipe()
 if os.fork() == 0:
+    os.write(tell, b"!")
     time.sleep(60)
     os._exit(0)
+os.read(runs, 1)  # what a fork does in the child is done
 os.kill(os.getpid(), 9)
 """
 
