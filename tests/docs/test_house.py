@@ -75,6 +75,11 @@ def test_every_public_name_is_there_and_documented() -> None:
     assert not missing, f"docs/api.md lacks {missing}"
 
 
+def test_every_page_of_the_documentation_is_in_its_navigation() -> None:
+    named = re.findall(r"^ +- (?:[^:#]+: )?([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert sorted(named) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+
+
 def test_ci_runs_the_commands_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
