@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 import sharpwave as sw
 import tiny
 import torch
+from sharpwave.text import Typicality
 from sharpwave.trainers import openrlhf, pointwise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,3 +168,101 @@ def test_bad_requests_are_named(reward_file: Path) -> None:
 )
 def test_the_answer_is_found_in_the_query(query: str, prompt: str, completion: str) -> None:
     assert openrlhf.completion_of(query, prompt) == completion
+
+
+# The gate of its reference pass ---------------------------------------------------------------------
+
+
+def maker() -> types.ModuleType:
+    """`openrlhf.trainer.ppo_utils.experience_maker` of the real package; what it imports for its models needs a GPU."""
+    folder = next((ROOT / ".openrlhf").rglob("openrlhf/trainer/ppo_utils/experience_maker.py")).parents[2]
+    client()
+    for name in ("trainer", "trainer.ppo_utils", "trainer.ray", "models"):
+        package = types.ModuleType(f"openrlhf.{name}")
+        package.__path__ = [str(folder.joinpath(*name.split(".")))]
+        sys.modules.setdefault(f"openrlhf.{name}", package)
+    importlib.import_module("openrlhf.utils.utils")  # transformers looks for a deepspeed that works
+    launcher = types.ModuleType("openrlhf.trainer.ray.launcher")
+    launcher.RayActorGroup = object  # pyright: ignore[reportAttributeAccessIssue]
+    sys.modules.setdefault("openrlhf.trainer.ray.launcher", launcher)
+    sys.modules["deepspeed"] = types.ModuleType("deepspeed")
+    try:
+        return importlib.import_module("openrlhf.trainer.ppo_utils.experience_maker")
+    finally:
+        del sys.modules["deepspeed"]
+
+
+TOLD = [STORY, "Ben built a boat with Carl. A storm broke the mast.", "Ruth lost her ring. They met at the altar."]
+
+
+class Letters(Tokenizer):
+    eos_token_id, pad_token_id = 0, 0
+
+
+def experience(kind: Any, surprise: list[float], pay: list[float]) -> Any:
+    """A batch as its rollouts make it: prompt and answer padded on the right, masks of what follows each token."""
+    rows = [[ord(letter) for letter in PROMPT + text] for text in TOLD]
+    width = max(map(len, rows))
+    sequences = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    said = torch.zeros_like(sequences)
+    for n, row in enumerate(rows):
+        said[n, len(PROMPT) : len(row)] = 1
+    mask = said[:, 1:].bool()
+    logps = -torch.tensor(surprise)[:, None] * mask
+    return kind(
+        sequences=sequences,
+        action_mask=mask,
+        action_log_probs=logps + 0.25 * mask,
+        kl=0.25 * mask,
+        rewards=torch.tensor(pay),
+        index=list(range(len(TOLD))),
+        prompts=[PROMPT] * len(TOLD),
+        info={"sharpwave_gated": torch.tensor(pay)},
+    )
+
+
+@pytest.mark.parametrize("source", ["use_loss", "k1"])
+def test_its_experience_maker_gates_rewards_by_its_reference(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = maker()
+    base = np.random.default_rng(0).normal(2.0, 0.3, size=(64, 80))
+    typ = Typicality(None).fit_logprobs(-base, np.ones((64, 80)), prompts=[openrlhf.plain(PROMPT)] * 64)
+    (tmp_path / "reward.json").write_text(json.dumps({"typicality": typ.to_config()}))
+    monkeypatch.setenv(pointwise.CONFIG, str(tmp_path / "reward.json"))
+
+    class Gated(openrlhf.ReferenceGateMixin, real.RemoteExperienceMaker):
+        pass
+
+    one = types.SimpleNamespace
+    args = one(
+        algo=one(advantage=one(estimator="reinforce", gamma=1.0, no_std_norm=True), kl=one(estimator="k1")),
+        rollout=one(n_samples_per_prompt=len(TOLD)),
+        reward=one(clip_range=None, overlong_buffer_len=None, stop_properly_penalty_coef=None),
+    )
+    made = Gated(None, None, None, None, one(value=0.0), one(args=args), Letters())
+    batch = experience(real.Experience, [2.0, 4.0, 2.0], [0.5, 0.75, 0.25])
+    if source == "use_loss":
+        batch.base_action_log_probs, batch.kl = batch.action_log_probs - batch.kl, torch.zeros_like(batch.kl)
+    [found] = made.compute_advantages_and_returns([batch])
+    assert found.info["sharpwave_typicality"].tolist() == [1, 0, 1]
+    # the second falls to nothing, less .05 for each of ten deviations beyond
+    assert found.rewards.tolist() == pytest.approx([0.5, -0.5, 0.25])
+    assert found.info["return"].argmin() == 1
+
+
+def test_without_reference_log_probabilities_it_says_what_to_set() -> None:
+    real = maker()
+    batch = experience(real.Experience, [2.0, 2.0, 2.0], [0.5, 0.5, 0.5])
+    args = types.SimpleNamespace(algo=types.SimpleNamespace(kl=types.SimpleNamespace(estimator="k3")))
+    with pytest.raises(ValueError, match="use_loss"):
+        openrlhf._gate(batch, Typicality(None), Letters(), args)
+
+
+def test_a_reward_without_a_model_is_scored_with_an_open_gate_and_says_what_it_multiplies() -> None:
+    typ = Typicality(None).fit_logprobs(np.random.default_rng(0).normal(-2.0, 0.3, size=(64, 80)), np.ones((64, 80)))
+    reward = sw.InstrumentalReward(
+        tiny.store(), tiny.embed, base=tiny.base(), combine="conjunction", typicality=typ, crowd=True
+    )
+    parts = pointwise.BatchedReward(reward).ask(tiny.PROMPT, STORY)
+    assert parts["gated"] == parts["score"] > 0

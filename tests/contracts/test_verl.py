@@ -23,12 +23,14 @@ import torch
 import verl
 from omegaconf import DictConfig, OmegaConf, open_dict
 from sharpwave.serve.ray import Handle, actor
+from sharpwave.text import Typicality
 from sharpwave.trainers import pointwise
-from sharpwave.trainers.verl import FOLDER, StoreCheckpoint, described, resumed
+from sharpwave.trainers.verl import FOLDER, ReferenceGateMixin, StoreCheckpoint, described, resumed
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopManager
+from verl.experimental.separation.ray_trainer import SeparateRayPPOTrainer
 from verl.trainer.ppo.checkpoint_callback import build_checkpoint_callback
 from verl.trainer.ppo.reward import extract_reward
 
@@ -238,3 +240,35 @@ def test_a_configuration_without_a_reward_is_refused(tmp_path: Path, monkeypatch
         described(config(tmp_path))
     monkeypatch.setenv(pointwise.CONFIG, "reward.yaml")
     assert described(config(tmp_path)) == "reward.yaml"
+
+
+def test_scores_are_gated_by_the_reference_pass_before_advantages(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """Through verl's own trainer of separate steps, which computes GRPO's advantages from what the gate left."""
+    base = np.random.default_rng(0).normal(2.0, 0.3, size=(64, 12))
+    typ = Typicality(None).fit_logprobs(-base, np.ones((64, 12)), prompts=[tiny.PROMPT] * 64)
+    (tmp_path / "reward.json").write_text(json.dumps({"typicality": typ.to_config()}))
+
+    class Gated(ReferenceGateMixin, SeparateRayPPOTrainer):
+        def __init__(self) -> None:  # the rest of it starts workers
+            self.config, self.tokenizer = config(tmp_path, documented(1, tmp_path / "reward.json")), tokenizer
+            with open_dict(self.config):
+                self.config.algorithm.adv_estimator = "grpo"
+            self.metrics, self.timing_raw = {}, {}
+
+    data = batch(tokenizer, "train")
+    answers = data.batch["attention_mask"][:, data.batch["prompts"].shape[1] :]
+    data.batch["response_mask"] = answers
+    data.batch["ref_log_prob"] = torch.where(torch.arange(4)[:, None] == 2, -5.0, -2.0) * answers
+    data.non_tensor_batch["uid"] = np.array(["one"] * 4, dtype=object)
+    pay = [0.5, 0.25, 0.75, 0.25]
+    scores = torch.zeros(answers.shape)
+    scores[torch.arange(4), answers.sum(dim=1) - 1] = torch.tensor(pay)
+    trainer = Gated()
+    trainer.reward_tensor, trainer.reward_extra_infos_dict = scores, {"gated": pay}
+    found = trainer._fit_compute_advantage(data)
+    assert trainer.metrics["sharpwave/typicality"] == 0.75
+    np.testing.assert_allclose(at_the_end(data, found.batch["token_level_scores"]), [0.5, 0.25, -0.5, 0.25], atol=1e-6)
+    assert found.batch["advantages"][:, 0].argmin() == 2
+    assert scores.sum() == sum(pay)  # verl's own tensor is left as it was

@@ -33,7 +33,7 @@ from sharpwave.reward.weights import TERMS, Weights
 from sharpwave.store import ValueStore
 from sharpwave.text.chunkers import Batch, Chunker, Sentences, Text, chunk_batch, pairs
 from sharpwave.text.embedders import Embedder, as_embedder
-from sharpwave.text.typicality import REFERENCE, Typicality, TypicalityReport
+from sharpwave.text.typicality import LATER, REFERENCE, Typicality, TypicalityReport, ungated
 from sharpwave.text.typicality import of as typicality_of
 from sharpwave.view import Functional
 
@@ -540,7 +540,9 @@ class InstrumentalReward:
         """T of each completion, from what the trainer's reference said of it, else from a model of one's own."""
         if self.typicality is None:
             return None
-        handed = columns.get(REFERENCE)
+        handed: Any = columns.get(REFERENCE)
+        if handed is LATER:
+            return ungated(len(completions))
         if handed is not None:
             return self.typicality.report_of_tokens(handed, prompts, completions)
         return self.typicality.report(prompts, completions)

@@ -60,6 +60,9 @@ QUANTILES = 129
 REFERENCE = "reference_logprobs"
 """The column in which a trainer's hook hands `TokenLogprobs` to a reward, one a completion."""
 
+LATER = "later"
+"""In that column: the reference pass comes after the reward, and a hook applies the gate then."""
+
 _PART = re.compile(r"\w+|[^\w\s]")
 
 
@@ -443,6 +446,15 @@ class Typicality:
         made = cls(**{**options, **given})
         made.fitted = None if fitted is None else _fitted(fitted)
         return made
+
+
+def ungated(count: int) -> TypicalityReport:
+    """Of completions that are gated later: T is 1, and nothing is known."""
+    unknown = np.full(count, np.nan)
+    nothing = np.zeros(count)
+    return TypicalityReport(
+        unknown, unknown, unknown, np.ones(count), nothing, nothing.astype(np.int64), float("nan"), float("nan")
+    )
 
 
 def of(given: Any) -> Typicality | None:

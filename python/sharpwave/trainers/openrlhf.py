@@ -18,6 +18,7 @@ OpenRLHF gives the prompt as text and the query as the decoded tokens of prompt 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -25,15 +26,17 @@ from typing import Any
 from sharpwave._lazy import require
 from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward
-from sharpwave.trainers.pointwise import BatchedReward, Parts, shared
+from sharpwave.text.typicality import Typicality
+from sharpwave.trainers.pointwise import CONFIG, BatchedReward, Parts, shared
+from sharpwave.trainers.reference import gated, token_logprobs, typicality_of
 
-__all__ = ["BatchedReward", "completion_of", "create_app", "reward_func", "scores"]
+__all__ = ["BatchedReward", "ReferenceGateMixin", "completion_of", "create_app", "reward_func", "scores"]
 
 # <|im_end|>, <s>, </s>, [PAD] and the like; never what stands between angle brackets in ordinary text.
 SPECIAL = re.compile(
     r"<\|[^<>|\s]+\|>|</?s>|<(?:pad|eos|bos|unk|end_of_turn|start_of_turn)>|\[(?:PAD|CLS|SEP|EOS|BOS)\]"
 )
-LOGGED = ("terminal", "instrumental", "divergence", "support", "scorable")
+LOGGED = ("terminal", "instrumental", "divergence", "support", "gated", "scorable")
 
 
 def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]) -> dict[str, Any]:
@@ -43,6 +46,51 @@ def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence
     reward = torch.tensor([parts["score"] for parts in found], dtype=torch.float32)
     logs = {f"sharpwave_{name}": torch.tensor([parts[name] for parts in found]) for name in LOGGED}
     return {"rewards": reward, "scores": reward, "extra_logs": logs}
+
+
+class ReferenceGateMixin:
+    """OpenRLHF's `RemoteExperienceMaker` with the gate T of its own reference pass, on top of a protected reward.
+
+    >>> class GatedExperienceMaker(ReferenceGateMixin, RemoteExperienceMaker): ...
+
+    The file of ``SHARPWAVE_REWARD`` holds the fitted typicality. The reference's log-probabilities are there with
+    ``--algo.kl.use_loss``, or with ``--algo.kl.estimator k1``, whose KL gives them back. OpenRLHF has no entropies:
+    surprise is compared with that of the base's samples of the prompt.
+
+    Raises:
+        ValueError: there are no reference log-probabilities; or the file has no fitted typicality.
+    """
+
+    sharpwave_typicality: Typicality | None = None
+
+    def compute_advantages_and_returns(self, experiences: list[Any]) -> list[Any]:
+        maker: Any = self
+        parent: Any = super()
+        if self.sharpwave_typicality is None:
+            self.sharpwave_typicality = typicality_of(os.environ[CONFIG])
+        for experience in experiences:
+            _gate(experience, self.sharpwave_typicality, maker.tokenizer, maker.strategy.args)
+        return parent.compute_advantages_and_returns(experiences)
+
+
+def _gate(experience: Any, typicality: Typicality, tokenizer: Any, args: Any) -> None:
+    torch = require("torch", "embed")
+    logps = experience.base_action_log_probs
+    if logps is None and experience.kl is not None and args.algo.kl.estimator == "k1":
+        logps = experience.action_log_probs - experience.kl
+    if logps is None:
+        raise ValueError("no reference log-probabilities: set --algo.kl.use_loss, or --algo.kl.estimator k1")
+    own = experience.action_mask.bool()
+    ids = [row[kept].tolist() for row, kept in zip(experience.sequences[:, 1:], own, strict=True)]
+    ended = [row[kept].unsqueeze(0) for row, kept in zip(logps, own, strict=True)]
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    rows = [token_logprobs(p, None, [some], ends)[0] for p, some in zip(ended, ids, strict=True)]
+    texts = [tokenizer.decode(some, skip_special_tokens=True) for some in ids]
+    report = typicality.report_of_tokens(rows, [plain(prompt) for prompt in experience.prompts], texts)
+    pay = experience.info["sharpwave_gated"].double().cpu().numpy()
+    scores = gated(experience.rewards.double().cpu().numpy(), pay, report)
+    experience.rewards = torch.as_tensor(scores, dtype=torch.float32, device=experience.rewards.device)
+    experience.info["sharpwave_typicality"] = torch.as_tensor(report.gate, dtype=torch.float32)
 
 
 def scores(

@@ -30,6 +30,7 @@ from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward, RewardOutput
 from sharpwave.reward.weights import TERMS
 from sharpwave.text.chunkers import Text, pairs
+from sharpwave.text.typicality import LATER, REFERENCE
 
 CONFIG = "SHARPWAVE_REWARD"
 Parts = dict[str, float]
@@ -50,7 +51,8 @@ class BatchedReward:
     >>> (await together.asked(prompt, completion))["score"]
 
     The parts of a sample are ``score``, which is what the trainer gets, the terms ``terminal``, ``instrumental`` and
-    ``divergence`` in standard deviations of the base, ``support``, and ``scorable`` (1, or 0 for a completion that
+    ``divergence`` in standard deviations of the base, ``support``, ``gated`` (what a gate T multiplies, of a protected
+    reward), and ``scorable`` (1, or 0 for a completion that
     cannot be scored). A part that there is not is 0, so that all samples have all parts.
 
     Args:
@@ -124,11 +126,14 @@ class BatchedReward:
 
     def _score(self, learn: Hashable, batch: list[_Sample]) -> list[Parts]:
         names = sorted({name for sample in batch for name in sample.columns})
+        columns: dict[str, Any] = {name: [sample.columns.get(name) for sample in batch] for name in names}
+        if self.reward.typicality is not None and not self.reward.typicality.reads:
+            columns[REFERENCE] = LATER  # these trainers ask for rewards before their reference pass
         out = self.reward.score_texts(
             [sample.prompt for sample in batch],
             [sample.completion for sample in batch],
             learn=bool(learn),
-            columns={name: [sample.columns.get(name) for sample in batch] for name in names},
+            columns=columns,
         )
         self.batches += 1
         if learn:
@@ -145,6 +150,7 @@ class BatchedReward:
         for name in TERMS:
             found[name] = _finite(out.standardised.get(name), row)
         found["support"] = _finite(out.support, row)
+        found["gated"] = _finite(out.factors.get("gated"), row)
         found["scorable"] = float(scorable)
         return found
 

@@ -1,20 +1,29 @@
-"""Typicality from the reference pass that a trainer of TRL makes anyway: no model of one's own, no pass more.
+"""Typicality from the reference pass that a trainer makes anyway: no model of one's own, no pass more.
 
 TRL's GRPO and RLOO compute the reference's log-probability of every token before they call reward functions, and keep
 them to themselves. The mixin hands them over, with the entropies, which the same pass gives.
+
+verl and OpenRLHF ask for rewards first. A reward whose typicality has no model is then scored with T = 1, and `gated`
+applies T when the reference pass is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sharpwave._lazy import require
 from sharpwave.reward import AsyncReward, InstrumentalReward
-from sharpwave.text.typicality import REFERENCE, TokenLogprobs, Typicality
+from sharpwave.reward.config import read
+from sharpwave.reward.protections import EXCESS_SLOPE
+from sharpwave.text.typicality import REFERENCE, TokenLogprobs, Typicality, TypicalityReport, of
+
+Floats = NDArray[np.float64]
 
 
 class ReferenceLogprobsMixin:
@@ -97,6 +106,31 @@ def token_logprobs(
             TokenLogprobs(p[row, :count].astype(np.float64), None if h is None else h[row, :count].astype(np.float64))
         )
     return rows
+
+
+def gated(scores: Floats, pay: Floats, report: TypicalityReport) -> Floats:
+    """(n,) the scores that a reward would have given with T.
+
+    Args:
+        scores: (n,) given with T = 1.
+        pay: (n,) what T multiplies of them, `RewardOutput.factors`' ``gated``.
+        report: T.
+    """
+    return scores + (report.gate - 1.0) * pay - EXCESS_SLOPE * report.excess
+
+
+def typicality_of(config: str | Path) -> Typicality:
+    """That of a reward's file, which must hold fitted numbers, as `Typicality.to_config` has them after `fit`.
+
+    Raises:
+        ValueError: the file has none, it is not fitted, or it has a model, so that the reward applies it already.
+    """
+    found = of(read(config).get("typicality"))
+    if found is None or found.fitted is None:
+        raise ValueError(f"{config} has no fitted typicality: write `Typicality.fit(…).to_config()` to it")
+    if found.reads:
+        raise ValueError(f"{config}: the typicality has a model, and is applied by the reward; leave its path out")
+    return found
 
 
 def _give_entropies(trainer: Any) -> None:

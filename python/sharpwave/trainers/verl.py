@@ -24,12 +24,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sharpwave import _coerce
 from sharpwave._lazy import MissingExtra, require
 from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward
 from sharpwave.text.chunkers import Text
+from sharpwave.text.typicality import Typicality, TypicalityReport
 from sharpwave.trainers.pointwise import CONFIG, BatchedReward, Parts, shared
+from sharpwave.trainers.reference import gated, token_logprobs, typicality_of
 
 if TYPE_CHECKING:
     RewardManagerBase = CheckpointCallback = Any
@@ -137,6 +141,64 @@ class SharpwaveRewardManager(RewardManagerBase):
         prompts = item.batch["prompts"]
         count = int(item.batch["attention_mask"][: prompts.shape[-1]].sum())
         return self.tokenizer.decode(prompts[prompts.shape[-1] - count :], skip_special_tokens=True)
+
+
+class ReferenceGateMixin:
+    """A trainer of verl's with the gate T of its own reference pass, on top of a protected reward.
+
+    >>> class GatedTrainer(ReferenceGateMixin, SeparateRayPPOTrainer): ...
+
+    It goes before a trainer with `_fit_compute_advantage`; others call `gate_scores` where ``token_level_scores`` and
+    ``ref_log_prob`` are both there. The file that describes the reward holds the fitted typicality. verl has no
+    entropies of the reference: surprise is compared with that of the base's samples of the prompt.
+    """
+
+    sharpwave_typicality: Typicality | None = None
+
+    def _fit_compute_advantage(self, batch: Any) -> Any:
+        trainer: Any = self
+        parent: Any = super()
+        if self.sharpwave_typicality is None:
+            self.sharpwave_typicality = typicality_of(described(trainer.config))
+        infos = trainer.reward_extra_infos_dict
+        pay = infos["sharpwave_gated"] if "sharpwave_gated" in infos else infos["gated"]
+        trainer.reward_tensor, report = gate_scores(
+            batch, trainer.reward_tensor, pay, self.sharpwave_typicality, trainer.tokenizer
+        )
+        trainer.metrics["sharpwave/typicality"] = float(report.gate.mean())
+        return parent._fit_compute_advantage(batch)
+
+
+def gate_scores(
+    data: Any, scores: Any, pay: Sequence[float], typicality: Typicality, tokenizer: Any
+) -> tuple[Any, TypicalityReport]:
+    """Scores (n, T) with T in place of 1 in the reward, at the last token of each response; and T.
+
+    Args:
+        data: verl's `DataProto` with responses, response_mask and ref_log_prob (n, T), and prompts.
+        scores: (n, T) token-level scores.
+        pay: (n,) what T multiplies of them, the reward's part ``gated``.
+        typicality: fitted on base samples.
+        tokenizer: of the policy.
+    """
+    torch = require("torch", "embed")
+    rows = data.non_tensor_batch
+    mask = data.batch["response_mask"].bool()
+    ids = [row[kept].tolist() for row, kept in zip(data.batch["responses"], mask, strict=True)]
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    said = [
+        token_logprobs(p[kept].unsqueeze(0), None, [some], ends)[0]
+        for p, kept, some in zip(data.batch["ref_log_prob"], mask, ids, strict=True)
+    ]
+    given = rows["raw_prompt"] if "raw_prompt" in rows else [info.get("prompt") for info in rows["extra_info"]]
+    texts = [tokenizer.decode(some, skip_special_tokens=True) for some in ids]
+    report = typicality.report_of_tokens(said, [_text(prompt) for prompt in given], texts)
+    before = scores.sum(dim=1).double().cpu().numpy()
+    change = gated(before, np.asarray(pay, np.float64), report) - before
+    last = (mask.long().cumsum(dim=1) * mask).argmax(dim=1)
+    found = scores.clone()
+    found[torch.arange(len(found)), last] += torch.as_tensor(change, dtype=scores.dtype, device=scores.device)
+    return found, report
 
 
 class StoreCheckpoint(CheckpointCallback):
