@@ -234,16 +234,16 @@ def tune(
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
-        state = {"epoch": epoch + 1, "adapter": policy.adapter(), "optimizer": optimizer.state_dict()}
-        scratch = checkpoint.with_suffix(".part")
-        torch.save(state, scratch)
-        scratch.replace(checkpoint)
-        if epoch + 1 < settings.epochs:
-            yield epoch, float(np.mean(losses))
-    scratch = adapter.with_suffix(".part")
-    save_file({name: w.cpu().contiguous() for name, w in policy.adapter().items()}, scratch)
-    scratch.replace(adapter)
-    checkpoint.unlink()
+        last = epoch + 1 == settings.epochs
+        scratch = (adapter if last else checkpoint).with_suffix(".part")
+        if last:
+            save_file({name: w.cpu().contiguous() for name, w in policy.adapter().items()}, scratch)
+        else:
+            state = {"epoch": epoch + 1, "adapter": policy.adapter(), "optimizer": optimizer.state_dict()}
+            torch.save(state, scratch)
+        scratch.replace(adapter if last else checkpoint)
+        yield epoch, float(np.mean(losses))
+    checkpoint.unlink(missing_ok=True)
 
 
 def _readings(policy: Policy, world: World, kept: Mapping[str, list[list[int]]], copies: int) -> Iterator[Any]:
