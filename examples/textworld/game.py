@@ -24,7 +24,7 @@ IDLE = ("examine", "look", "inventory")
 """Commands that change nothing in a game; nobody gives them."""
 PARTS = ("inventory", "closed", "locked")
 """What a key says of a state beside the room. There is also "here", what else is in the room, and "recipe", what the
-cookbook of a cooking game still asks for."""
+cookbook of a cooking game still asks for. "roles" puts what is to be done with a food in the place of its name."""
 
 CUTS = {"sliced": "slice", "diced": "dice", "chopped": "chop"}
 COOKED = {"fried": "fry", "roasted": "roast", "grilled": "grill"}
@@ -45,10 +45,12 @@ class Step:
     command: str
     state: str
     gain: float = 0.0
+    said: str = ""
+    """The command as the key has it, where that differs."""
 
     @property
     def key(self) -> str:
-        return f"{self.command}. {self.state}"
+        return f"{self.said or self.command}. {self.state}"
 
 
 @dataclass
@@ -75,12 +77,11 @@ class Game:
     def __init__(self, path: str | Path, parts: Sequence[str] = PARTS, *, rules: bool = False) -> None:
         self.path, self.parts = Path(path), tuple(parts)
         self._env = _start(self.path, rules)
+        self._said: Callable[[str], str] = str
 
     def describe(self, shown: Any) -> str:
         """The state, without a command: one sentence."""
-        facts: dict[str, list[tuple[str, ...]]] = {}
-        for fact in shown.facts:
-            facts.setdefault(fact.name, []).append(tuple(str(argument.name) for argument in fact.arguments))
+        facts = _facts(shown)
         room = next((where for what, where in facts.get("at", ()) if what == "P"), "nowhere")
         said = {
             "inventory": [what for what, where in facts.get("in", ()) if where == "I"],
@@ -93,8 +94,14 @@ class Game:
             said["here"] = _here(facts, room)
         if "recipe" in self.parts:
             said["recipe"] = _to_do(facts, said["inventory"])
-        shown_parts = [f"{SAID[part]}: {', '.join(sorted(said[part])) or 'nothing'}" for part in self.parts]
-        return ". ".join([room, *shown_parts]) + "."
+        shown_parts = [
+            f"{SAID[part]}: {', '.join(sorted(said[part])) or 'nothing'}" for part in self.parts if part in said
+        ]
+        return self._speaker(shown)(". ".join([room, *shown_parts]) + ".")
+
+    def _speaker(self, shown: Any) -> Callable[[str], str]:
+        """What puts roles in the place of the names of foods, where the key asks for it."""
+        return _roles(_facts(shown)) if "roles" in self.parts else str
 
     def commands(self, shown: Any) -> list[str]:
         """What can be done, sorted."""
@@ -121,7 +128,7 @@ class Game:
         worth: list[float] = []
 
         def choose(options: list[str], state: str) -> str:
-            keys = [f"{command}. {state}" for command in options]
+            keys = [f"{self._said(command)}. {state}" for command in options]
             found = values(keys)
             visits = np.array([given.get(key, 0) for key in keys])
             order = np.lexsort((rng.permutation(len(keys)), -found, visits))
@@ -142,11 +149,14 @@ class Game:
         highest = float(shown.max_score or 1)
         for _ in range(limit):
             state = self.describe(shown)
+            self._said = self._speaker(shown)
             command = choose(self.commands(shown), state)
             if command not in shown.admissible_commands:
                 break
+            said = self._said(command)
             shown, reached, over = self._env.step(command)
-            episode.steps.append(Step(command, state, (float(reached or 0) - score) / highest))
+            gain = (float(reached or 0) - score) / highest
+            episode.steps.append(Step(command, state, gain, said if said != command else ""))
             score = float(reached or 0)
             if over:
                 episode.won = bool(shown.won)
@@ -160,6 +170,13 @@ class Game:
 
 
 Facts = dict[str, list[tuple[str, ...]]]
+
+
+def _facts(shown: Any) -> Facts:
+    facts: Facts = {}
+    for fact in shown.facts:
+        facts.setdefault(fact.name, []).append(tuple(str(argument.name) for argument in fact.arguments))
+    return facts
 
 
 def _here(facts: Facts, room: str) -> list[str]:
@@ -180,6 +197,28 @@ def _to_do(facts: Facts, carried: list[str]) -> list[str]:
             if (ingredient,) in facts.get(done, ()) and (food,) not in facts.get(done, ()):
                 left.append(f"{verb} {food}")
     return left or ["eat meal" if "meal" in carried else "prepare meal"]
+
+
+def _roles(facts: Facts) -> Callable[[str], str]:
+    """Foods by what the recipe still asks of them: "food to fry and slice", "finished food", "other food"."""
+    carried = [what for what, where in facts.get("in", ()) if where == "I"]
+    asked = {food: list[str]() for food, _ in facts.get("base", ())}
+    for line in _to_do(facts, carried):
+        verb, food = line.split(" ", 1)
+        if food in asked and verb != "get":
+            asked[food].append(verb)
+    foods = {names[0] for name in ("edible", "inedible", "cookable", "cuttable") for names in facts.get(name, ())}
+    roles = dict.fromkeys(foods - {"meal"}, "other food")
+    roles |= {
+        food: f"food to {' and '.join(sorted(verbs))}" if verbs else "finished food" for food, verbs in asked.items()
+    }
+
+    def speak(text: str) -> str:
+        for food in sorted(roles, key=len, reverse=True):
+            text = text.replace(food, roles[food])
+        return text
+
+    return speak
 
 
 def _start(path: Path, rules: bool) -> Any:

@@ -145,7 +145,10 @@ def varied(cells: Cells, kind: str, learners: Sequence[str] | None = None) -> st
                 place.append((cell["game"], one["steps"], one["memories"]))
     names = [game.name for game in study.TRIED]
     rows = []
-    for variant, learner, number in sorted(found, key=lambda one: one[2]):
+    order = list(keys.KEYS)
+    for variant, learner, number in sorted(
+        found, key=lambda one: (one[2], order.index(one[0]) if kind == "key" else 0)
+    ):
         if learners is not None and learner not in learners:
             continue
         values = found[variant, learner, number]
@@ -153,7 +156,8 @@ def varied(cells: Cells, kind: str, learners: Sequence[str] | None = None) -> st
         row.append(f"{np.median([memories for _, _, memories in values]):.0f}")
         for name in names:
             ways = [steps for game, steps, _ in values if game == name]
-            row.append(f"{sum(way is not None for way in ways)}/{len(ways)} ({np.mean([length(w) for w in ways]):.0f})")
+            met = sum(way is not None for way in ways)
+            row.append(f"{met}/{len(ways)} ({np.mean([length(way) for way in ways]):.0f})" if ways else "–")
         rows.append(row)
     about = ["key", "learner"] if kind == "key" else ["store"]
     return table(["episodes", *about, "memories", *(f"game {n + 1}" for n in range(len(names)))], rows)
@@ -162,13 +166,14 @@ def varied(cells: Cells, kind: str, learners: Sequence[str] | None = None) -> st
 def cooked(cells: Cells) -> str:
     rows = []
     for rooms in cooking.ROOMS:
-        found = [cell for cell in cells if cell["rooms"] == rooms]
-        for name in found[0]["walks"] if found else ():
-            walks = [cell["walks"][name] for cell in found]
-            won = np.array([walk["steps"] is not None for walk in walks], float)
-            score = np.array([walk["score"] for walk in walks])
-            rows.append([str(rooms), name, str(len(walks)), f"{won.sum():.0f}", ranged(score)])
-    return table(["rooms", "player", "games", "won", "score, share of the highest"], rows)
+        for key in cooking.PARTS:
+            found = [cell for cell in cells if (cell["rooms"], cell["key"]) == (rooms, key)]
+            for name in found[0]["walks"] if found else ():
+                walks = [cell["walks"][name] for cell in found]
+                won = sum(walk["steps"] is not None for walk in walks)
+                score = ranged(np.array([walk["score"] for walk in walks]))
+                rows.append([str(rooms), key, name, str(len(walks)), str(won), score])
+    return table(["rooms", "key", "player", "games", "won", "score, share of the highest"], rows)
 
 
 def parts(results: Cells, varied_keys: Cells, cooking_cells: Cells) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 from helpers.paths import ROOT
 
 from examples.textworld import __main__ as command
-from examples.textworld import cooking, game, learners, making, report, study
+from examples.textworld import cooking, game, keys, learners, making, report, study
 from examples.textworld.data import Data, Embed, minilm
 
 TINY = ROOT / "tests/data/textworld/custom-2-4-3-1"
@@ -155,6 +155,28 @@ def test_a_key_says_the_parts_that_are_asked_for(path: Path) -> None:
     assert first("inventory", "here") == ("unlock box with keycard. studio. carrying: glass, keycard. here: box.")
 
 
+FACTS = {
+    "base": [("red potato", "ingredient_0"), ("onion", "ingredient_1")],
+    "sliced": [("ingredient_0",), ("onion",)],
+    "fried": [("ingredient_0",), ("red potato",)],
+    "roasted": [("ingredient_1",)],
+    "in": [("red potato", "I")],
+    "edible": [("onion",), ("apple",), ("meal",)],
+}
+
+
+def test_a_recipe_says_what_is_left_of_it_and_which_food_is_which() -> None:
+    assert game._to_do(FACTS, ["red potato"]) == ["slice red potato", "get onion", "roast onion"]
+    speak = game._roles(FACTS)
+    assert speak("slice red potato with knife") == "slice food to slice with knife"
+    assert (
+        speak("cook onion with oven, eat apple, eat meal") == "cook food to roast with oven, eat other food, eat meal"
+    )
+    done = {**FACTS, "roasted": [("ingredient_1",), ("onion",)], "sliced": [("ingredient_0",), ("red potato",)]}
+    assert game._to_do(done, ["red potato", "onion"]) == ["prepare meal"]
+    assert game._roles(done)("drop onion") == "drop finished food"
+
+
 def test_a_player_without_values_gives_no_command_twice_before_all_others(path: Path) -> None:
     walk, worth = game.Game(path, rules=True).walk(learners.nothing, 0)
     assert worth == [0.0] * len(walk.steps)
@@ -253,6 +275,17 @@ def test_the_games_are_as_many_as_said_and_their_names_are_their_numbers() -> No
     assert making.Custom(6, 12, 6, 2).arguments[-2:] == ["--seed", "2"]
     shown = {making.Cooking(2, 1, 1, seed, "train").name for seed in cooking.SHOWN}
     assert not shown & {making.Cooking(2, 1, 1, seed, "test").name for seed in cooking.UNSEEN}
+
+
+def test_the_page_has_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    cells = study.read()
+    known = {game.name for game in (*study.GAMES, *study.TRIED)}
+    assert {cell["game"] for cell in cells} <= known
+    assert len({(cell["game"], cell["draw"], cell["episodes"]) for cell in cells}) == len(cells), "no cell twice"
+    assert {game.name for game in study.GAMES} <= {cell["game"] for cell in cells}
+    assert all(cell["variant"] in {*keys.KEYS, "settings"} for cell in study.read(keys.RESULTS))
+    assert report.write(report.PAGE) == report.PAGE.read_text("utf-8")
 
 
 def test_a_bootstrap_over_games_holds_their_mean() -> None:
