@@ -293,6 +293,26 @@ def test_a_search_finds_the_best_weight_and_cleans_up(tmp_path: Path) -> None:
     assert least.best.weight == 0.5
 
 
+def test_a_search_keeps_relative_paths_when_its_measure_changes_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, tuned = write(tmp_path / "base", model(1)), write(tmp_path / "tuned", model(2))
+    (tmp_path / "elsewhere").mkdir()
+    metric = near(0.8, [])
+
+    def moves(path: Path) -> float:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        return metric(path)
+
+    monkeypatch.chdir(tmp_path)
+    relative = {"record": "search.json", "scratch": "scratch"}
+    found = search(base.name, tuned.name, moves, weights=[0.0, 0.75, 1.0], **relative)  # type: ignore[arg-type]
+    assert found.best.weight == 0.75
+    assert len(json.loads((tmp_path / "search.json").read_text())["points"]) == 3
+    assert same(read(found.write(tmp_path / "best")), read(blend(base, tuned, tmp_path / "direct", 0.75)))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_search_goes_on_from_its_record(tmp_path: Path) -> None:
     base, tuned = write(tmp_path / "base", model(1)), write(tmp_path / "tuned", model(2))
     calls: list[Path] = []

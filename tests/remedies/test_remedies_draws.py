@@ -69,6 +69,17 @@ def test_they_are_drawn_once_and_compared_with(tmp_path: Path) -> None:
     assert DRAWN[2:] == [["A third."]]
 
 
+def test_a_relative_cache_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    reward = build()
+    draw_base(reward, draw, "base.jsonl")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    reward.score_texts([NEW], tiny.STORIES[:1])
+    assert len((tmp_path / "base.jsonl").read_text().splitlines()) == 4
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_prompt_that_gets_too_few_is_compared_with_all_of_them() -> None:
     reward, plain = build(), build()
     draw_base(reward, lambda prompts: (prompts, ["silence"] * len(prompts)))

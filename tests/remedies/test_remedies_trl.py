@@ -130,7 +130,9 @@ def test_a_resumed_run_stops_where_the_whole_one_does(tmp_path: Path) -> None:
         elsewhere.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
 
 
-def test_a_run_that_is_resumed_elsewhere_has_what_its_checkpoint_has(tmp_path: Path) -> None:
+def test_a_run_that_is_resumed_elsewhere_has_what_its_checkpoint_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The directory that it saves into has a checkpoint of the same step, of another run."""
     kept: dict[str, Any] = {}
     for name in ("a", "b"):
@@ -152,6 +154,15 @@ def test_a_run_that_is_resumed_elsewhere_has_what_its_checkpoint_has(tmp_path: P
     lost = run(tmp_path / "b", Ema(0.7), max_steps=3)
     with pytest.raises(FileNotFoundError, match=r"b/checkpoint-2 is another checkpoint \(step 2\): pass resume_from="):
         lost.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-2"))
+
+    monkeypatch.chdir(tmp_path)
+    drift, there = monitor(), Path("moved", "checkpoint-2")  # a relative path, of the working directory of now
+    ema, stop = Ema(0.7, resume_from=there), EarlyStop(drift, {}, resume_from=there)
+    monkeypatch.chdir(tmp_path / "b")
+    moved = run(tmp_path / "b", stop, ema, Begun(), drift=drift, max_steps=3)
+    moved.train(resume_from_checkpoint=str(tmp_path / "moved" / "checkpoint-2"))
+    assert moved.state.global_step == 3
+    assert ema.average
 
 
 def test_without_a_checkpoint_the_model_stays_and_one_is_told(tmp_path: Path) -> None:
