@@ -1,6 +1,7 @@
 """The runs of the study's third part on a tiny random model: cheap sampling, kills, the queue."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -184,6 +185,18 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
     list(make(straight)(long, whole(long), "cpu").stages(2))
     assert lines(tmp_path / "results" / f"{long.name}.jsonl") == lines(straight / "results" / f"{long.name}.jsonl")
     assert queue.done(short, long.results("cpu", tmp_path / "results"))
+
+
+@pytest.mark.parametrize("optimiser", ["distill", "reinforce"])
+def test_results_without_their_checkpoints_are_made_anew(tmp_path, optimiser):
+    one = planned(optimiser, length=1)
+    list(make(tmp_path)(one, whole(one), "cpu").stages(1))
+    before = lines(tmp_path / f"results/{one.name}.jsonl")
+    shutil.rmtree(tmp_path / "work")
+    list(make(tmp_path)(replace(one, length=2), whole(one), "cpu").stages(2))
+    after = lines(tmp_path / f"results/{one.name}.jsonl")
+    assert after[: len(before) - (optimiser != "distill")] == before[: len(before) - (optimiser != "distill")]
+    assert queue.done(replace(one, length=2), tmp_path / f"results/{one.name}.jsonl")
 
 
 class Recorded:

@@ -68,7 +68,14 @@ class Run:
         self.planned, self.settings, self.world, self.arm = planned, settings, world, arm
         self.gold, self.skyline, self.results, self.work, self.shared = gold, skyline, results, work, shared
         self.fresh = {name: w.clone() for name, w in world.policy.adapter().items()}
-        self.lines = read_lines(results)
+        self.lines = self._backed(read_lines(results))
+
+    def _backed(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The lines whose rounds have left their stages here: in another checkout a run begins anew."""
+        there = 0
+        while (self._directory(there) / "paid.json").is_file() and self._samples(there, len(OPENINGS) - 1).is_file():
+            there += 1
+        return lines[: there + 1]
 
     @property
     def round(self) -> int:
