@@ -1,5 +1,4 @@
-"""The commands: ``sharpwave demo | build | tune | probe | score | explain | inspect | repair | report | blend | bon |
-bench | serve``.
+"""The commands of ``sharpwave``; its `--help` lists them.
 
 What they do is in `sharpwave.cli.jobs`, `sharpwave.probe` and a checkout's examples/demo; this file parses and prints.
 """
