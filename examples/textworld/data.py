@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from examples.textworld.game import Episode
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
+@lru_cache(maxsize=1)
 def minilm(cache: Path) -> Embed:
-    """MiniLM on one thread; what it embeds is kept in the file `cache`."""
+    """MiniLM on one thread; what it embeds is kept in the file `cache`. Loaded once for the same file in a row."""
     import torch
     from sharpwave.embed import SentenceTransformer
     from sharpwave.text.packages import minilm_path, offline
