@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second test-installs lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-report textworld textworld-report
+.PHONY: help setup demo demo-quick test test-rust test-python test-cuda test-contracts test-second test-installs lint format bench bench-quick docs deny fuzz torture sanitize lock clean study study-gold study-report textworld textworld-report
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -87,6 +87,10 @@ study: setup ## train every arm of the study, from where it was stopped (hours):
 	$(BIN)/python -m examples.study.prepare
 	$(BIN)/python -m examples.study.run plan
 	$(BIN)/python -m examples.study.queue
+
+study-gold: setup ## gold measures on the labelled texts, then the best of n by every reward (an hour): docs/study-gold.md
+	$(BIN)/python -m examples.study.claim.validate
+	$(BIN)/python -m examples.study.claim.best_of_n
 
 study-report: setup ## tables and plots of the study's pages, from study/results/ alone
 	$(BIN)/python -m examples.study.report

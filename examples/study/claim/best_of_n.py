@@ -21,12 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sharpwave.remedies import best_of
+from sharpwave.text import TypicalityReport
 
 from examples.study.claim import arms, gold, pool
 from examples.study.claim.materials import Materials, Texts
@@ -61,6 +63,16 @@ def kept(path: Path, make: Callable[[], Floats]) -> Floats:
     return np.load(path)
 
 
+def cached(device: str) -> Any:
+    """MiniLM with its vectors kept on disk."""
+    from sharpwave.embed import SentenceTransformer
+    from sharpwave.text.cache import EmbeddingCache
+    from sharpwave.text.packages import minilm_path
+
+    WORK.mkdir(parents=True, exist_ok=True)
+    return SentenceTransformer(minilm_path(), device=device, cache=EmbeddingCache(WORK / "embeddings.sqlite"))
+
+
 def by_block(name: str, texts: Texts, work: Path, measure: Callable[[Texts], Floats]) -> Floats:
     """(n,) a slow measure of all texts, a block at a time."""
     size = pool.COPIES * len(set(texts.openings))
@@ -69,6 +81,11 @@ def by_block(name: str, texts: Texts, work: Path, measure: Callable[[Texts], Flo
         some = Texts(texts.openings[first : first + size], texts.completions[first : first + size])
         parts.append(kept(work / f"{name}-{block:03d}.npy", lambda some=some: measure(some)))
     return np.concatenate(parts)
+
+
+def as_columns(report: TypicalityReport) -> Floats:
+    """(n, 6) what a report of typicality says, in the order of its fields."""
+    return np.stack([np.asarray(getattr(report, field.name), np.float64) for field in fields(report)], axis=1)
 
 
 # From rewards and gold to curves
@@ -103,24 +120,30 @@ def together(
     return {"n": list(sizes), "gold": gold}
 
 
-def ends(objective: str, texts: Texts) -> dict[str, dict[str, float]]:
+def ends(objective: str, base: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
     """By gold measure, the mean of the base (0 of the scale) and of the base asked for the objective (1)."""
-    base = gold.measure(objective, texts.openings, texts.completions)
     shown = Texts.of(read_demonstrations(objective))
-    asked = gold.measure(objective, shown.openings, shown.completions)
+    asked = gold.measure(objective, shown.openings, shown.completions, [name for name in gold.SLOW if name in base])
     return {name: {"base": float(base[name].mean()), "asked": float(asked[name].mean())} for name in base}
 
 
-def measure(objective: str, rewards: Sequence[str], world: Any, work: Path, results: Path) -> dict[str, Any]:
-    """Every reward's curves for one objective; written to ``results``."""
+def measure(
+    objective: str, rewards: Sequence[str], world: Any, slow: Sequence[str], work: Path, results: Path
+) -> dict[str, Any]:
+    """Every reward's curves for one objective, by gold measures of which ``slow`` are slow; written to ``results``."""
     texts = Texts(*pool.read(BLOCKS))
     materials = Materials(objective, world)
-    slow = {"judge": materials.judge, "trained judge": materials.trained_judge}
-    wanted = {arms.specs()[name].outcome for name in rewards}
-    known = {kind: by_block(kind.replace(" ", "-"), texts, work, slow[kind]) for kind in slow if kind in wanted}
+    specs = {name: arms.specs()[name] for name in rewards}
+    judges = {"judge": materials.judge, "trained judge": materials.trained_judge}
+    wanted = {spec.outcome for spec in specs.values()} & set(judges)
+    known: dict[str, Any] = {kind: by_block(kind.replace(" ", "-"), texts, work, judges[kind]) for kind in wanted}
+    if any(spec.protected for spec in specs.values()):
+        columns = by_block("typicality", texts, work, lambda some: as_columns(materials.typical(some)))
+        known["typicality"] = TypicalityReport(*columns.T)
     materials.keep(texts, **known)
-    measured = gold.measure(objective, texts.openings, texts.completions)
-    found: dict[str, Any] = {"objective": objective, "completions": len(texts.openings), "ends": ends(objective, texts)}
+    measured = gold.measure(objective, texts.openings, texts.completions, slow)
+    found: dict[str, Any] = {"objective": objective, "completions": len(texts.openings)}
+    found["ends"] = ends(objective, measured)
     found["rewards"] = {}
     for name in rewards:
         arm = arms.build(name, objective, world, materials)
@@ -229,7 +252,8 @@ def write(results: Path, document: Path) -> None:
         text = fill(text, f"best-of-n-{objective}", table(found, specs))
         said = [f"* {sentence(found, name, specs[name].title)}" for name in found["rewards"]]
         text = fill(text, f"best-of-n-{objective}-said", "\n".join(said))
-        text = fill(text, f"best-of-n-{objective}-others", others(found, specs))
+        if len(found["ends"]) > 1:
+            text = fill(text, f"best-of-n-{objective}-others", others(found, specs))
     document.write_text(text, "utf-8")
 
 
@@ -285,6 +309,14 @@ def main() -> None:
     parser.add_argument(
         "--rewards", nargs="+", metavar="NAME", help="arms of study/claim.toml; without KL, by default all"
     )
+    parser.add_argument(
+        "--slow",
+        nargs="*",
+        choices=gold.SLOW,
+        default=["not broken"],
+        help="gold measures for which Gemma reads every completion, half a second each time: 'not broken' once for all "
+        "objectives, 'likelier' once more for each",
+    )
     parser.add_argument("--table", action="store_true", help="write tables and plot from the results alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -297,11 +329,12 @@ def main() -> None:
         if options.device == "cpu":
             torch.set_num_threads(1)
         world = sampling.load(device=options.device)
+        world.encode = cached(options.device)
         pool.sample(world.policy, BLOCKS)
         declared = arms.specs()
         rewards = options.rewards or [name for name, spec in declared.items() if not spec.kl]
         for objective in options.objective:
-            measure(objective, rewards, world, WORK, options.results)
+            measure(objective, rewards, world, options.slow, WORK, options.results)
     write(options.results, DOCUMENT)
     draw(options.results, PLOT)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 READINGS = Path("runs/study/claim/readings.sqlite")
 """What Gemma found of each text, by its content."""
 
+SLOW = ("not broken", "likelier")
 HAPPY, SAD = "Write a happy short story.", "Write a sad short story."
 VALIDATED = Path("study/claim-gold.json")
 
@@ -176,17 +177,25 @@ def whole(fluent: Floats, varied: Floats) -> Floats:
     return np.minimum(*units)
 
 
-def measure(objective: str, openings: list[str], completions: list[str], slow: bool = False) -> dict[str, Floats]:
-    """(n,) each validated measure of each text, higher where there is more of the objective.
+def measure(
+    objective: str, openings: list[str], completions: list[str], slow: Collection[str] = ()
+) -> dict[str, Floats]:
+    """(n,) each validated measure of each text, higher where there is more of it.
+
+    "objective" is whether the text has a word of the objective's list.
 
     Args:
-        slow: also those that Gemma has to read for: "likelier" and "not broken", a second a text on one core.
+        slow: of `SLOW`, what is measured beside it. Gemma has to read each text once for "not broken" and twice for
+            "likelier", half a second on one core each time.
     """
-    texts = stories(openings, completions)
-    out = {"objective": (words(objective, texts) > 0).astype(np.float64)}
-    if slow:
-        out["likelier"] = likelier(objectives()[objective]["ask"], PROMPT, openings, completions)
+    unknown = sorted(set(slow) - set(SLOW))
+    if unknown:
+        raise ValueError(f"slow: no measure {unknown[0]!r}, there are {SLOW}")
+    out = {"objective": (words(objective, stories(openings, completions)) > 0).astype(np.float64)}
+    if "not broken" in slow:
         out["not broken"] = fluency(openings, completions)
+    if "likelier" in slow:
+        out["likelier"] = likelier(objectives()[objective]["ask"], PROMPT, openings, completions)
     return out
 
 

@@ -350,14 +350,14 @@ def validate() -> dict[str, Any]:
     for candidate in CANDIDATES:
         scores = np.asarray(candidate.score(context), np.float64)[: context.labelled]
         for label in candidate.labels:
-            area = auc(has[label], scores)
+            area = round(auc(has[label], scores), 4)
             low, high = interval(has[label], scores)
             rows.append(
                 {
                     "measure": candidate.name,
                     "label": label,
                     "about": candidate.about,
-                    "auc": round(area, 4),
+                    "auc": area,
                     "interval": [round(low, 4), round(high, 4)],
                     "taken": bool(area >= LEAST),
                 }
