@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -119,6 +119,29 @@ class Scores:
     similarity: Floats | None = None
     """(ΣT, k) s, their cosines; with `details=True`."""
 
+    def without(self, others: Ids, functional: str) -> Scores:
+        """The same episodes where the steps in the rows `others` are somebody else's turns: context amid an episode.
+
+        They have set the levels and predictions of the steps after them, and earn nothing themselves. Of "mean" the
+        scored steps alone are counted. "potential" pays for transitions, and has no meaning without some of them.
+        """
+        if not len(others):
+            return self
+        if functional == "potential":
+            raise ValueError("potential cannot leave out the turns of others amid an episode: take another functional")
+        own = np.ones(len(self.step), bool)
+        own[others] = False
+        owner = np.repeat(np.arange(len(self.total)), np.diff(self.offsets))
+        step = np.where(own, self.step, np.float32(0.0)).astype(np.float64)
+        if functional == "mean":
+            all_steps = np.diff(self.offsets) - self.context
+            left = all_steps - np.bincount(owner[others], minlength=len(all_steps))
+            step *= (all_steps / np.maximum(left, 1))[owner]
+        total = np.bincount(owner, step, len(self.total)).astype(np.float32)
+        ids = None if self.ids is None else np.where(own[:, None], self.ids, -1)
+        phi = None if self.phi is None else np.where(own[:, None], self.phi, np.float32(0.0))
+        return replace(self, total=total, step=step.astype(np.float32), ids=ids, phi=phi)
+
 
 class Payment(NamedTuple):
     """What one memory paid for one step."""
@@ -162,6 +185,15 @@ class Explanation:
     """What the memories paid on behalf of each channel."""
     associations: list[Association]
 
+    def scaled(self, factor: float) -> Explanation:
+        """The same step where all pay is `factor` times as much; nobody pays a factor of 0."""
+        return replace(
+            self,
+            pay=self.pay * factor,
+            memories=[m._replace(pay=m.pay * factor) for m in self.memories] if factor else [],
+            channels={name: pay * factor for name, pay in self.channels.items()},
+        )
+
     def __str__(self) -> str:
         head = (
             f"step {self.step}: pay {self.pay:+.4f} "
@@ -175,6 +207,16 @@ class Explanation:
             f"  {a.source} → {a.target}  weight {a.weight:.3f}, agreement {a.agreement:.2f}" for a in self.associations
         ]
         return "\n".join([head, *paid, *led])
+
+
+def explained_without(steps: list[Explanation], others: Ids, context: int, functional: str) -> list[Explanation]:
+    """The steps of one episode where those in the rows `others` earn nothing, as `Scores.without` has it."""
+    away = set(others.tolist())
+    counted = len(steps) - context
+    factor = counted / max(counted - len(away), 1) if functional == "mean" else 1.0
+    if not away:
+        return steps
+    return [step.scaled(0.0 if row in away else factor) for row, step in enumerate(steps)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

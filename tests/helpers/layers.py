@@ -39,7 +39,7 @@ PYTHON: Sequence[Sequence[str]] = (
     ("foresight", "granularity"),
     ("store",),
     ("serve",),  # a served store is a store, and a reward takes one by its address
-    ("text", "divergence", "interop", "speed", "torch", "tuning", "viz"),
+    ("text", "divergence", "evaluate", "interop", "speed", "torch", "tuning", "viz"),
     ("embed", "episodes"),
     ("reward",),
     ("trainers", "envs"),

@@ -14,7 +14,7 @@ import typer
 
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
-from sharpwave.cli import bon, tune
+from sharpwave.cli import bon, evaluation, tune
 from sharpwave.view import Functional
 
 commands = typer.Typer(
@@ -95,12 +95,21 @@ def build(
         str | None, typer.Option(help="read fluency beside meaning: a causal model's directory, or smollm2")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="the store's numbers, as sharpwave tune --out wrote them")] = None,
+    roles: Annotated[
+        str | None,
+        typer.Option(
+            help="roles of the policy, with commas: each of their turns is scored; last: only the last reply. "
+            "Default: the assistant's, where it speaks more than once"
+        ),
+    ] = None,
 ) -> None:
     """Build a store from episodes in a file."""
     from sharpwave.cli import jobs
 
     with stages() as progress:
-        facts = jobs.build(file, out, terminal or [], channel or [], embedder, chunker, fluency, progress, config)
+        facts = jobs.build(
+            file, out, terminal or [], channel or [], embedder, chunker, fluency, progress, config, roles
+        )
     print(
         f"{out}: {facts['memories']} memories, {facts['associations']} associations "
         f"of {facts['episodes']} episodes ({facts['steps']} steps, {facts['different']} of them different)"
@@ -111,6 +120,7 @@ def build(
 
 commands.command()(tune.tune)
 commands.command()(bon.bon)
+commands.command(name="eval")(evaluation.evaluate)
 
 
 @commands.command()
@@ -135,7 +145,7 @@ def score(
         table.add_row(
             str(row["episode"]),
             number(row["score"], "+.4f"),
-            number(row["support"], ".2f"),
+            number(row["support"], ".2f") + " unknown" * row["unknown"],
             number(row["edge"], ".2f"),
             str(row["steps"]),
             cell(row["text"][:60]),

@@ -21,11 +21,14 @@ from sharpwave import _coerce
 from sharpwave._embedder import Embedder
 from sharpwave._show import shown
 from sharpwave.config import Config
+from sharpwave.evaluate import UNKNOWN, Evaluation, Known, labels_of
+from sharpwave.evaluate import evaluate as measure
 from sharpwave.granularity import mixed_warnings
+from sharpwave.results import explained_without
 from sharpwave.store import SNAPSHOT, ValueStore
 from sharpwave.text import chunkers as episodes
 from sharpwave.text.embedders import Fluency, Joined, SentenceTransformer, as_embedder, from_config
-from sharpwave.text.rows import Row, chunk_rows, number_columns, read_rows
+from sharpwave.text.rows import Row, chunk_rows, number_columns, read_rows, roles_in, roles_of
 
 Progress = Callable[[str, int, int], None]
 NOTES = "store.json"
@@ -113,6 +116,19 @@ def weights_from(pairs: Sequence[str]) -> dict[str, float] | None:
         raise ValueError(f"--weight must be channel=number: {error}") from None
 
 
+def with_roles(chunker: episodes.Chunker, text: str | None, rows: Sequence[Row]) -> episodes.Chunker:
+    """The chunker with the roles of the policy: those in ``text``, else what the conversations of the rows say."""
+    if text == "last":
+        return chunker
+    roles = roles_of(rows) if text is None else tuple(name.strip().lower() for name in text.split(","))
+    if roles is None:
+        return chunker
+    there = roles_in(rows)
+    if missing := [name for name in roles if name not in there]:
+        raise ValueError(f"--roles: no message has the role {missing[0]!r}; there are {', '.join(there) or 'none'}")
+    return episodes.from_config({**getattr(chunker, "config", {}), "roles": roles})
+
+
 @dataclass(frozen=True)
 class Material:
     """A file's episodes, embedded."""
@@ -137,6 +153,7 @@ def material(
     chunker_text: str,
     fluency: str | None,
     progress: Progress | None = None,
+    roles: str | None = None,
 ) -> Material:
     """The episodes of ``file``, chunked and embedded, with their drives and terminals."""
     chunker = chunker_from(chunker_text)
@@ -147,6 +164,7 @@ def material(
     if not rows:
         raise ValueError(f"{file} holds no episode")
     number_columns(rows, channels)  # refused before a model is loaded
+    chunker = with_roles(chunker, roles, rows)
     embedder = as_embedder(embedder_from(embedder_path, {}))
     rows, batch = _learnable(rows, chunker)
     if not rows:
@@ -181,12 +199,13 @@ def build(
     fluency: str | None,
     progress: Progress,
     config_path: Path | None = None,
+    roles: str | None = None,
 ) -> dict[str, Any]:
     """Write a store of ``file``'s episodes to the directory ``out``; returns its counts and warnings."""
     if (out / SNAPSHOT).exists():
         raise ValueError(f"{out} holds a store already")
     config = None if config_path is None else config_from(config_path)
-    given = material(file, terminals, channels, embedder_path, chunker_text, fluency, progress)
+    given = material(file, terminals, channels, embedder_path, chunker_text, fluency, progress, roles)
     rows, batch, steps, drives, embedder = given.rows, given.batch, given.steps, given.drives, given.embedder
     dim = steps.shape[1]
     if config is not None and config.dim != dim:
@@ -271,19 +290,22 @@ def score(
         weights=named,
         functional=functional,  # pyright: ignore[reportArgumentType]
         context=batch.context,
-    )
+    ).without(batch.others, functional)
+    scored = batch.is_scored
     out = []
-    for e, row in enumerate(rows):
-        a, b = batch.offsets[e] + batch.context[e], batch.offsets[e + 1]
-        text = episodes.completion_text(row.completion) or " ".join(row.steps or ())
+    for e in range(len(rows)):
+        own = batch.offsets[e] + np.flatnonzero(scored[batch.offsets[e] : batch.offsets[e + 1]])
+        text = " ".join(batch.steps[row] for row in own)
+        support = float(scores.support[own].mean()) if len(own) else None
         out.append(
             {
                 "episode": e,
-                "score": float(scores.total[e]) if b > a else None,
-                "support": float(scores.support[a:b].mean()) if b > a else None,
-                "edge": float(scores.edge[a:b].mean()) if b > a else None,
-                "steps": int(b - a),
-                "step": [float(v) for v in scores.step[a:b]],
+                "score": float(scores.total[e]) if len(own) else None,
+                "support": support,
+                "unknown": support is not None and support < UNKNOWN,
+                "edge": float(scores.edge[own].mean()) if len(own) else None,
+                "steps": len(own),
+                "step": [float(v) for v in scores.step[own]],
                 "text": _coerce.SURROGATE.sub("\ufffd", " ".join(text.split())),
             }
         )
@@ -305,20 +327,82 @@ def explain(
     if not 0 <= episode < len(rows):
         raise ValueError(f"--episode must lie in 0 … {len(rows) - 1}, got {episode}")
     batch, steps = _embedded(store, notes, [rows[episode]], embedder_path)
+    found = store.explain(
+        steps,
+        batch.offsets,
+        weights=named,
+        functional=functional,  # pyright: ignore[reportArgumentType]
+        context=batch.context,
+    )
     lines = []
-    for text, step in zip(
-        batch.steps,
-        store.explain(
-            steps,
-            batch.offsets,
-            weights=named,
-            functional=functional,  # pyright: ignore[reportArgumentType]
-            context=batch.context,
-        ),
-        strict=True,
-    ):
+    paid = explained_without(found, batch.others, int(batch.context[0]), functional)
+    for text, step in zip(batch.steps, paid, strict=True):
         lines += [f"“{text}”", *(f"  {line}" for line in str(step).splitlines())]
     return lines
+
+
+def evaluate(
+    path: Path,
+    file: Path,
+    label: str,
+    good: str | None,
+    train: Path | None,
+    functional: str,
+    weights: Sequence[str],
+    embedder_path: str | None,
+    worst: int,
+) -> tuple[Evaluation, list[str], list[str]]:
+    """A store's evaluation on a labelled file, what the policy says in each episode, and what could not be done.
+
+    The simpler judges learn from ``train``, by default from the file that the store was built from.
+    """
+    named = weights_from(weights)
+    store, notes = open_store(path)
+    if not store.channels:
+        raise ValueError(f"{path} has no channel, so every score is 0: build it with --channel or --terminal")
+    rows = read_rows(file)
+    labels = labels_of([row.numbers for row in rows], [row.labels for row in rows], label, good)
+    noted = notes.get("file")
+    source = train if train is not None or noted is None else Path(str(noted))
+    said: list[str] = []
+    learned: list[Row] = []
+    marks: list[bool | None] = []
+    if source is None or not source.is_file():
+        said.append("no linear probe: the file that the store was built from is not there; give --train FILE")
+    elif source.resolve() == file.resolve():
+        said.append(f"{file} is what the store was built from: measure on episodes that it has not seen")
+    else:
+        try:
+            learned = read_rows(source)
+            marks = labels_of([row.numbers for row in learned], [row.labels for row in learned], label, good)
+        except ValueError as error:
+            learned = []
+            said.append(f"no linear probe: {error}")
+    chunker = episodes.from_config(notes.get("chunker") or "sentences")
+    embedder = _checked(store, embedder_from(embedder_path, notes))
+    batch = chunk_rows(rows, chunker)
+    known = None
+    if learned:
+        kept = [(row, mark) for row, mark in zip(learned, marks, strict=True) if mark is not None]
+        taught = chunk_rows([row for row, _ in kept], chunker)
+        truth = np.array([mark for _, mark in kept], bool)
+        known = Known(embedder(taught.steps), taught.offsets, taught.is_scored, truth)
+    found = measure(
+        store,
+        embedder(batch.steps),
+        batch.offsets,
+        labels,
+        weights=named,
+        functional=functional,  # pyright: ignore[reportArgumentType]
+        context=batch.context,
+        others=batch.others,
+        known=known,
+        worst=worst,
+    )
+    scored = batch.is_scored
+    spans = zip(batch.offsets[:-1], batch.offsets[1:], strict=True)
+    texts = [" ".join(batch.steps[a + row] for row in np.flatnonzero(scored[a:b])) for a, b in spans]
+    return found, texts, said
 
 
 def inspect(path: Path, most: int = 8) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -24,6 +25,7 @@ class Scorable:
         kept: (E,) which episodes of the batch they are.
         rows: (ΣT',) which steps of the batch theirs are.
         offsets, context: as of a batch of their own.
+        others: the rows of ``steps`` that are somebody else's turns after the leading context.
     """
 
     steps: NDArray[np.float32]
@@ -31,6 +33,7 @@ class Scorable:
     rows: NDArray[np.int64]
     offsets: NDArray[np.int64]
     context: NDArray[np.int64]
+    others: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
     def of(cls, batch: Batch, embedder: Embedder, dim: int) -> Scorable:
@@ -47,21 +50,29 @@ class Scorable:
         chosen = kept[owner]
         offsets = np.zeros(int(kept.sum()) + 1, np.int64)
         np.cumsum(counts[kept], out=offsets[1:])
-        return cls(vectors[chosen], kept, np.flatnonzero(chosen), offsets, batch.context[kept])
+        rows = np.flatnonzero(chosen)
+        others = np.flatnonzero(np.isin(rows, batch.others))
+        return cls(vectors[chosen], kept, rows, offsets, batch.context[kept], others)
+
+    def own(self) -> Iterator[NDArray[np.int64]]:
+        """The rows of each episode's scored steps."""
+        others = np.zeros(len(self.steps), bool)
+        others[self.others] = True
+        for first, end, prompt in zip(self.offsets[:-1], self.offsets[1:], self.context, strict=True):
+            rows = np.arange(first + prompt, end)
+            yield rows[~others[rows]]
 
     def means(self, values: NDArray[np.float32]) -> Floats:
         """(E',) the mean over each episode's scored steps of one value a step."""
-        spans = zip(self.offsets[:-1], self.offsets[1:], self.context, strict=True)
-        return np.array([values[first + prompt : end].mean() for first, end, prompt in spans], np.float64)
+        return np.array([values[rows].mean() for rows in self.own()], np.float64)
 
     def vectors(self) -> NDArray[np.float32]:
         """(E, d): an episode as one vector, the mean direction of its scored steps; NaN where it cannot be scored."""
         out = np.full((len(self.kept), self.steps.shape[1]), np.nan, np.float32)
         length = np.sqrt(np.einsum("nd,nd->n", self.steps, self.steps))[:, None]
         unit = self.steps / np.where(length > 0, length, 1)
-        spans = zip(self.offsets[:-1], self.offsets[1:], self.context, strict=True)
-        for episode, (first, end, prompt) in zip(np.flatnonzero(self.kept), spans, strict=True):
-            mean = unit[first + prompt : end].mean(axis=0)
+        for episode, rows in zip(np.flatnonzero(self.kept), self.own(), strict=True):
+            mean = unit[rows].mean(axis=0)
             norm = float(np.linalg.norm(mean))
             out[episode] = mean / norm if norm > 0 else mean
         return out

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sharpwave import _coerce, divergence
 from sharpwave._fork import renewed_in_children
 from sharpwave.habituation import Habituation, shared
-from sharpwave.results import Explanation, ReplayReport, Scores
+from sharpwave.results import Explanation, ReplayReport, Scores, explained_without
 from sharpwave.reward import checkpoint, ranks
 from sharpwave.reward.base import BaseSamples
 from sharpwave.reward.later import AsyncReward, BackgroundScorer, cached
@@ -269,8 +269,12 @@ class InstrumentalReward:
                     details=True,
                     **options,
                 )
-                table = table.beside(scores)[0]
-            return view.explain(scorable.steps[:end], context=int(scorable.context[0]), habituation=table, **options)
+                table = table.beside(scores.without(scorable.others, self.functional))[0]
+            explained = view.explain(
+                scorable.steps[:end], context=int(scorable.context[0]), habituation=table, **options
+            )
+        others = scorable.others[scorable.others < end]
+        return explained_without(explained, others, int(scorable.context[0]), self.functional)
 
     # As a function that a trainer calls
 
@@ -595,7 +599,9 @@ class InstrumentalReward:
                     **options,
                 )
                 if learning and self.habituation is not None and self.habituation.sharing:
-                    scores = shared(view, scorable.steps, scores, self.habituation, **options)
+                    beside = scores.without(scorable.others, self.functional)
+                    scores = shared(view, scorable.steps, beside, self.habituation, **options)
+                scores = scores.without(scorable.others, self.functional)
             instrumental[scorable.kept] = scores.total
             support[scorable.kept] = scorable.means(scores.support)
             step[scorable.rows] = scores.step

@@ -100,14 +100,14 @@ class ChannelTerminal:
             column = request.columns.get(self.name)
             if column is not None:
                 return numbers(self._once, column, len(request.completions))
-            values, _ = request.view.value(scorable.steps[scorable.offsets[1:] - 1])
+            last = [int(rows[-1]) for rows in scorable.own()]
+            values, _ = request.view.value(scorable.steps[last])
             out[scorable.kept] = values[:, request.view.channels.index(self.name)]
             return out
         low, high = request.view.channel_ranges[self.name]
         length = np.sqrt(np.einsum("nd,nd->n", scorable.steps, scorable.steps))
         cosines = scorable.steps @ request.view.terminal_key(self.name) / length
-        spans = zip(scorable.offsets[:-1], scorable.offsets[1:], scorable.context, strict=True)
-        best = [cosines[first + prompt : end].max() for first, end, prompt in spans]
+        best = [cosines[rows].max() for rows in scorable.own()]
         out[scorable.kept] = np.clip((np.array(best, np.float64) - low) / (high - low), 0.0, 1.0)
         return out
 

@@ -10,7 +10,10 @@ their texts joined by a newline: `completion_text`; spans count its characters.
 
 Only what the assistant says is scored (`messages.Turn.own`). A completion that begins with somebody else's turn is a
 whole conversation: all of it to the last turn of a user or the system is prompt. What tools and users say later is no
-step, as the context of an episode is its beginning; it keeps its place in the completion's text.
+step; it keeps its place in the completion's text.
+
+With ``roles`` every turn of these roles is scored, wherever it stands in the conversation. The other turns are context
+steps between them: they are remembered and set levels, and earn nothing (`Batch.others`, `Scores.without`).
 """
 
 from __future__ import annotations
@@ -66,16 +69,19 @@ class Episode:
         steps: the texts, context first.
         context: how many leading steps are prompt.
         spans: ``(start, end)`` of each step in `completion_text`; ``(-1, -1)`` for context.
+        others: which steps after the first ``context`` are somebody else's turns, and context too.
     """
 
     steps: list[str]
     context: int
     spans: list[Span]
+    others: list[int] = field(default_factory=list[int])
 
     @property
     def scored(self) -> list[str]:
         """The steps that are not context."""
-        return self.steps[self.context :]
+        others = set(self.others)
+        return [step for n, step in enumerate(self.steps) if n >= self.context and n not in others]
 
 
 @dataclass(frozen=True)
@@ -87,23 +93,33 @@ class Batch:
         offsets: ``(E+1,)`` int64; episode e is ``steps[offsets[e]:offsets[e+1]]``.
         context: ``(E,)`` int64, leading context steps of each episode.
         spans: of all steps, ΣT.
+        others: the rows of `steps` that are somebody else's turns after the leading context, ascending.
     """
 
     steps: list[str]
     offsets: NDArray[np.int64]
     context: NDArray[np.int64]
     spans: list[Span] = field(repr=False)
+    others: NDArray[np.int64] = field(repr=False, default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def is_scored(self) -> NDArray[np.bool_]:
+        """``(ΣT,)`` whether a step is not context."""
+        counts = np.diff(self.offsets)
+        scored = np.arange(len(self.steps)) >= np.repeat(self.offsets[:-1] + self.context, counts)
+        scored[self.others] = False
+        return scored
 
     @property
     def scored(self) -> NDArray[np.int64]:
         """``(E,)`` scored steps of each episode; 0 where nothing can be scored."""
-        return np.diff(self.offsets) - self.context
+        before = np.concatenate([[0], np.cumsum(self.is_scored)])
+        return np.diff(before[self.offsets])
 
     @property
     def scored_steps(self) -> list[str]:
         """The texts of all steps that are not context."""
-        spans = zip(self.offsets[:-1] + self.context, self.offsets[1:], strict=True)
-        return [step for first, end in spans for step in self.steps[first:end]]
+        return [self.steps[row] for row in np.flatnonzero(self.is_scored)]
 
 
 class Chunker(Protocol):
@@ -124,14 +140,20 @@ class _Chunker:
             its end, and so is everything before a ``</think>`` whose opening was in the prompt.
         max_steps: of the completion; the rest is cut (None: all). An 8,000-token completion is
             about 500 steps of 12 words.
+        roles: the roles of the policy in a conversation of several turns; each turn of theirs is scored, and what the
+            others say between them is context, by the rule of ``prompt``. None: the assistant's names; of a whole
+            conversation only the reply to its last prompt is scored.
     """
 
     prompt: str = field(default="step", kw_only=True)
     prompt_words: int = field(default=64, kw_only=True)
     strip_think: bool = field(default=True, kw_only=True)
     max_steps: int | None = field(default=None, kw_only=True)
+    roles: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.roles is not None:
+            object.__setattr__(self, "roles", _roles(self.roles))
         if self.prompt not in PROMPTS:
             raise ValueError(f"prompt must be one of {PROMPTS}, got {self.prompt!r}")
         if self.prompt_words < 1:
@@ -145,21 +167,30 @@ class _Chunker:
 
     def __call__(self, prompt: Text | None, completion: Text, /) -> Episode:
         said = turns(completion)
-        begin = own_from(said)
+        begin = own_from(said) if self.roles is None else next((n for n, t in enumerate(said) if self._own(t)), 0)
         steps = list(self._context([*([] if prompt is None else turns(prompt)), *said[:begin]]))
         context = len(steps)
         spans = [NO_SPAN] * context
+        others: list[int] = []
         start = 0
         for number, turn in enumerate(said):
-            if number >= begin and turn.own:
+            if number >= begin and self._own(turn):
                 kept = hide_think(turn.text) if self.strip_think else turn.text
                 for a, b in self.pieces(kept):
-                    if self.max_steps is not None and len(steps) - context >= self.max_steps:
-                        return Episode(steps, context, spans)
+                    if self.max_steps is not None and len(steps) - context - len(others) >= self.max_steps:
+                        return Episode(steps, context, spans, others)
                     steps.append(_step(kept[a:b]))
                     spans.append((start + a, start + b))
+            elif number >= begin and self.roles is not None:
+                for step in self._context([turn]):
+                    others.append(len(steps))
+                    steps.append(step)
+                    spans.append(NO_SPAN)
             start += len(turn.text) + 1
-        return Episode(steps, context, spans)
+        return Episode(steps, context, spans, others)
+
+    def _own(self, turn: Turn) -> bool:
+        return turn.own if self.roles is None else turn.role is None or turn.role in self.roles
 
     def _context(self, said: Sequence[Turn]) -> Iterator[str]:
         if self.prompt == "none":
@@ -272,6 +303,13 @@ def _longest(most: int | None) -> int:
     return segment.LONG_WORD if most is None else min(most, segment.LONG_WORD)
 
 
+def _roles(roles: Sequence[str]) -> tuple[str, ...]:
+    """Names of roles, in small letters as turns have them."""
+    if isinstance(roles, str) or not roles or not all(isinstance(role, str) and role.strip() for role in roles):
+        raise ValueError(f"roles must be a list of names such as ['assistant'], or None; got {roles!r}")
+    return tuple(role.strip().lower() for role in roles)
+
+
 # Texts ----------------------------------------------------------------------------------------
 
 _THINK_OPEN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
@@ -360,6 +398,9 @@ def chunk_batch(chunker: Chunker, prompts: Sequence[Text | None], completions: S
         offsets,
         np.array([e.context for e in episodes], np.int64),
         [span for e in episodes for span in e.spans],
+        np.array(
+            [first + n for first, e in zip(offsets[:-1].tolist(), episodes, strict=True) for n in e.others], np.int64
+        ),
     )
 
 

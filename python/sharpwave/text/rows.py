@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from sharpwave import _coerce
 from sharpwave._lazy import require
 from sharpwave.text.chunkers import Batch, Chunker, Text, Unreadable, chunk_batch
-from sharpwave.text.messages import own_from, split_turns, turns
+from sharpwave.text.messages import OWN_ROLES, own_from, split_turns, turns
 
 TEXT_FIELDS = ("completion", "text", "messages", "response")
+_TEXTS = ("prompt", "steps", *TEXT_FIELDS)
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
@@ -39,13 +40,19 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One episode of a file. ``steps`` is not None where the file had them ready; ``place`` is its file and row."""
+    """One episode of a file. ``steps`` is not None where the file had them ready; ``place`` is its file and row.
+
+    ``whole``: prompt and completion are one conversation, cut after the last turn of a user or the system.
+    ``labels`` are the fields that are texts.
+    """
 
     prompt: Text | None
     completion: Text
     steps: list[str] | None = None
     numbers: dict[str, float] = field(default_factory=dict)
     place: str = ""
+    whole: bool = False
+    labels: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
@@ -178,13 +185,15 @@ def _row(place: str, data: Any) -> Row:
         raise ValueError(f"{place}: has none of {', '.join(TEXT_FIELDS)}, steps")
     prompt = None if _coerce.missing(data.get("prompt")) else _read(place, "prompt", data["prompt"])
     completion: Text = "" if name is None else _read(place, name, data[name])
+    whole = False
     if name is not None and not isinstance(completion, str) and (name == "messages" or own_from(turns(completion))):
         try:
             asked, completion = split_turns(completion)
         except Unreadable as error:
             raise ValueError(f"{place}: {name}: {error}") from None
-        prompt = asked or prompt
-    return Row(prompt, completion, steps, _numbers(data), place)
+        prompt, whole = asked or prompt, True
+    labels = {name: value for name, value in data.items() if isinstance(value, str) and name not in _TEXTS}
+    return Row(prompt, completion, steps, _numbers(data), place, whole, labels)
 
 
 def _read(place: str, name: str, text: Any) -> Any:
@@ -205,10 +214,11 @@ def _steps(place: str, steps: Any) -> list[str] | None:
 
 
 def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
-    """The numeric fields; what is beyond a float is an infinity, which `number_columns` refuses if it is asked for."""
+    """The numeric fields, false as 0 and true as 1; what is beyond a float is an infinity, which `number_columns`
+    refuses if it is asked for."""
     found: dict[str, float] = {}
     for name, value in data.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float):
             try:
                 found[name] = float(value)
             except OverflowError:
@@ -218,17 +228,41 @@ def _numbers(data: Mapping[str, Any]) -> dict[str, float]:
 
 def chunk_rows(rows: Sequence[Row], chunker: Chunker) -> Batch:
     """The rows as episodes; a row with ready steps keeps them, its prompt is one context step."""
-    parts = [
-        chunk_batch(chunker, [row.prompt], [row.completion]) if row.steps is None else _ready(row, chunker)
-        for row in rows
-    ]
+    parts = [_chunked(row, chunker) if row.steps is None else _ready(row, chunker) for row in rows]
     lengths = [len(p.steps) for p in parts]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Batch(
         [s for p in parts for s in p.steps],
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        offsets,
         np.array([p.context[0] for p in parts], np.int64),
         [s for p in parts for s in p.spans],
+        np.concatenate([np.empty(0, np.int64), *(first + p.others for first, p in zip(offsets, parts, strict=False))]),
     )
+
+
+def roles_of(rows: Sequence[Row]) -> tuple[str, ...] | None:
+    """The roles of the policy in conversations in which it speaks more than once; None where there are none such."""
+    found: set[str] = set()
+    for row in rows:
+        if row.whole and row.prompt is not None and not isinstance(row.prompt, str):
+            found |= {turn.role for turn in turns(row.prompt) if turn.role} & OWN_ROLES
+    return tuple(sorted(found)) or None
+
+
+def roles_in(rows: Sequence[Row]) -> list[str]:
+    """Every role that a file's messages name, by name."""
+    texts = [text for row in rows for text in (row.prompt, row.completion) if text is not None]
+    return sorted({turn.role for text in texts if not isinstance(text, str) for turn in turns(text) if turn.role})
+
+
+def _chunked(row: Row, chunker: Chunker) -> Batch:
+    """A row as one episode; a conversation that was cut is whole again for a chunker that scores every turn."""
+    prompt, completion = row.prompt, row.completion
+    cut = row.whole and prompt is not None and not isinstance(prompt, str) and not isinstance(completion, str)
+    if cut and getattr(chunker, "roles", None) is not None:
+        assert prompt is not None
+        return chunk_batch(chunker, [None], [list[Any]([*prompt, *completion])])
+    return chunk_batch(chunker, [prompt], [completion])
 
 
 def _ready(row: Row, chunker: Chunker) -> Batch:
