@@ -119,7 +119,7 @@ def test_the_probe_never_learns_from_the_measured_file() -> None:
     """Labels without a relation to the vectors: a probe that had seen them would find one."""
     rng = np.random.default_rng(0)
     steps = rng.normal(size=(120, 64)).astype(np.float32)
-    good = rng.permutation(np.arange(60) % 2 == 0)
+    good = rng.permutation(60) % 2 == 0
     store = sw.ValueStore(sw.Config(dim=64))
     store.add_channel("good")
     store.observe(steps[:60], np.arange(61), drives={"good": good.astype(float)})
