@@ -18,7 +18,8 @@ ATTEMPTS = 5
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    paths = os.pathsep.join([str(Path(__file__).parents[1] / "helpers"), os.environ.get("PYTHONPATH", "")])
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join([str(tests / "helpers"), str(tests / "serve"), os.environ.get("PYTHONPATH", "")])
     started(
         num_cpus=2,
         include_dashboard=False,
