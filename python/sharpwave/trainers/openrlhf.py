@@ -28,7 +28,7 @@ from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward
 from sharpwave.text.typicality import Typicality
 from sharpwave.trainers.pointwise import CONFIG, BatchedReward, Parts, shared
-from sharpwave.trainers.reference import gated, token_logprobs, typicality_of
+from sharpwave.trainers.reference import gated, report_of_pass, typicality_of
 
 __all__ = ["BatchedReward", "ReferenceGateMixin", "completion_of", "create_app", "reward_func", "scores"]
 
@@ -81,12 +81,8 @@ def _gate(experience: Any, typicality: Typicality, tokenizer: Any, args: Any) ->
     if logps is None:
         raise ValueError("no reference log-probabilities: set --algo.kl.use_loss, or --algo.kl.estimator k1")
     own = experience.action_mask.bool()
-    ids = [row[kept].tolist() for row, kept in zip(experience.sequences[:, 1:], own, strict=True)]
-    ended = [row[kept].unsqueeze(0) for row, kept in zip(logps, own, strict=True)]
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-    rows = [token_logprobs(p, None, [some], ends)[0] for p, some in zip(ended, ids, strict=True)]
-    texts = [tokenizer.decode(some, skip_special_tokens=True) for some in ids]
-    report = typicality.report_of_tokens(rows, [plain(prompt) for prompt in experience.prompts], texts)
+    prompts = [plain(prompt) for prompt in experience.prompts]
+    report = report_of_pass(typicality, tokenizer, prompts, experience.sequences[:, 1:], own, logps)
     pay = experience.info["sharpwave_gated"].double().cpu().numpy()
     scores = gated(experience.rewards.double().cpu().numpy(), pay, report)
     experience.rewards = torch.as_tensor(scores, dtype=torch.float32, device=experience.rewards.device)

@@ -108,6 +108,27 @@ def token_logprobs(
     return rows
 
 
+def report_of_pass(
+    typicality: Typicality, tokenizer: Any, prompts: Sequence[Any], ids: Any, mask: Any, logps: Any
+) -> TypicalityReport:
+    """T of completions by a reference pass that has log-probabilities alone.
+
+    Args:
+        typicality: fitted on base samples.
+        tokenizer: of the policy.
+        prompts: (n,) as the base samples have them.
+        ids, mask, logps: (n, T) tensors: tokens, which of them are the completion's, and what the reference said.
+    """
+    ends = _ends(tokenizer)
+    own = [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
+    said = [
+        token_logprobs(row[kept].unsqueeze(0), None, [some], ends)[0]
+        for row, kept, some in zip(logps, mask, own, strict=True)
+    ]
+    texts = [tokenizer.decode(some, skip_special_tokens=True) for some in own]
+    return typicality.report_of_tokens(said, prompts, texts)
+
+
 def gated(scores: Floats, pay: Floats, report: TypicalityReport) -> Floats:
     """(n,) the scores that a reward would have given with T.
 

@@ -33,7 +33,7 @@ from sharpwave.reward import InstrumentalReward
 from sharpwave.text.chunkers import Text
 from sharpwave.text.typicality import Typicality, TypicalityReport
 from sharpwave.trainers.pointwise import CONFIG, BatchedReward, Parts, shared
-from sharpwave.trainers.reference import gated, token_logprobs, typicality_of
+from sharpwave.trainers.reference import gated, report_of_pass, typicality_of
 
 if TYPE_CHECKING:
     RewardManagerBase = CheckpointCallback = Any
@@ -184,15 +184,9 @@ def gate_scores(
     torch = require("torch", "embed")
     rows = data.non_tensor_batch
     mask = data.batch["response_mask"].bool()
-    ids = [row[kept].tolist() for row, kept in zip(data.batch["responses"], mask, strict=True)]
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-    said = [
-        token_logprobs(p[kept].unsqueeze(0), None, [some], ends)[0]
-        for p, kept, some in zip(data.batch["ref_log_prob"], mask, ids, strict=True)
-    ]
     given = rows["raw_prompt"] if "raw_prompt" in rows else [info.get("prompt") for info in rows["extra_info"]]
-    texts = [tokenizer.decode(some, skip_special_tokens=True) for some in ids]
-    report = typicality.report_of_tokens(said, [_text(prompt) for prompt in given], texts)
+    prompts = [_text(prompt) for prompt in given]
+    report = report_of_pass(typicality, tokenizer, prompts, data.batch["responses"], mask, data.batch["ref_log_prob"])
     before = scores.sum(dim=1).double().cpu().numpy()
     change = gated(before, np.asarray(pay, np.float64), report) - before
     last = (mask.long().cumsum(dim=1) * mask).argmax(dim=1)
