@@ -291,10 +291,8 @@ def score(
         functional=functional,  # pyright: ignore[reportArgumentType]
         context=batch.context,
     ).without(batch.others, functional)
-    scored = batch.is_scored
     out = []
-    for e in range(len(rows)):
-        own = batch.offsets[e] + np.flatnonzero(scored[batch.offsets[e] : batch.offsets[e + 1]])
+    for e, own in enumerate(batch.own()):
         text = " ".join(batch.steps[row] for row in own)
         support = float(scores.support[own].mean()) if len(own) else None
         out.append(
@@ -399,10 +397,7 @@ def evaluate(
         known=known,
         worst=worst,
     )
-    scored = batch.is_scored
-    spans = zip(batch.offsets[:-1], batch.offsets[1:], strict=True)
-    texts = [" ".join(batch.steps[a + row] for row in np.flatnonzero(scored[a:b])) for a, b in spans]
-    return found, texts, said
+    return found, [" ".join(batch.steps[row] for row in own) for own in batch.own()], said
 
 
 def inspect(path: Path, most: int = 8) -> dict[str, Any]:

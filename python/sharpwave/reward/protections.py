@@ -260,13 +260,12 @@ class Protections:
         gate = nobody if report is None else report.gate
         others = nobody if crowd is None else crowd[0]
         paying = [term for term in PAYING if term in terms and getattr(weights, term)]
+        units: dict[str, Floats] = {}
+        low = 0.0
         if self.combine == "conjunction":
             units = {term: self.unit(term, raw[term]) for term in terms if term in PAYING}
-            low = 0.0
             parts = {"conjunction": _mean(units, weights, paying)}
         else:
-            units = dict[str, Floats]()
-            low = 0.0
             if report is not None or crowd is not None:
                 low = sum(getattr(weights, t) * float(standardise(t, np.array(self.ranges[t][0]))) for t in paying)
             bounded = {

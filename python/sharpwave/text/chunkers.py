@@ -110,6 +110,12 @@ class Batch:
         scored[self.others] = False
         return scored
 
+    def own(self) -> Iterator[NDArray[np.int64]]:
+        """The rows of each episode's scored steps."""
+        scored = self.is_scored
+        for first, end in zip(self.offsets[:-1], self.offsets[1:], strict=True):
+            yield first + np.flatnonzero(scored[first:end])
+
     @property
     def scored(self) -> NDArray[np.int64]:
         """``(E,)`` scored steps of each episode; 0 where nothing can be scored."""
