@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import _coerce
+from sharpwave._embedder import unit as unit_rows
 from sharpwave.results import Scores
 from sharpwave.view import Functional, View
 
@@ -225,7 +226,7 @@ def evaluate(
     truth = labels[usable] > 0.5
     if min(truth.sum(), (~truth).sum()) < 2:
         raise ValueError(f"two good and two bad episodes are needed, got {truth.sum()} and {(~truth).sum()}")
-    unit = _unit(rows)
+    unit = unit_rows(rows)
     numbers = {STORE: (f"functional {functional}", score[usable])}
     terminals = _terminals(view, weights)
     if terminals is not None:
@@ -310,7 +311,7 @@ class _Probe:
     def of(cls, known: Known) -> Self:
         counts = np.diff(known.offsets)
         place = _Place(np.repeat(np.arange(len(counts)), counts), known.is_scored, len(counts))
-        return cls(place.vectors(_unit(known.steps)), known.good)
+        return cls(place.vectors(unit_rows(known.steps)), known.good)
 
     def __call__(self, vectors: Floats) -> Floats:
         return (vectors - self.centre) @ self.slope + self.offset
@@ -319,7 +320,7 @@ class _Probe:
 def _nearest(known: Known, unit: NDArray[np.float32]) -> Floats:
     """(ΣT,) the highest cosine to a step of a good episode, less that to a step of a bad one."""
     of_good = np.repeat(known.good, np.diff(known.offsets))[known.is_scored]
-    cosines = (unit @ _unit(known.steps)[known.is_scored].T).astype(np.float64)
+    cosines = (unit @ unit_rows(known.steps)[known.is_scored].T).astype(np.float64)
     if of_good.all() or not of_good.any():
         return cosines.max(axis=1) * (1.0 if of_good.any() else -1.0)
     return cosines[:, of_good].max(axis=1) - cosines[:, ~of_good].max(axis=1)
@@ -334,21 +335,22 @@ def _terminals(view: View[Any], weights: Weights | None) -> NDArray[np.float32] 
     return None if not keys else np.sum([factor * key for factor, key in keys], axis=0).astype(np.float32)
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.maximum(np.sqrt(np.einsum("nd,nd->n", rows, rows)), 1e-12)[:, None]
-
-
 # Figures and their intervals ----------------------------------------------------------------------
 
 
 def auc(values: Floats, good: Bools) -> float:
     """The probability that a good episode has the higher number, ties counting half; NaN without both kinds."""
-    positive, negative = values[good], values[~good]
+    return auc_between(values[good], values[~good])
+
+
+def auc_between(positive: Floats, negative: Floats) -> float:
+    """Probability that a positive lies above a negative, ties half; NaN where either is empty."""
     if not len(positive) or not len(negative):
         return float("nan")
-    ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
-    return float(below.sum() / (2.0 * len(positive) * len(negative)))
+    order = np.sort(negative)
+    below = np.searchsorted(order, positive, "left")
+    upto = np.searchsorted(order, positive, "right")
+    return float((below + upto).mean() / (2 * len(order)))
 
 
 def _draws(good: Bools, resamples: int, seed: int) -> NDArray[np.int64]:

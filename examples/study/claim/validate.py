@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sharpwave import evaluate
 
 from examples.study.report import fill
 
@@ -75,11 +76,7 @@ def flags(labels: NDArray[np.int64]) -> dict[str, Flags]:
 
 def auc(has: Flags, scores: Floats) -> float:
     """The chance that a text that has the label scores above one that has not; ties count one half."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(scores)
-    yes = int(has.sum())
-    return float((ranks[has].sum() - yes * (yes + 1) / 2) / (yes * (len(has) - yes)))
+    return evaluate.auc(scores, has)
 
 
 def interval(has: Flags, scores: Floats, seed: int = 0) -> tuple[float, float]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave._embedder import unit
+from sharpwave.evaluate import auc_between as auc
 from sharpwave.probe.columns import COLUMNS, Bench, Column, Episodes, Floats
 from sharpwave.probe.probes import Objective, Probe, ProbeSet
 
@@ -196,13 +197,3 @@ def succession_auc(view: Any, episodes: Episodes, seed: int) -> dict[str, float]
         "edge": auc(edge(before, after), edge(*shuffled)),
         "cosine": auc(near(before, after), near(*shuffled)),
     }
-
-
-def auc(positive: Floats, negative: Floats) -> float:
-    """Probability that a positive lies above a negative, ties half; NaN where either is empty."""
-    if not len(positive) or not len(negative):
-        return float("nan")
-    order = np.sort(negative)
-    below = np.searchsorted(order, positive, "left")
-    upto = np.searchsorted(order, positive, "right")
-    return float((below + upto).mean() / (2 * len(order)))
