@@ -200,14 +200,14 @@ def update(
     return stats
 
 
-def rounded(value: Any) -> Any:
-    """Floats to six significant digits, all the way down."""
+def rounded(value: Any, digits: int = 6) -> Any:
+    """Floats to so many significant digits, all the way down."""
     if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
     if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
+        return {k: rounded(v, digits) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(v) for v in value]
+        return [rounded(v, digits) for v in value]
     return value
 
 

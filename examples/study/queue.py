@@ -110,6 +110,30 @@ def run_one(planned: Planned, whole: Plan, device: str, threads: int) -> None:
     drain(Plan(whole.distill, whole.gradient, whole.thresholds, whole.claims, (planned,)), device)
 
 
+def from_command_line(about: str | None, length: str, default: int, algorithms: tuple[str, ...]) -> None:
+    """The run that the command line names, to its end.
+
+    Args:
+        about: the command's description.
+        length, default: the option that says how far, in rounds or steps.
+        algorithms: one, or those that ``--algorithm`` chooses among, the first by default.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("arm", help="an arm of study/claim.toml")
+    if len(algorithms) > 1:
+        parser.add_argument("--algorithm", choices=algorithms, default=algorithms[0])
+    parser.add_argument("--objective", default="wedding")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(f"--{length}", type=int, default=default, dest="length", metavar=length.upper())
+    parser.add_argument("--policy", default="smollm2")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    optimiser = getattr(given, "algorithm", algorithms[0])
+    planned = Planned(optimiser, given.arm, given.objective, given.seed, given.length, float("nan"), given.policy)
+    run_one(planned, plan.read(), given.device, given.threads)
+
+
 def _quiet(threads: int) -> None:
     import torch
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.study.report import fill
+from examples.study.tables import fill, table
 from examples.textworld import cooking, keys, study
 from examples.textworld.game import WALK
 from examples.textworld.learners import ABOUT
@@ -64,11 +64,6 @@ def ranged(values: Floats, digits: int = 2) -> str:
         return "–"
     low, high = interval(values)
     return f"{values.mean():.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def chosen(cells: Cells, number: int, games: Sequence[Any] = study.GAMES) -> Cells:

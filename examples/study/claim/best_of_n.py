@@ -33,7 +33,8 @@ from sharpwave.text import TypicalityReport
 from examples.study.claim import arms, gold, pool
 from examples.study.claim.materials import Materials, Texts
 from examples.study.gold_texts import objectives, read_demonstrations
-from examples.study.report import fill
+from examples.study.loop import rounded
+from examples.study.tables import fill
 
 Floats = NDArray[np.float64]
 
@@ -150,17 +151,8 @@ def measure(
         found["rewards"][name] = curves(texts.openings, arm.of(texts, crowd=False).reward, measured)
         print(objective, name, flush=True)
     results.mkdir(parents=True, exist_ok=True)
-    (results / f"{objective}.json").write_text(json.dumps(rounded(found), indent=1) + "\n", "utf-8")
+    (results / f"{objective}.json").write_text(json.dumps(rounded(found, 5), indent=1) + "\n", "utf-8")
     return found
-
-
-def rounded(value: Any) -> Any:
-    """Plain data with numbers of five digits."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, Mapping):
-        return {k: rounded(v) for k, v in value.items()}
-    return [rounded(v) for v in value] if isinstance(value, list) else value
 
 
 # From curves to tables, sentences and a plot

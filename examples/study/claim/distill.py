@@ -7,7 +7,6 @@ stage and writes the very lines that it would have written.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from examples.study.claim import plan
 from examples.study.claim.evaluate import (
     Arm,
     Drawn,
@@ -287,21 +285,9 @@ def make(planned: Planned, settings: Distill, world: World, device: str) -> Run:
 
 def main() -> None:
     """One run, from where it was stopped."""
-    from examples.study.queue import run_one
+    from examples.study.queue import from_command_line
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("arm", help="an arm of study/claim.toml")
-    parser.add_argument("--objective", default="wedding")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--policy", default="smollm2")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    planned = Planned(
-        "distill", options.arm, options.objective, options.seed, options.rounds, float("nan"), options.policy
-    )
-    run_one(planned, plan.read(), options.device, options.threads)
+    from_command_line(__doc__, "rounds", 5, ("distill",))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ that it would have written.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -17,7 +16,6 @@ from typing import Any
 import torch
 
 from examples.study import measures
-from examples.study.claim import plan
 from examples.study.claim.evaluate import (
     Arm,
     Gold,
@@ -184,22 +182,9 @@ def make(planned: Planned, settings: Gradient, world: World, device: str) -> Run
 
 def main() -> None:
     """One run, from where it was stopped."""
-    from examples.study.queue import run_one
+    from examples.study.queue import from_command_line
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("arm", help="an arm of study/claim.toml")
-    parser.add_argument("--algorithm", choices=("reinforce", "grpo"), default="reinforce")
-    parser.add_argument("--objective", default="wedding")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--policy", default="smollm2")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    planned = Planned(
-        options.algorithm, options.arm, options.objective, options.seed, options.steps, float("nan"), options.policy
-    )
-    run_one(planned, plan.read(), options.device, options.threads)
+    from_command_line(__doc__, "steps", 400, ("reinforce", "grpo"))
 
 
 if __name__ == "__main__":

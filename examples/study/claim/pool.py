@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
 
+from examples.study.claim.evaluate import write
 from examples.study.policy import Policy
 from examples.study.setting import OPENINGS, chat
 
@@ -21,7 +21,6 @@ TOKENS, TEMPERATURE = 40, 0.8
 
 def sample(policy: Policy, blocks: int, directory: Path = DIRECTORY, tokens: int = TOKENS) -> None:
     """Sample the blocks that are missing, of ``blocks``; each draws from a generator of its own."""
-    directory.mkdir(parents=True, exist_ok=True)
     for block in range(blocks):
         path = directory / f"{block:03d}.json"
         if path.is_file():
@@ -31,9 +30,7 @@ def sample(policy: Policy, blocks: int, directory: Path = DIRECTORY, tokens: int
             generator = torch.Generator(device=policy.device).manual_seed(SEED + block * len(OPENINGS) + place)
             with policy.base():
                 made[opening] = list(policy.sample([chat(opening)], COPIES, tokens, generator, TEMPERATURE).texts)
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n", "utf-8")
-        scratch.replace(path)
+        write(path, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
         print(f"{path}: {sum(map(len, made.values()))} completions", flush=True)
 
 
