@@ -1,7 +1,7 @@
 """sharpwave: a value memory for reinforcement learning.
 
-Importing it imports NumPy and nothing else: no threads, no CPU check, no torch. The names below that need more
-are imported when they are first used.
+Importing it imports the compiled core and nothing else: no threads, no CPU check, no torch. NumPy, which a name below
+may need, is imported when that name is first used.
 """
 
 from importlib import import_module
@@ -15,27 +15,27 @@ from sharpwave._core import (
     get_num_threads,
     set_num_threads,
 )
-from sharpwave.config import Config
-from sharpwave.habituation import Habituation
-from sharpwave.results import (
-    Association,
-    Explanation,
-    ObserveReport,
-    Path,
-    Payment,
-    Recovery,
-    Repair,
-    ReplayReport,
-    Scores,
-    SearchReport,
-)
-from sharpwave.store import ValueStore
-from sharpwave.view import FrozenView
 
 if TYPE_CHECKING:
     from sharpwave import embed, episodes, text
+    from sharpwave.config import Config
+    from sharpwave.habituation import Habituation
+    from sharpwave.results import (
+        Association,
+        Explanation,
+        ObserveReport,
+        Path,
+        Payment,
+        Recovery,
+        Repair,
+        ReplayReport,
+        Scores,
+        SearchReport,
+    )
     from sharpwave.reward import InstrumentalReward, Weights
+    from sharpwave.store import ValueStore
     from sharpwave.tuning import Trial, Tuned, tune
+    from sharpwave.view import FrozenView
 
 __all__ = [
     "Association",
@@ -69,32 +69,52 @@ __all__ = [
 ]
 
 _MODULES = {
+    "config",
     "divergence",
     "embed",
     "episodes",
+    "habituation",
     "integrations",
     "interop",
     "remedies",
+    "results",
     "reward",
     "serve",
+    "store",
     "text",
     "torch",
+    "view",
     "viz",
 }
 _NAMES = {
-    "InstrumentalReward": "sharpwave.reward",
-    "Weights": "sharpwave.reward",
-    "Trial": "sharpwave.tuning",
-    "Tuned": "sharpwave.tuning",
-    "tune": "sharpwave.tuning",
+    "config": ["Config"],
+    "habituation": ["Habituation"],
+    "results": [
+        "Association",
+        "Explanation",
+        "ObserveReport",
+        "Path",
+        "Payment",
+        "Recovery",
+        "Repair",
+        "ReplayReport",
+        "Scores",
+        "SearchReport",
+    ],
+    "reward": ["InstrumentalReward", "Weights"],
+    "store": ["ValueStore"],
+    "tuning": ["Trial", "Tuned", "tune"],
+    "view": ["FrozenView"],
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"sharpwave.{name}")
-    if name in _NAMES:
-        return getattr(import_module(_NAMES[name]), name)
+    if name in _MODULE_OF:
+        found = globals()[name] = getattr(import_module(f"sharpwave.{_MODULE_OF[name]}"), name)
+        return found
     raise AttributeError(f"module 'sharpwave' has no attribute {name!r}")
 
 

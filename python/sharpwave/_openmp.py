@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from sharpwave import get_num_threads
+from sharpwave._core import get_num_threads
 
 
 def share_the_machine() -> None:

@@ -41,9 +41,12 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
-def test_importing_imports_numpy_and_nothing_else() -> None:
-    imported = python("import sys, sharpwave; print(*sorted({m.split('.')[0] for m in sys.modules}))").split()
-    assert set(imported) - set(sys.stdlib_module_names) - {"__main__"} <= {"numpy", "sharpwave"} | site_modules()
+@pytest.mark.parametrize(
+    ("code", "needs"), [("sharpwave", {"sharpwave"}), ("sharpwave; sharpwave.ValueStore", {"sharpwave", "numpy"})]
+)
+def test_importing_imports_what_is_used_and_nothing_else(code: str, needs: set[str]) -> None:
+    imported = python(f"import sys, {code}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))").split()
+    assert set(imported) - set(sys.stdlib_module_names) - {"__main__"} - site_modules() == needs - site_modules()
 
 
 def site_modules() -> set[str]:

@@ -55,7 +55,7 @@ def test_versions_agree() -> None:
     assert numbers[0] <= numbers[1]
 
 
-def test_importing_imports_numpy_and_nothing_else() -> None:
+def test_importing_imports_nothing_beside_numpy_and_starts_no_thread() -> None:
     code = (
         "import sys, threading, numpy; before = {m.partition('.')[0] for m in sys.modules}; import sharpwave; "
         "after = {m.partition('.')[0] for m in sys.modules} - before - set(sys.stdlib_module_names); "

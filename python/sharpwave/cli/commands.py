@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
+from sharpwave._core import functionals
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
 from sharpwave.cli import bon, evaluation, tune
-from sharpwave.view import Functional
 
 commands = typer.Typer(
     name="sharpwave",
@@ -39,7 +39,7 @@ _Weights = Annotated[
     list[str] | None,
     typer.Option("--weight", help="channel=number, repeatable; default: equal weights"),
 ]
-_Functional = Annotated[str, typer.Option(help=", ".join(get_args(Functional)))]
+_Functional = Annotated[str, typer.Option(help=", ".join(functionals()))]
 
 
 @commands.command()

@@ -53,6 +53,7 @@ class SentenceTransformer:
         self.batch_size = batch_size
         self.cache = as_cache(cache)
         self._model: Any = None if self.path is not None else self._placed(model)
+        self._plain: Any = None
         self._known = Remembered()
 
     @property
@@ -61,7 +62,29 @@ class SentenceTransformer:
         if self._model is None:
             library = require("sentence_transformers", "embed")
             self._model = self._placed(library.SentenceTransformer(self.path, device=self.device))
+            self._plain = None
         return self._model
+
+    @property
+    def _network(self) -> Any:
+        """What computes the rows: `model`, or a plain BERT in its place as long as nobody has asked for `model`."""
+        if self._model is None and self._plain is None and self.path is not None:
+            self._plain = self._without_library(Path(self.path))
+        return self.model if self._plain is None else self._plain
+
+    def _without_library(self, path: Path) -> Any:
+        """The model as `bert.load` reads it; None where it cannot, or where the library would choose an accelerator."""
+        torch = require("torch", "embed")
+        if not path.is_dir() or (
+            self.device is None and (torch.cuda.is_available() or torch.backends.mps.is_available())
+        ):
+            return None
+        try:
+            from sharpwave.text import bert
+        except ImportError:  # safetensors, tokenizers: sentence-transformers says which one is missing
+            return None
+        found = bert.load(path)
+        return None if found is None else self._placed(found)
 
     def _placed(self, model: Any) -> Any:
         if self.device is not None:
@@ -73,8 +96,9 @@ class SentenceTransformer:
     @property
     def dim(self) -> int:
         """The dimension of a row."""
-        named = getattr(self.model, "get_embedding_dimension", None)
-        return int(named() if named else self.model.get_sentence_embedding_dimension())
+        model = self._network
+        named = getattr(model, "get_embedding_dimension", None)
+        return int(named() if named else model.get_sentence_embedding_dimension())
 
     @property
     def fingerprint(self) -> str:
@@ -82,7 +106,7 @@ class SentenceTransformer:
 
         Fingerprints agree at every precision and on every device.
         """
-        model, settings = self.model, self._settings()
+        model, settings = self._network, self._settings()
         return self._known(
             (settings, model.max_seq_length, self.dim, weights_state(model)),
             lambda: (
@@ -93,7 +117,7 @@ class SentenceTransformer:
 
     def _settings(self) -> str:
         """What changes a vector and is no weight, as far as it is known."""
-        model = self.model
+        model = self._network
         modules = list(model)
         poolings = [m for m in modules if hasattr(m, "include_prompt")]
         prompt = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
@@ -112,18 +136,18 @@ class SentenceTransformer:
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         if self.path is not None:
-            state["_model"] = None  # loaded again where it is used
+            state["_model"] = state["_plain"] = None  # loaded again where it is used
         return state
 
     def __call__(self, texts: list[str], /) -> NDArray[np.float32]:
         return rows_of(self.cache, self._namespace, check_texts(texts), self._encode, self.dim)
 
     def _namespace(self) -> str:
-        return f"{self.fingerprint}:{precision(self.model)}"
+        return f"{self.fingerprint}:{precision(self._network)}"
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         order = sorted(range(len(texts)), key=lambda n: (-len(texts[n]), n))
-        rows = self.model.encode(
+        rows = self._network.encode(
             [texts[n] for n in order],
             batch_size=self.batch_size,
             show_progress_bar=False,
