@@ -194,6 +194,18 @@ class View:
     ) -> list[list[tuple[NDArray[np.int64], float, NDArray[np.float32], list[str | None]]]]:
         """Ids, score, values and texts of every path of every query."""
 
+    def episode_records(self) -> list[tuple[int, int | None, str | None, int | None]]:
+        """Id, place among the observed, source and steps of every episode."""
+
+    def origins(
+        self, memory: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint32]]:
+        """Of every step that went into a memory, or into all: the memory, the episode or insert, whether it is an
+        insert, and the step or row."""
+
+    def without(self, memory: int | None, episodes: NDArray[np.int64] | None) -> View:
+        """What a veto would leave."""
+
     def associate(
         self, queries: NDArray[np.float32], steps: int, damping: float, k: int, num_threads: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -271,7 +283,7 @@ class Store(View):
     ) -> dict[str, Any]:
         """The fields of `sharpwave.ReplayReport` by name."""
 
-    def veto(self, memory: int | None, episode: int | None) -> None:
+    def veto(self, memory: int | None, episodes: NDArray[np.int64] | None) -> None:
         """As if never seen."""
 
     def bind_embedder(self, fingerprint: str) -> None:

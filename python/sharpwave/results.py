@@ -236,6 +236,66 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
+class EpisodeRecord:
+    """An episode that a store knows: what `veto` can forget."""
+
+    id: int
+    order: int | None = None
+    """Its place among the observed episodes, from 0; None for one that is proposed and not yet consolidated."""
+    source: str | None = None
+    """Where it comes from, as `observe` was told; unknown with `keep_episodes=False`."""
+    steps: int | None = None
+    """How many steps it has, without those that were vetoed; unknown with `keep_episodes=False`."""
+    memories: list[int] = field(default_factory=list)
+    """The memories that its steps went into, ascending. A step that was dropped went into none."""
+
+
+class Origin(NamedTuple):
+    """A step that went into a memory."""
+
+    episode: int | None
+    """The id of its episode; None for a row that was inserted."""
+    insert: int | None
+    """Which call of `insert` it came with, from 0; None for a step of an episode."""
+    step: int
+    """Its position in the episode, or the row of the insert."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """What a veto would change, before it is done."""
+
+    memories: tuple[int, int]
+    """How many there are, and how many there would be."""
+    associations: tuple[int, int]
+    """The same of the associations."""
+    gone: Ids
+    """(G,) the memories that would be no more, ascending."""
+    kept: Ids
+    """(K,) the others, ascending."""
+    renamed: Ids
+    """(K,) the id that each of `kept` would have; two may become one."""
+    before: Floats
+    """(K, Q) the values of `kept`."""
+    after: Floats
+    """(K, Q) what they would be."""
+    digest: str
+    """What `digest` of the store would be."""
+
+    def __str__(self) -> str:
+        moved = np.abs(np.asarray(self.after, np.float64) - self.before).max(1, initial=0.0)
+        values = (
+            f"values of {np.count_nonzero(moved)} others move, by {moved.max():.3g} at most"
+            if moved.any()
+            else ("no value moves")
+        )
+        return (
+            f"{len(self.gone)} of {self.memories[0]} memories go; "
+            f"associations: {self.associations[0]} → {self.associations[1]}; {values}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Recovery:
     """What opening a directory found."""
 

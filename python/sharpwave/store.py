@@ -18,7 +18,7 @@ from sharpwave import _coerce, _core
 from sharpwave.config import Config
 from sharpwave.granularity import granularity
 from sharpwave.results import OUTCOMES, ObserveReport, Recovery, Repair, ReplayReport
-from sharpwave.view import View
+from sharpwave.view import View, vetoed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -228,14 +228,15 @@ class ValueStore(View[_core.Store]):
             )
         )
 
-    def veto(self, *, memory: int | None = None, episode: int | None = None) -> None:
-        """Make it as if a memory's steps, or an episode, had never been seen. Exact; needs `keep_episodes=True`."""
-        if (memory is None) == (episode is None):
-            raise TypeError("veto takes either memory= or episode=")
-        self._core.veto(
-            None if memory is None else _coerce.whole("memory", memory),
-            None if episode is None else _coerce.whole("episode", episode),
-        )
+    def veto(self, *, memory: int | None = None, episode: int | None = None, episodes: Array | None = None) -> None:
+        """Make it as if a memory's steps, or episodes, had never been seen. Exact; needs `keep_episodes=True`.
+
+        History is replayed once, however many episodes there are. `without` says beforehand what would change.
+
+        Raises:
+            KeyError: there is no such memory or episode; nothing was forgotten.
+        """
+        self._core.veto(*vetoed(memory, episode, episodes))
 
     def bind_embedder(self, fingerprint: str | Embedder) -> None:
         """Record the embedder that fills this store; another one later is an EmbedderError that names the difference.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from sharpwave import _coerce, _core
 from sharpwave.config import Config
 from sharpwave.habituation import Habituation
-from sharpwave.results import Association, Explanation, Path, Payment, Scores, SearchReport
+from sharpwave.preview import preview
+from sharpwave.results import (
+    Association,
+    EpisodeRecord,
+    Explanation,
+    Origin,
+    Path,
+    Payment,
+    Preview,
+    Scores,
+    SearchReport,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +33,19 @@ if TYPE_CHECKING:
 Core = TypeVar("Core", bound=_core.View)
 AnyArray = TypeVar("AnyArray", bound=NDArray[Any])
 Functional = Literal["coverage", "progress", "potential", "mean"]
+
+
+def vetoed(
+    memory: int | None, episode: int | None, episodes: Array | None
+) -> tuple[int | None, NDArray[np.int64] | None]:
+    """What a veto is to forget, as the core takes it: a memory, or episodes."""
+    if sum(given is not None for given in (memory, episode, episodes)) != 1:
+        raise TypeError("a veto takes one of memory=, episode= or episodes=")
+    if memory is not None:
+        return _coerce.whole("memory", memory), None
+    if episode is not None:
+        return None, np.array([_coerce.whole("episode", episode)], np.int64)
+    return None, _coerce.integers("episodes", cast("Array", episodes)).ravel()
 
 
 class View(Generic[Core]):
@@ -354,6 +378,36 @@ class View(Generic[Core]):
         """Every association: source ids, target ids and weights P, by source and then target."""
         source, target, weight = self._core.edges()
         return _read_only(source), _read_only(target), _read_only(weight)
+
+    # What went in
+
+    def episodes(self) -> list[EpisodeRecord]:
+        """Every episode that was observed, in order, then those that are proposed; and what became of each."""
+        memories, numbers, inserted, _ = self._core.origins(None)
+        went: dict[int, set[int]] = {}
+        for memory, episode in zip(memories[~inserted].tolist(), numbers[~inserted].tolist(), strict=True):
+            went.setdefault(episode, set()).add(memory)
+        records = self._core.episode_records()
+        return [
+            EpisodeRecord(episode, order, source, steps, sorted(went.get(episode, ())))
+            for episode, order, source, steps in records
+        ]
+
+    def provenance(self, memory: int) -> list[Origin]:
+        """The steps that went into a memory, in the order in which they came.
+
+        Raises:
+            KeyError: there is no such memory.
+        """
+        _, numbers, inserted, steps = self._core.origins(_coerce.whole("memory", memory))
+        columns = zip(numbers.tolist(), inserted.tolist(), steps.tolist(), strict=True)
+        return [Origin(None if row else number, number if row else None, step) for number, row, step in columns]
+
+    def without(
+        self, *, memory: int | None = None, episode: int | None = None, episodes: Array | None = None
+    ) -> Preview:
+        """What `veto` with these arguments would change. It changes nothing, and takes as long as the veto."""
+        return preview(self._core, self._core.without(*vetoed(memory, episode, episodes)))
 
     # Identity and bytes
 

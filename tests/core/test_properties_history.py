@@ -211,6 +211,88 @@ def test_veto_in_a_long_life_is_as_if_never_seen(capacity: int | None) -> None:
     same_but_for_ids(sinner, saint)
 
 
+@given(seed=seeds, numbers=variants, vetoed=st.permutations(range(4)), several=st.integers(0, 4))
+def test_a_veto_of_several_is_their_vetoes_one_by_one(
+    seed: int, numbers: dict[str, Any], vetoed: list[int], several: int
+) -> None:
+    """In any order, at once, and never seen at all: one store."""
+    vetoed = vetoed[:several]
+    at_once, one_by_one, saint = build(numbers), build(numbers), build(numbers)
+    for number in range(4):
+        steps, _ = wander(seed + number, [5])
+        for store in (at_once, one_by_one, saint):
+            if store is not saint or number not in vetoed:
+                store.observe(steps, drives=drives(seed + number, 5), episode_ids=[number], propose=number == 2)
+    at_once.veto(episodes=vetoed)
+    for number in vetoed:
+        one_by_one.veto(episode=number)
+    for store in (at_once, one_by_one, saint):
+        store.replay(consolidate=True)
+    same_but_for_ids(at_once, saint)
+    same_but_for_ids(one_by_one, saint)
+    assert [one.id for one in at_once.episodes()] == [one.id for one in saint.episodes()]
+
+
+@given(seed=seeds, numbers=variants, vetoed=st.lists(st.integers(0, 3), max_size=3))
+def test_a_preview_is_what_the_veto_does(seed: int, numbers: dict[str, Any], vetoed: list[int]) -> None:
+    store = build(numbers)
+    store.insert(wander(seed + 50, [2])[0])
+    for number in range(4):
+        store.observe(wander(seed + number, [5])[0], drives=drives(seed + number, 5), episode_ids=[number])
+    before, ids, values = store.digest(), store.ids, store.values
+    preview = store.without(episodes=vetoed)
+    assert store.digest() == before, "it changes nothing"
+    assert sorted([*preview.gone.tolist(), *preview.kept.tolist()]) == ids.tolist()
+    same(preview.before, values[np.isin(ids, preview.kept)], "values before")
+
+    theirs = {
+        memory
+        for memory in ids[~store.is_terminal].tolist()
+        if all(origin.episode in vetoed for origin in store.provenance(memory))
+    }
+    store.veto(episodes=vetoed)
+    assert preview.digest == store.digest()
+    assert preview.memories == (len(ids), len(store))
+    assert preview.associations[1] == len(store.edges()[0])
+    places = np.searchsorted(store.ids, preview.renamed)
+    assert store.ids[places].tolist() == preview.renamed.tolist()
+    same(preview.after, store.values[places], "values after")
+    if not vetoed:
+        assert not len(preview.gone)
+        assert preview.renamed.tolist() == ids.tolist()
+    assert theirs <= set(preview.gone.tolist())
+    assert str(len(preview.gone)) in str(preview)
+
+
+@given(seed=seeds, numbers=variants, keep=st.booleans())
+def test_what_went_into_a_memory_is_what_was_observed(seed: int, numbers: dict[str, Any], keep: bool) -> None:
+    store = build({**numbers, "keep_episodes": keep})
+    rows = store.insert(wander(seed + 50, [3])[0])
+    reports = {
+        7 * number: store.observe(
+            wander(seed + number, [5])[0], drives=drives(seed, 5), episode_ids=[7 * number], source=f"from {number}"
+        )
+        for number in range(3)
+    }
+    store.observe(wander(seed + 9, [4])[0], episode_ids=[100], propose=True)
+    records = store.episodes()
+    assert [record.id for record in records] == [0, 7, 14, 100]
+    assert [record.order for record in records] == [0, 1, 2, None]
+    assert [record.steps for record in records] == [*([5] * 3 if keep else [None] * 3), 4]
+    assert records[1].source == ("from 1" if keep else None)
+    assert records[3].memories == []
+    alive = set(store.ids.tolist())
+    for record in records[:3]:
+        went = reports[record.id].memory_ids
+        assert set(record.memories) == alive & set(went[went >= 0].tolist())
+        for memory in record.memories:
+            mine = [origin.step for origin in store.provenance(memory) if origin.episode == record.id]
+            assert mine == np.flatnonzero(went == memory).tolist()
+    for row, memory in enumerate(rows.tolist()):
+        if memory in alive:
+            assert store.provenance(memory)[0] == (None, 0, row)
+
+
 @given(seed=seeds)
 def test_veto_of_a_memory_is_as_if_its_steps_had_been_cut_out(seed: int) -> None:
     """The gate sees what is left step by step, as if each were an episode; transitions do not cross the holes."""

@@ -208,6 +208,15 @@ class Agreement(RuleBasedStateMachine):
             self.store.veto(episode=episode)
             self.oracle.veto(episode=episode)
 
+    @rule(picks=st.lists(st.integers(0, 100), max_size=3))
+    @precondition(lambda self: self.oracle.settings.keep_episodes and self.oracle.next_episode > 0)
+    def veto_several_episodes(self, picks: list[int]) -> None:
+        known = self.oracle.episodes()
+        if known:
+            episodes = [known[pick % len(known)] for pick in picks]
+            self.store.veto(episodes=episodes)
+            self.oracle.veto(episodes=episodes)
+
     @rule(pick=st.integers(0, 100))
     @precondition(lambda self: self.oracle.settings.keep_episodes)
     def veto_memory(self, pick: int) -> None:

@@ -129,6 +129,8 @@ def good() -> dict[str, dict[str, Any]]:
         "insert": {"keys": 2 * eye[:2], "texts": ["n", "m"]},
         "replay": {"budget": 10, "order": "reverse"},
         "veto": {"episode": 7},
+        "without": {"episodes": [7]},
+        "provenance": {"memory": 1},
         "calibrate": {"steps": eye},
         "add_terminal": {"name": "other", "key": eye[0], "low": 0.1, "high": 0.9},
         "add_channel": {"name": "judge", "low": -1.0, "high": 1.0},

@@ -35,7 +35,7 @@ RUST: Sequence[Sequence[str]] = (
 PYTHON: Sequence[Sequence[str]] = (
     ("_core",),  # and what else begins with an underscore
     ("config", "results"),
-    ("habituation", "view"),
+    ("habituation", "preview", "view"),
     ("foresight", "granularity"),
     ("store",),
     ("serve",),  # a served store is a store, and a reward takes one by its address

@@ -319,18 +319,18 @@ class Oracle(View):
         """The ids that `veto(episode=…)` knows: observed or proposed."""
         return [op.id for op in self.log.values() if isinstance(op, Episode)]
 
-    def veto(self, memory: int | None = None, episode: int | None = None) -> None:
+    def veto(self, memory: int | None = None, episode: int | None = None, episodes: Sequence[int] = ()) -> None:
         """Repeat every operation without the vetoed part.
 
         Memories made before the first changed operation keep their ids; later ones get fresh ids in the same order.
         """
         log = dict(self.log)
-        if episode is not None:
-            changed = [n for n, op in log.items() if isinstance(op, Episode) and op.id == episode]
+        if memory is None:
+            vetoed = {*episodes, *([] if episode is None else [episode])}
+            changed = [n for n, op in log.items() if isinstance(op, Episode) and op.id in vetoed]
             for number in changed:
                 del log[number]
         else:
-            assert memory is not None
             parts: dict[int, set[int]] = {}
             for number, row in self.state.memories[memory].provenance:
                 parts.setdefault(number, set()).add(row)
@@ -341,7 +341,8 @@ class Oracle(View):
                     log[number] = op.without(rows)
                 elif isinstance(op, Insert):
                     log[number] = replace(op, skip=op.skip | rows)
-        self._rebuild(log, changed[0])
+        if changed:
+            self._rebuild(log, changed[0])
 
     def _rebuild(self, log: dict[int, Episode | Insert | Call], first_changed: int) -> None:
         """Run a log on an empty state; from operation `first_changed` on ids are fresh."""

@@ -82,6 +82,7 @@ FORMS: dict[str, Form] = {
     "key": Form(_NUMBERS, lambda store, given, _: _coerce.vector("key", given, store.dim)),
     "query": Form(_NUMBERS, lambda store, given, _: _coerce.vector("query", given, store.dim)),
     "ids": Form(_INTEGERS, lambda _, given, __: _coerce.integers("ids", given).ravel()),
+    "episodes": Form(_INTEGERS, lambda _, given, __: _coerce.integers("episodes", given).ravel()),
     "offsets": Form(
         {**_INTEGERS, "description": "(E+1,) where each episode begins in `steps`; one episode by default"},
         lambda _, given, sent: _coerce.offsets(given, len(sent["steps"])),
@@ -116,7 +117,7 @@ FORMS: dict[str, Form] = {
 
 SIZES = frozenset({"k", "depth", "beams", "cleanup"})
 """Whole numbers of a read that multiply the length of its answer."""
-NO_SIZES = frozenset({"steps", "nprobe"})
+NO_SIZES = frozenset({"steps", "nprobe", "memory", "episode"})
 """Those that do not."""
 
 SCALARS: dict[Any, tuple[str, Callable[[str, Any], Any]]] = {
@@ -366,6 +367,9 @@ METHODS: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
     ("read", "recall_many", ("paths",)),
     ("read", "associate", ("ids", "activations")),
     ("read", "search_report", ()),
+    ("read", "episodes", ("episodes",)),
+    ("read", "provenance", ("origins",)),
+    ("read", "without", ()),
     ("read", "edges", ("source", "target", "weight")),
     ("read", "keys_of", ("keys",)),
     ("read", "terminal_key", ("key",)),

@@ -170,6 +170,8 @@ pub(crate) enum Record<'a> {
     Operation(Cow<'a, Operation>),
     /// The id of the episode.
     VetoEpisode(i64),
+    /// The ids of several, or of none.
+    VetoEpisodes(Cow<'a, [i64]>),
     /// The id of the memory.
     VetoMemory(i64),
     /// The fingerprint.

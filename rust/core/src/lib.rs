@@ -81,6 +81,7 @@ pub use ops::history::Veto;
 pub use ops::observe::{Access, Drives, Observation, ObserveReport, observe};
 pub use ops::sleep::ReplayPlan;
 pub use query::frozen::Frozen;
+pub use query::origins::{EpisodeRecord, Origin};
 pub use query::recall::{Path, RecallRequest};
 pub use query::score::{
     Association, Explanation, Habituation, Payment, ScoreRequest, Scores, functionals,

@@ -123,7 +123,7 @@ fn exercise(store: &Store) {
         ..ReplayRequest::default()
     };
     let _ = copy.replay(&request);
-    let _ = copy.veto_episode(0);
+    let _ = copy.veto_episodes(vec![0]);
     let observation = Observation {
         episodes: batch.episodes(),
         ..Observation::default()

@@ -64,7 +64,7 @@ enum Verb {
     Observe(Batch, u8, bool, bool),
     Insert(Batch, bool),
     Replay(u8, Option<u64>, bool, Option<f64>),
-    VetoEpisode(usize),
+    VetoEpisodes(Vec<usize>),
     VetoMemory(usize),
     BindEmbedder(bool),
     Compact,
@@ -83,7 +83,7 @@ fn verb() -> impl Strategy<Value = Verb> {
             .prop_map(|(kind, budget, consolidate, drift)| {
                 Verb::Replay(kind, budget, consolidate, drift)
             }),
-        1 => (0usize..20).prop_map(Verb::VetoEpisode),
+        1 => prop::collection::vec(0usize..20, 0..3).prop_map(Verb::VetoEpisodes),
         1 => (0usize..20).prop_map(Verb::VetoMemory),
         1 => any::<bool>().prop_map(Verb::BindEmbedder),
         1 => Just(Verb::Compact),
@@ -147,7 +147,7 @@ fn act(store: &mut Store, verb: &Verb, at: usize) -> Result<(), Error> {
             };
             store.replay(&request).map(drop)
         }
-        Verb::VetoEpisode(id) => store.veto_episode(*id as i64),
+        Verb::VetoEpisodes(ids) => store.veto_episodes(ids.iter().map(|&id| id as i64).collect()),
         Verb::VetoMemory(rank) => {
             let id = store.ids().get(*rank).copied().unwrap_or(-1);
             store.veto_memory(id)
@@ -222,7 +222,7 @@ fn few() -> Vec<Verb> {
         Verb::Replay(6, Some(3), true, None),
         Verb::Replay(27, Some(5), false, None),
         Verb::BindEmbedder(false),
-        Verb::VetoEpisode(0),
+        Verb::VetoEpisodes(vec![0, 0]),
     ]
 }
 
@@ -310,7 +310,7 @@ fn a_refused_operation_leaves_no_record() {
         Verb::RemoveChannel(0),
         Verb::Insert(Batch::one(vec![0.0; DIM], DIM), false),
         Verb::Observe(Batch::one(vec![0.0; DIM], DIM), 0, false, false),
-        Verb::VetoEpisode(7),
+        Verb::VetoEpisodes(vec![7]),
         Verb::AddTerminal(0, Some(0.0)),
     ] {
         assert!(

@@ -91,7 +91,7 @@ proptest! {
             store.veto_memory(id).unwrap();
             prop_assert!(rows(&store).values().all(|&sum| sum <= 1.0 + 1e-9));
         }
-        store.veto_episode(which.index(episodes.len()) as i64).unwrap();
+        store.veto_episodes(vec![which.index(episodes.len()) as i64]).unwrap();
         prop_assert!(rows(&store).values().all(|&sum| sum <= 1.0 + 1e-9));
     }
 
@@ -310,7 +310,7 @@ proptest! {
         };
         let mut vetoed = build(None);
         let before = vetoed.ids();
-        vetoed.veto_episode(gone as i64).unwrap();
+        vetoed.veto_episodes(vec![gone as i64]).unwrap();
         prop_assert_eq!(vetoed.digest(), build(Some(gone)).digest());
         // Ids are never used for something else. (An evicted memory from before may be back.)
         if store.config().capacity.is_none() {

@@ -107,7 +107,7 @@ fn act(store: &mut Store, verb: &Verb) -> Result<(), Error> {
             };
             store.replay(&request).map(drop)
         }
-        Verb::VetoEpisode(id) => store.veto_episode(*id),
+        Verb::VetoEpisode(id) => store.veto_episodes(vec![*id]),
         Verb::VetoMemory(id) => store.veto_memory(*id),
         Verb::BindEmbedder(name) => store.bind_embedder(name),
         Verb::Compact | Verb::Reopen => Ok(()),

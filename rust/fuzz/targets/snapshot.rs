@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
             consolidate: true,
             ..ReplayRequest::default()
         });
-    let _ = store.veto_episode(0);
+    let _ = store.veto_episodes(vec![0]);
     let _ = store.observe(
         &Observation {
             episodes,

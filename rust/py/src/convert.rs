@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
-use sharpwave_core::{Cancel, Config};
+use sharpwave_core::{Cancel, Config, Veto};
 
 use crate::detach::Detach;
 use crate::errors::to_python;
@@ -103,6 +103,15 @@ pub fn list<'py, T: IntoPyObject<'py>>(
         list.append(item)?;
     }
     Ok(list)
+}
+
+/// What a veto is to forget: a memory, or episodes.
+pub fn vetoed(memory: Option<i64>, episodes: Option<&PyReadonlyArray1<'_, i64>>) -> PyResult<Veto> {
+    match (memory, episodes) {
+        (Some(id), None) => Ok(Veto::Memory(id)),
+        (None, Some(ids)) => Ok(Veto::Episodes(borrowed("episodes", ids)?.to_vec())),
+        _ => Err(PyValueError::new_err("a veto takes a memory or episodes")),
+    }
 }
 
 /// A config from its JSON, validated.

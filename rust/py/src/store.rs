@@ -11,10 +11,10 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use sharpwave_core as core;
 use sharpwave_core::{
     Drives, Durability, Episodes, Journal, Lookahead, Need, Observation, ObserveReport, Order,
-    Outcome, ReplayRequest, Stopped, Veto,
+    Outcome, ReplayRequest, Stopped,
 };
 
-use crate::convert::{borrowed, borrowed_if, config, config_json, vector};
+use crate::convert::{borrowed, borrowed_if, config, config_json, vector, vetoed};
 use crate::detach::{Detach, to_be_worded};
 use crate::errors::{Failure, to_python, with_path};
 use crate::handle::{Handle, Writer};
@@ -292,19 +292,16 @@ impl Store {
     }
 
     /// As if never seen.
-    fn veto(slf: &Bound<'_, Self>, memory: Option<i64>, episode: Option<i64>) -> PyResult<()> {
-        let what = match (memory, episode) {
-            (Some(id), None) => Veto::Memory(id),
-            (None, Some(id)) => Veto::Episode(id),
-            _ => {
-                let message = "veto takes a memory or an episode";
-                return Err(PyValueError::new_err(message));
-            }
-        };
+    fn veto(
+        slf: &Bound<'_, Self>,
+        memory: Option<i64>,
+        episodes: Option<PyReadonlyArray1<'_, i64>>,
+    ) -> PyResult<()> {
+        let what = vetoed(memory, episodes.as_ref())?;
         writing(slf, |writer| {
             writer.rewrite(
-                |store| Ok(store.without(what)?),
-                |rest| Ok(rest.record_veto(what)?),
+                |store| Ok(store.without(&what)?),
+                |rest| Ok(rest.record_veto(&what)?),
             )
         })
     }

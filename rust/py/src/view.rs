@@ -7,10 +7,13 @@ use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArr
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use sharpwave_core::{
-    Channel, Episodes, Habituation, Kind, Path, RecallRequest, Result, ScoreRequest, Store,
+    Channel, EpisodeRecord, Episodes, Habituation, Kind, Path, RecallRequest, Result, ScoreRequest,
+    Store,
 };
 
-use crate::convert::{borrowed, borrowed_if, bytes, config_json, counts, list, matrix, vector};
+use crate::convert::{
+    borrowed, borrowed_if, bytes, config_json, counts, list, matrix, vector, vetoed,
+};
 use crate::detach::{Detach, to_be_worded};
 use crate::errors::{to_python, with_path};
 use crate::handle::Handle;
@@ -24,6 +27,14 @@ pub struct View {
 
 /// `(ids, uses, eta)`.
 type HabituationTable<'py> = (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, f64>, f64);
+
+/// Memories, episodes or inserts, whether they are inserts, and steps or rows: one row a step.
+type OriginColumns<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<bool>>,
+    Bound<'py, PyArray1<u32>>,
+);
 
 impl View {
     pub fn new(store: Arc<Store>) -> Self {
@@ -215,6 +226,42 @@ impl View {
         let outcome =
             py.without_gil(|| self.handle.read(|store| to_be_worded(store.save(&path))))?;
         outcome.map_err(|error| with_path(error, &path))
+    }
+
+    /// Id, place among the observed, source and steps of every episode.
+    fn episode_records<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let records = self.read(py, Store::episodes)?.into_iter();
+        list(
+            py,
+            records.map(|r: EpisodeRecord| (r.id, r.order, r.source, r.steps)),
+        )
+    }
+
+    /// Of every step that went into a memory, or into all: the memory, the episode or insert, whether it is an insert, and
+    /// the step or row.
+    fn origins<'py>(&self, py: Python<'py>, memory: Option<i64>) -> PyResult<OriginColumns<'py>> {
+        let origins = self.ask(py, |store| match memory {
+            Some(id) => store.origins_of(id),
+            None => Ok(store.origins()),
+        })?;
+        Ok((
+            vector(py, origins.iter().map(|o| o.memory).collect()),
+            vector(py, origins.iter().map(|o| o.number).collect()),
+            vector(py, origins.iter().map(|o| o.inserted).collect()),
+            vector(py, origins.iter().map(|o| o.step).collect()),
+        ))
+    }
+
+    /// What a veto would leave.
+    fn without(
+        &self,
+        py: Python<'_>,
+        memory: Option<i64>,
+        episodes: Option<PyReadonlyArray1<'_, i64>>,
+    ) -> PyResult<Self> {
+        let what = vetoed(memory, episodes.as_ref())?;
+        let rest = self.ask(py, |store| store.without(&what))?;
+        Ok(Self::new(Arc::new(rest)))
     }
 
     /// This moment.

@@ -287,7 +287,7 @@ mod tests {
                 if round == 0 {
                     store = Store::from_bytes(&store.to_bytes().unwrap()).unwrap();
                 } else {
-                    store.veto_episode(round).unwrap();
+                    store.veto_episodes(vec![round]).unwrap();
                 }
             }
         }

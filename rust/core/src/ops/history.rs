@@ -1,7 +1,7 @@
 //! The archive: every operation that made the store, so that history can be replayed without a part.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::archive::{Entry, Operation, Record};
@@ -137,15 +137,15 @@ impl Store {
         }
     }
 
-    /// Forgets an episode as if it had never been seen.
+    /// Forgets episodes as if they had never been seen, with one replay of history for all of them.
     ///
-    /// Memories made before it keep their ids; those made after get fresh ids in the same order.
+    /// Memories made before the first of them keep their ids; those made after get fresh ids in the same order.
     ///
     /// # Errors
     /// [`Error::Unknown`] for an id that was never observed or proposed, [`Error::State`] if the
-    /// store does not keep its episodes.
-    pub fn veto_episode(&mut self, id: i64) -> Result<()> {
-        self.veto(Veto::Episode(id))
+    /// store does not keep its episodes. Nothing is forgotten then.
+    pub fn veto_episodes(&mut self, ids: Vec<i64>) -> Result<()> {
+        self.veto(&Veto::Episodes(ids))
     }
 
     /// Forgets every step that went into a memory; a hole that leaves cuts the transitions across it.
@@ -154,10 +154,10 @@ impl Store {
     /// [`Error::Unknown`] for an unknown id, [`Error::Invalid`] for a terminal, [`Error::State`] if
     /// the store does not keep its episodes.
     pub fn veto_memory(&mut self, id: i64) -> Result<()> {
-        self.veto(Veto::Memory(id))
+        self.veto(&Veto::Memory(id))
     }
 
-    fn veto(&mut self, what: Veto) -> Result<()> {
+    fn veto(&mut self, what: &Veto) -> Result<()> {
         let mut rest = self.without(what)?;
         self.journal.append(&what.record())?;
         rest.journal = std::mem::take(&mut self.journal);
@@ -168,11 +168,11 @@ impl Store {
     /// The store that a veto leaves, made beside readers.
     ///
     /// # Errors
-    /// As [`Store::veto_episode`] or [`Store::veto_memory`]; [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
-    pub fn without(&self, what: Veto) -> Result<Self> {
+    /// As [`Store::veto_episodes`] or [`Store::veto_memory`]; [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
+    pub fn without(&self, what: &Veto) -> Result<Self> {
         match what {
-            Veto::Episode(id) => self.without_episode(id),
-            Veto::Memory(id) => self.without_memory(id),
+            Veto::Episodes(ids) => self.without_episodes(ids),
+            Veto::Memory(id) => self.without_memory(*id),
         }
     }
 
@@ -180,17 +180,21 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Io`] if the journal cannot be written to.
-    pub fn record_veto(&mut self, what: Veto) -> Result<()> {
+    pub fn record_veto(&mut self, what: &Veto) -> Result<()> {
         self.journal.append(&what.record())
     }
 
-    fn without_episode(&self, id: i64) -> Result<Self> {
-        let proposed = self.proposals.iter().any(|episode| episode.id == id);
-        if !proposed && !self.ordinals.contains_key(&id) {
+    fn without_episodes(&self, ids: &[i64]) -> Result<Self> {
+        let vetoed: BTreeSet<i64> = ids.iter().copied().collect();
+        let proposed: BTreeSet<i64> = self.proposals.iter().map(|episode| episode.id).collect();
+        let known = |id: &i64| self.ordinals.contains_key(id) || proposed.contains(id);
+        if let Some(id) = vetoed.iter().find(|&id| !known(id)) {
             return Err(Error::unknown("episode", id));
         }
         self.rebuilt(|operation, _| match operation {
-            Operation::Observe(episode) | Operation::Propose(episode) if episode.id == id => {
+            Operation::Observe(episode) | Operation::Propose(episode)
+                if vetoed.contains(&episode.id) =>
+            {
                 Rewrite::Drop
             }
             _ => Rewrite::Keep,
@@ -342,19 +346,23 @@ impl Store {
 }
 
 /// What to forget as if it had never been seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Veto {
-    /// The episode of that id.
-    Episode(i64),
+    /// The episodes of these ids.
+    Episodes(Vec<i64>),
     /// Every step that went into the memory of that id.
     Memory(i64),
 }
 
 impl Veto {
-    fn record(self) -> Record<'static> {
+    fn record(&self) -> Record<'_> {
         match self {
-            Self::Episode(id) => Record::VetoEpisode(id),
-            Self::Memory(id) => Record::VetoMemory(id),
+            Self::Episodes(ids) => match ids[..] {
+                // As it was written before several could be vetoed at once.
+                [id] => Record::VetoEpisode(id),
+                _ => Record::VetoEpisodes(Cow::Borrowed(ids)),
+            },
+            Self::Memory(id) => Record::VetoMemory(*id),
         }
     }
 }

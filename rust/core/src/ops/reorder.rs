@@ -113,8 +113,8 @@ mod tests {
             live(&mut store, n);
             live(&mut reordered, n);
         }
-        store.veto_episode(70).unwrap();
-        reordered.veto_episode(70).unwrap();
+        store.veto_episodes(vec![70]).unwrap();
+        reordered.veto_episodes(vec![70]).unwrap();
         assert_eq!(store.digest(), reordered.digest());
     }
 

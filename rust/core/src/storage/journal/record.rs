@@ -55,6 +55,7 @@ impl Record<'_> {
         match self {
             Self::Operation(operation) => Record::Operation(Cow::Borrowed(operation.as_ref())),
             Self::VetoEpisode(id) => Record::VetoEpisode(*id),
+            Self::VetoEpisodes(ids) => Record::VetoEpisodes(Cow::Borrowed(ids.as_ref())),
             Self::VetoMemory(id) => Record::VetoMemory(*id),
             Self::BindEmbedder(name) => Record::BindEmbedder(Cow::Borrowed(name.as_ref())),
         }
@@ -104,7 +105,8 @@ impl Record<'_> {
                 operation.check(store)?;
                 operation.apply(store)
             }
-            Self::VetoEpisode(id) => store.veto_episode(id),
+            Self::VetoEpisode(id) => store.veto_episodes(vec![id]),
+            Self::VetoEpisodes(ids) => store.veto_episodes(ids.into_owned()),
             Self::VetoMemory(id) => store.veto_memory(id),
             Self::BindEmbedder(name) => store.bind_embedder(&name),
         }
@@ -117,7 +119,7 @@ impl Record<'_> {
             Self::Operation(operation) => {
                 matches!(operation.as_ref(), Operation::Replay { starts, .. } if !starts.is_empty())
             }
-            Self::VetoEpisode(_) | Self::BindEmbedder(_) => false,
+            Self::VetoEpisode(_) | Self::VetoEpisodes(_) | Self::BindEmbedder(_) => false,
         }
     }
 }
