@@ -2,7 +2,8 @@
 
 A store into which a million memories were inserted observes 257 episodes of 16 steps and forgets three of them, one
 after the other; what is left must have the digest of a store that never saw these. The same in a store whose 100,000
-memories were all lived: there the time of a veto is that of living again.
+memories were all lived: there the time of a veto is that of living again, or, with a checkpoint at nine tenths of its
+life and a veto of what came after, of living the last tenth again.
 
     python -m benches.python.veto 62500      the same in a store of so many lived episodes, a million memories
 """
@@ -32,8 +33,11 @@ def main() -> None:
     parser.add_argument("episodes", type=int)
     options = parser.parse_args()
     sw.set_num_threads(1)
-    seconds, n, vetoes = lived(options.episodes, FORGOTTEN[:1])
-    print(f"{options.episodes:,} episodes, {n:,} memories: lived in {seconds:.0f} s, forgot one in {vetoes[0]:.0f} s")
+    seconds, n, late, (early,) = lived(options.episodes, FORGOTTEN[:1])
+    print(
+        f"{options.episodes:,} episodes, {n:,} memories: lived in {seconds:.3g} s, forgot the first in {early:.3g} s, "
+        f"and one after a checkpoint at nine tenths in {late:.3g} s"
+    )
 
 
 def measured() -> dict[str, Any]:
@@ -47,22 +51,33 @@ def measured() -> dict[str, Any]:
     if found != saint.digest():
         raise AssertionError("a veto left something behind")
     del saint
-    lived_in, n, again = lived(EPISODES, FORGOTTEN[:2])
+    lived_in, n, late, again = lived(EPISODES, FORGOTTEN[:2])
     rows: dict[str, Sequence[float]] = {
         f"{AFTERWARDS} episodes at {INSERTED:,} inserted: observe": [observed],
         f"{AFTERWARDS} episodes at {INSERTED:,} inserted: veto": vetoes,
         f"{EPISODES:,} episodes, {n:,} memories: observe": [lived_in],
         f"{EPISODES:,} episodes, {n:,} memories: veto": again,
+        f"{EPISODES:,} episodes, {n:,} memories: veto in the last tenth, after a checkpoint": [late],
     }
     return {"rows": {name: timing.summary(list(samples)) for name, samples in rows.items()}, "clock": "process"}
 
 
-def lived(count: int, forgotten: Sequence[int]) -> tuple[float, int, list[float]]:
-    """Seconds to live so many episodes, the memories that this leaves, and the seconds to forget each of some."""
+def lived(count: int, forgotten: Sequence[int]) -> tuple[float, int, float, list[float]]:
+    """Seconds to live so many episodes, the memories that this leaves, and the seconds of vetoes.
+
+    The first veto is of one of the last tenth, after a checkpoint; then each of `forgotten`.
+    """
     store = sw.ValueStore(sw.Config(dim=DIM, min_novelty=0.1))
     steps, offsets = episodes(count, LENGTH)
-    seconds = _seconds(lambda: store.observe(steps, offsets))
-    return seconds, len(store), [_seconds(lambda id_=id_: store.veto(episode=id_)) for id_ in forgotten]
+    late = count * 9 // 10
+    middle = offsets[late]
+    seconds = _seconds(lambda: store.observe(steps[:middle], offsets[: late + 1]))
+    store.checkpoint()
+    seconds += _seconds(lambda: store.observe(steps[middle:], offsets[late:] - middle))
+    memories_of_all = len(store)
+    after_checkpoint = _seconds(lambda: store.veto(episode=late))
+    others = [_seconds(lambda id_=id_: store.veto(episode=id_)) for id_ in forgotten]
+    return seconds, memories_of_all, after_checkpoint, others
 
 
 def _vetoed(steps: Rows, offsets: NDArray[np.int64]) -> tuple[float, list[float], str]:

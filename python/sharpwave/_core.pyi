@@ -286,6 +286,9 @@ class Store(View):
     def veto(self, memory: int | None, episodes: NDArray[np.int64] | None) -> None:
         """As if never seen."""
 
+    def checkpoint(self, keep: int) -> None:
+        """Keep this moment, so that a later veto begins here."""
+
     def bind_embedder(self, fingerprint: str) -> None:
         """Record it, or refuse another."""
 

@@ -238,6 +238,17 @@ class ValueStore(View[_core.Store]):
         """
         self._core.veto(*vetoed(memory, episode, episodes))
 
+    def checkpoint(self, keep: int = 1) -> None:
+        """Keep this moment: a veto of something later replays history from here on, instead of from the beginning.
+
+        For episodes that may be vetoed soon, as a batch that is being audited. It takes the memory of a copy of the
+        store without its archive, changes no result, and is not saved: a store that is loaded has none.
+
+        Args:
+            keep: how many moments are kept, this one and the latest before it; 0 lets go of all.
+        """
+        self._core.checkpoint(_coerce.count("keep", keep))
+
     def bind_embedder(self, fingerprint: str | Embedder) -> None:
         """Record the embedder that fills this store; another one later is an EmbedderError that names the difference.
 

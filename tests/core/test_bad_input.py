@@ -390,6 +390,7 @@ BAD_SCALARS: dict[str, tuple[Callable[[sw.ValueStore], Any], type[Exception], st
     "veto episodes type": (lambda s: s.veto(episodes=[0.5]), TypeError, "episodes"),
     "preview of nothing": (lambda s: s.without(), TypeError, "one of memory="),
     "preview of unknown episodes": (lambda s: s.without(episodes=[99]), KeyError, "episode"),
+    "checkpoints beyond": (lambda s: s.checkpoint(65), ValueError, "keep"),
     "provenance of nothing": (lambda s: s.provenance(10**6), KeyError, "memory"),
     "veto episode type": (lambda s: s.veto(episode=0.5), ValueError, "episode"),
     "calibrate a full store": (lambda s: s.calibrate(unit_rows(4)), ValueError, "empty"),

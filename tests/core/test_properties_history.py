@@ -233,6 +233,42 @@ def test_a_veto_of_several_is_their_vetoes_one_by_one(
     assert [one.id for one in at_once.episodes()] == [one.id for one in saint.episodes()]
 
 
+@given(
+    seed=seeds,
+    numbers=variants,
+    moments=st.sets(st.integers(0, 7)),
+    keep=st.integers(0, 3),
+    vetoed=st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=2), max_size=3, unique_by=tuple),
+)
+def test_checkpoints_change_no_bit(
+    seed: int, numbers: dict[str, Any], moments: set[int], keep: int, vetoed: list[list[int]]
+) -> None:
+    """Ids included, after one veto and after several, of episodes and of memories."""
+    stores = [build(numbers), build(numbers)]
+    for number in range(8):
+        steps, _ = wander(seed + number, [5])
+        for store in stores:
+            if store is stores[0] and number in moments:
+                store.checkpoint(keep)
+            store.observe(steps, drives=drives(seed + number, 5), episode_ids=[number], propose=number == 5)
+            if number == 3 and "capacity" not in numbers:
+                store.insert(wander(seed + 50, [2])[0])
+            if number == 6:
+                store.replay(budget=9, consolidate=True)
+    with_checkpoints, without = stores
+    for episodes in vetoed:
+        known = [record.id for record in without.episodes() if record.id in episodes]
+        for store in stores:
+            store.veto(episodes=known)
+        same(with_checkpoints.ids, without.ids, "ids")
+        assert with_checkpoints.digest() == without.digest()
+        ordinary = without.ids[~without.is_terminal]
+        for store in stores:
+            store.veto(memory=int(ordinary[-1]))
+        same(with_checkpoints.ids, without.ids, "ids")
+        assert with_checkpoints.digest() == without.digest()
+
+
 @given(seed=seeds, numbers=variants, vetoed=st.lists(st.integers(0, 3), max_size=3))
 def test_a_preview_is_what_the_veto_does(seed: int, numbers: dict[str, Any], vetoed: list[int]) -> None:
     store = build(numbers)

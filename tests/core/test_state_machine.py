@@ -217,6 +217,13 @@ class Agreement(RuleBasedStateMachine):
             self.store.veto(episodes=episodes)
             self.oracle.veto(episodes=episodes)
 
+    @rule(keep=st.integers(0, 3))
+    @precondition(lambda self: self.oracle.settings.keep_episodes)
+    def checkpoint(self, keep: int) -> None:
+        digest = self.store.digest()
+        self.store.checkpoint(keep)
+        assert self.store.digest() == digest
+
     @rule(pick=st.integers(0, 100))
     @precondition(lambda self: self.oracle.settings.keep_episodes)
     def veto_memory(self, pick: int) -> None:

@@ -129,6 +129,7 @@ def good() -> dict[str, dict[str, Any]]:
         "insert": {"keys": 2 * eye[:2], "texts": ["n", "m"]},
         "replay": {"budget": 10, "order": "reverse"},
         "veto": {"episode": 7},
+        "checkpoint": {"keep": 2},
         "without": {"episodes": [7]},
         "provenance": {"memory": 1},
         "calibrate": {"steps": eye},

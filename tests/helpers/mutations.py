@@ -365,6 +365,12 @@ MUTATIONS = [
         "        rebuilt.next_memory = rebuilt.next_memory.max(self.next_memory);\n",
         "",
     ),
+    m(
+        "a veto begins after what it forgets",
+        "ops/history.rs",
+        "checkpoints.retain(|moment| moment.0.operations() <= same);",
+        "",
+    ),
     m("episodes are not cut at holes", "memory/episodes.rs", "&& self.positions[t + 1] == self.positions[t] + 1", ""),
     m(
         "the digest overlooks the dirty marks",

@@ -136,6 +136,7 @@ WRITES: dict[str, Any] = {
     "replay ahead": lambda s: s.replay(budget=30, need=s.ids[:2], floor=1e-10, extend=True),
     "insert": lambda s: s.insert(STEPS[:3], texts=["a", None, "b"]),
     "veto": lambda s: s.veto(episode=900),
+    "checkpoint": lambda s: s.checkpoint(),
     "veto several": lambda s: s.veto(episodes=[record.id for record in s.episodes()[1:3]]),
     "add_terminal": lambda s: s.add_terminal("late", STEPS[7], low=0.1, high=0.9),
     "add_channel": lambda s: s.add_channel("other", 0.0, 2.0),

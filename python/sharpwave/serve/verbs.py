@@ -378,6 +378,7 @@ METHODS: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
     ("write", "insert", ("ids",)),
     ("write", "replay", ()),
     ("write", "veto", ()),
+    ("write", "checkpoint", ()),
     ("write", "calibrate", ()),
     ("write", "add_terminal", ("column",)),
     ("write", "add_channel", ("column",)),

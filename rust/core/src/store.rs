@@ -49,9 +49,15 @@ pub struct Store {
     pub(crate) proposals: Vec<Episode>,
     /// Entries never change, so copies of the store share them.
     pub(crate) history: Option<Vec<Arc<Entry>>>,
+    /// Earlier moments, oldest first: a veto of something later replays history from the last of them on.
+    pub(crate) checkpoints: Vec<Checkpoint>,
     /// Where what is being done is recorded, while it is, if the store lives in a directory.
     pub(crate) journal: JournalSlot,
 }
+
+/// An earlier moment of a store, which shares its archive.
+#[derive(Clone)]
+pub(crate) struct Checkpoint(pub(crate) Arc<Store>);
 
 /// What the value equation needs to know of a store, whose values may be written meanwhile.
 macro_rules! model {
@@ -89,6 +95,7 @@ impl Store {
             next_episode: 0,
             proposals: Vec::new(),
             history: config.keep_episodes.then(Vec::new),
+            checkpoints: Vec::new(),
             journal: JournalSlot::default(),
             config,
         })

@@ -76,6 +76,11 @@ fn what_is_said_is_what_was_taken() {
     };
     compare("keys", || inserted(plain()));
     compare("keys and archive", || inserted(Config::new(DIM)));
+    compare("a checkpoint", || {
+        let mut store = inserted(Config::new(DIM));
+        store.checkpoint(1).unwrap();
+        store
+    });
     compare("blocks", || {
         let mut store = inserted(plain());
         store.partition(Some(40), 0, None).unwrap();

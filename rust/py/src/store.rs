@@ -306,6 +306,11 @@ impl Store {
         })
     }
 
+    /// Keep this moment, so that a later veto begins here.
+    fn checkpoint(slf: &Bound<'_, Self>, keep: usize) -> PyResult<()> {
+        write(slf, |store| store.checkpoint(keep))
+    }
+
     /// Record it, or refuse another.
     fn bind_embedder(slf: &Bound<'_, Self>, fingerprint: &str) -> PyResult<()> {
         write(slf, |store| store.bind_embedder(fingerprint))

@@ -12,7 +12,7 @@ use crate::index::incremental::{MAX_WINDOW_STEPS, Window};
 use crate::memory::columns::Provenance;
 use crate::memory::episodes::Episodes;
 use crate::ops::observe::ObserveReport;
-use crate::store::Store;
+use crate::store::{Checkpoint, Store};
 use crate::values::{Lookahead, Need, ReplayRequest, Stopped};
 
 impl Operation {
@@ -263,34 +263,91 @@ impl Store {
         })
     }
 
+    /// Keeps this moment, so that a veto of something later replays history from here on alone. It takes the memory of a
+    /// copy of the store without its archive, and is not saved.
+    ///
+    /// The moments that are kept beside it are the latest of before: `keep` in all.
+    ///
+    /// # Errors
+    /// [`Error::State`] if the store does not keep its episodes.
+    pub fn checkpoint(&mut self, keep: usize) -> Result<()> {
+        invalid_if!(
+            !(0..=64).contains(&keep),
+            "keep",
+            "{keep} is not in [0, 64]"
+        );
+        if self.history.is_none() {
+            return Err(not_kept());
+        }
+        if keep > 0 {
+            let mut moment = self.clone();
+            moment.checkpoints.clear();
+            self.checkpoints.push(Checkpoint(Arc::new(moment)));
+        }
+        self.checkpoints
+            .drain(..self.checkpoints.len().saturating_sub(keep));
+        Ok(())
+    }
+
     /// What the whole history makes: the store itself.
     ///
     /// # Errors
     /// [`Error::State`] if the store does not keep its episodes, [`Error::Format`] if they do not fit.
     pub(crate) fn made_again(&self) -> Result<Self> {
-        self.rebuilt(|_, _| Rewrite::Keep)
+        let history = self.history.as_ref().ok_or_else(not_kept)?;
+        let edits = history.iter().map(|_| Rewrite::Keep).collect();
+        self.replayed(Store::new(self.given.clone())?, edits)
     }
 
+    /// What history makes, edited. What comes before the first change is taken from a checkpoint.
     fn rebuilt(&self, mut edit: impl FnMut(&Operation, i64) -> Rewrite) -> Result<Self> {
-        let Some(history) = &self.history else {
-            return Err(Error::State(
-                "veto replays history: it needs keep_episodes = true".into(),
-            ));
+        let history = self.history.as_ref().ok_or_else(not_kept)?;
+        let mut inserts = 0;
+        let mut edits = VecDeque::with_capacity(history.len());
+        for entry in history {
+            cancel::check()?;
+            edits.push_back(edit(&entry.operation, inserts));
+            inserts += i64::from(matches!(entry.operation, Operation::Insert { .. }));
+        }
+        let same = edits
+            .iter()
+            .take_while(|edit| matches!(edit, Rewrite::Keep));
+        let same = same.count();
+        let mut checkpoints = self.checkpoints.clone();
+        checkpoints.retain(|moment| moment.0.operations() <= same);
+        let begin = match checkpoints.last() {
+            Some(moment) => Store::clone(&moment.0),
+            None => Store::new(self.given.clone())?,
         };
-        let mut rebuilt = Store::new(self.given.clone())?;
+        edits.drain(..begin.operations());
+        let rebuilt = self.replayed(begin, edits)?;
+        Ok(Self {
+            checkpoints,
+            ..rebuilt
+        })
+    }
+
+    /// How many operations the archive holds.
+    fn operations(&self) -> usize {
+        self.history.as_ref().map_or(0, Vec::len)
+    }
+
+    /// What the rest of this store's history makes of one that it began as, each operation as `edits` say.
+    fn replayed(&self, begin: Self, edits: VecDeque<Rewrite>) -> Result<Self> {
+        let mut rebuilt = begin;
         rebuilt.embedder.clone_from(&self.embedder);
         let mut changed = false;
-        let mut inserts = 0;
-        let mut entries = history.iter();
+        let history = self.history.iter().flatten();
+        let mut entries = history.skip(rebuilt.operations()).zip(edits);
         // Episodes that follow each other are searched for together.
         let mut soon = VecDeque::new();
         let mut window = Window::default();
         loop {
             let mut steps = 0;
             while soon.is_empty() || steps < MAX_WINDOW_STEPS {
-                let Some(entry) = entries.next() else { break };
-                let edited = edit(&entry.operation, inserts);
-                inserts += i64::from(matches!(entry.operation, Operation::Insert { .. }));
+                let Some((entry, edited)) = entries.next() else {
+                    break;
+                };
                 changed |= !matches!(edited, Rewrite::Keep);
                 let operation = match edited {
                     Rewrite::Drop => continue,
@@ -343,6 +400,10 @@ impl Store {
     pub fn given_config(&self) -> &Config {
         &self.given
     }
+}
+
+fn not_kept() -> Error {
+    Error::State("veto replays history: it needs keep_episodes = true".into())
 }
 
 /// What to forget as if it had never been seen.

@@ -29,6 +29,7 @@ impl Store {
         Ok(Some(Self {
             proposals: self.proposals.clone(),
             history: self.history.clone(),
+            checkpoints: self.checkpoints.clone(),
             ..store
         }))
     }

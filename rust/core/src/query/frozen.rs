@@ -110,6 +110,7 @@ impl Store {
             next_episode: self.next_episode,
             proposals: Vec::new(),
             history: None,
+            checkpoints: Vec::new(),
             journal: JournalSlot::default(),
         }
     }

@@ -1,7 +1,7 @@
 //! How much memory a store holds, from the sizes of what it is made of.
 
 use crate::base::heap::{HeapSize, heap_size};
-use crate::store::Store;
+use crate::store::{Checkpoint, Store};
 
 heap_size!(Store {
     config,
@@ -21,8 +21,16 @@ heap_size!(Store {
     next_episode,
     proposals,
     history,
+    checkpoints,
     journal,
 });
+
+impl HeapSize for Checkpoint {
+    fn heap_size(&self) -> usize {
+        let shared = self.0.history.iter().flatten().map(HeapSize::heap_size);
+        self.0.heap_size() - shared.sum::<usize>()
+    }
+}
 
 impl Store {
     /// The bytes of memory that it holds, the archive included. Working space of a call comes on top of it, and a copy of
