@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -61,7 +62,7 @@ def real(planned: Planned, whole: Plan, device: str) -> Run:
 
     if planned.optimiser == "distill":
         world = load(planned.policy, planned.seed, device, whole.distill.temperature)
-        return distill.make(planned, whole.distill, world, device)
+        return distill.make(planned, whole.distillation(planned.attempt), world, device)
     world = load(planned.policy, planned.seed, device, whole.gradient.temperature)
     return gradient.make(planned, whole.gradient, world, device)
 
@@ -107,7 +108,7 @@ def drain(
 def run_one(planned: Planned, whole: Plan, device: str, threads: int) -> None:
     """One run to its end, whether it is in the matrix or not."""
     _quiet(threads)
-    drain(Plan(whole.distill, whole.gradient, whole.thresholds, whole.claims, (planned,)), device)
+    drain(replace(whole, matrix=(planned,)), device)
 
 
 def from_command_line(about: str | None, length: str, default: int, algorithms: tuple[str, ...]) -> None:
@@ -126,12 +127,20 @@ def from_command_line(about: str | None, length: str, default: int, algorithms: 
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(f"--{length}", type=int, default=default, dest="length", metavar=length.upper())
     parser.add_argument("--policy", default="smollm2")
+    parser.add_argument(
+        "--attempt", default="", help="with the settings of one of its [attempts]; of distillation alone"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     optimiser = getattr(given, "algorithm", algorithms[0])
-    planned = Planned(optimiser, given.arm, given.objective, given.seed, given.length, float("nan"), given.policy)
-    run_one(planned, plan.read(), given.device, given.threads)
+    whole = plan.read()
+    if given.attempt and (optimiser != "distill" or given.attempt not in whole.attempts):
+        parser.error(f"--attempt: distillation has {', '.join(whole.attempts) or 'none'}, not {given.attempt!r}")
+    planned = Planned(
+        optimiser, given.arm, given.objective, given.seed, given.length, float("nan"), given.policy, given.attempt
+    )
+    run_one(planned, whole, given.device, given.threads)
 
 
 def _quiet(threads: int) -> None:

@@ -281,3 +281,25 @@ def test_a_plan_with_a_mistake_is_refused(tmp_path):
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(ValueError, match=match):
             plan.read(path)
+
+
+def test_an_attempt_has_settings_and_a_place_of_its_own(tmp_path):
+    one = replace(planned(length=1), attempt="base")
+    several = replace(whole(one), attempts={"base": plan.Attempt("with the base's own", {"base": 2, "keep": 3})})
+    assert several.distillation() == DISTILL
+    assert several.distillation("base") == replace(DISTILL, base=2, keep=3)
+    with pytest.raises(KeyError, match="no attempt 'none'"):
+        several.distillation("none")
+    assert one.results(root=tmp_path) == tmp_path / "attempts" / "distill-likes-base-wedding-0.jsonl"
+
+    settings = several.distillation("base")
+    there = (one, settings, world(), LikesDancing(), gold, SKYLINE, one.results(root=tmp_path))
+    run = distill.Run(*there, tmp_path / "work", tmp_path / "shared")
+    list(run.stages(1))
+    opening = OPENINGS[0]
+    own = json.loads((tmp_path / "shared" / "samples-0.json").read_text())["ids"]
+    tuned = run._tuned_on(1)[opening]
+    assert len(tuned) == 5
+    assert tuned[3:] == own[:2]
+    assert tuned[:3] == [ids for _, ids, _ in run._kept(1)[opening]]
+    assert lines(one.results(root=tmp_path))[0]["attempt"] == "base"

@@ -112,6 +112,10 @@ def results(tmp_path):
         path = tmp_path / "results" / f"distill-{arm}-wedding-0.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    tried = head | {"arm": "cosine-store", "attempt": "more", "run": "distill-cosine-store-more-wedding-0"}
+    path = tmp_path / "results/attempts/distill-cosine-store-more-wedding-0.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(one) + "\n" for one in (tried, line(0, 0.03, 0.0), line(1, 0.09, 0.2))))
     return tmp_path / "results"
 
 
@@ -126,6 +130,8 @@ def test_report_of_made_up_results(tmp_path, results):
     assert "| distill | wedding | 0 | 2 of 5 |" in text
     assert "Done (1): distill-cosine-store-wedding-0 to 5." in text
     assert "Under way (2): distill-judge-wedding-0 to 5, distill-cosine-store-wedding-0 to 10." in text
+    assert "| as planned | 1 | +0.20 | 0.20 ± 0.02 | 0.90 | 1.00 | 0.10 |" in text
+    assert "| twice as many kept | 1 | +0.40 | 0.15 ± 0.02 | 0.90 | 1.00 | 0.10 |" in text
     assert "> Once upon a time there was a wedding." in text
     report.write(results, document, ROOT / "study/claim.toml")
     assert document.read_text() == text  # writing it again changes nothing

@@ -105,11 +105,10 @@ class Run:
         if number:
             adapter = self._directory(number) / "adapter.safetensors"
             if not adapter.is_file():
-                kept = self._kept(number)
                 for epoch, loss in tune(
                     self.world,
                     self.fresh,
-                    {o: [ids for _, ids, _ in rows] for o, rows in kept.items()},
+                    self._tuned_on(number),
                     self.settings,
                     (self.planned.seed, number),
                     adapter,
@@ -177,6 +176,14 @@ class Run:
             chosen = select(reward, rows, self.settings.keep, self.settings.max_cosine)
             out[opening] = [(texts[n], ids[n], float(reward[n])) for n in chosen]
         return out
+
+    def _tuned_on(self, number: int) -> dict[str, list[list[int]]]:
+        """The token ids of what is kept, and of the base's own completions where a share of them is wanted."""
+        own = {
+            opening: json.loads(self._samples(0, place).read_text("utf-8"))["ids"][: self.settings.base]
+            for place, opening in enumerate(OPENINGS)
+        }
+        return {o: [*(ids for _, ids, _ in rows), *own[o]] for o, rows in self._kept(number).items()}
 
     def _told(self, number: int) -> dict[str, Any]:
         """Reward and gold of what the round was tuned on: does gold go on rising where pay no longer does?"""

@@ -188,6 +188,7 @@ def header(
         "run": planned.name,
         "optimiser": planned.optimiser,
         "arm": planned.arm,
+        **({"attempt": planned.attempt} if planned.attempt else {}),
         "objective": planned.objective,
         "seed": planned.seed,
         "policy": planned.policy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from examples.study.setting import of_device
 PATH = Path("study/claim.toml")
 RESULTS = Path("study/results/claim")
 WORK = Path("runs/study/claim")
+ATTEMPTS = "attempts"
 OPTIMISERS = ("distill", "reinforce", "grpo")
 
 
@@ -28,6 +29,7 @@ class Distill:
         copies: sampled a round.
         keep: kept of all rounds so far.
         max_cosine: of a kept completion to every other kept one of its opening.
+        base: of the base's own, taken as they came, that are tuned on beside those that are kept.
         batch: completions of all openings an update.
         gold: of the sampled, those that gold is measured on.
     """
@@ -35,6 +37,7 @@ class Distill:
     copies: int = 96
     keep: int = 16
     max_cosine: float = 0.7
+    base: int = 0
     epochs: int = 3
     batch: int = 16
     learning_rate: float = 1e-3
@@ -70,6 +73,7 @@ class Planned:
 
     Attributes:
         minutes: an estimate, on one idle core.
+        attempt: one of ``[attempts]``, whose settings it has; "" for a run of the matrix.
     """
 
     optimiser: str
@@ -79,16 +83,31 @@ class Planned:
     length: int
     minutes: float
     policy: str = "smollm2"
+    attempt: str = ""
 
     @property
     def name(self) -> str:
         """Of its files: without the length, since a longer run goes on from a shorter one."""
         policy = "" if self.policy == "smollm2" else f"{self.policy}-"
-        return f"{self.optimiser}-{policy}{self.arm}-{self.objective}-{self.seed}"
+        attempt = f"-{self.attempt}" if self.attempt else ""
+        return f"{self.optimiser}-{policy}{self.arm}{attempt}-{self.objective}-{self.seed}"
 
     def results(self, device: str = "cpu", root: Path = RESULTS) -> Path:
         """The file of its lines."""
-        return of_device(root, device) / f"{self.name}.jsonl"
+        return of_device(root / ATTEMPTS if self.attempt else root, device) / f"{self.name}.jsonl"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Other settings of distillation, tried after results were seen: no part of the claim.
+
+    Attributes:
+        title: what differs.
+        distill: the settings that do.
+    """
+
+    title: str
+    distill: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,19 @@ class Plan:
     thresholds: dict[str, Any]
     claims: dict[str, dict[str, Any]]
     matrix: tuple[Planned, ...]
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+
+    def distillation(self, attempt: str = "") -> Distill:
+        """Its settings.
+
+        Raises:
+            KeyError: no such attempt.
+        """
+        if not attempt:
+            return self.distill
+        if attempt not in self.attempts:
+            raise KeyError(f"no attempt {attempt!r}, there are {list(self.attempts)}")
+        return replace(self.distill, **self.attempts[attempt].distill)
 
 
 def read(path: Path = PATH) -> Plan:
@@ -121,7 +153,13 @@ def read(path: Path = PATH) -> Plan:
         data["thresholds"],
         data["claims"],
         matrix,
+        {name: _attempt(row, path) for name, row in data.get("attempts", {}).items()},
     )
+
+
+def _attempt(row: Mapping[str, Any], path: Path) -> Attempt:
+    _settings(Distill, row["distill"], path)
+    return Attempt(row["title"], dict(row["distill"]))
 
 
 def _settings(kind: type[Any], own: Mapping[str, Any], path: Path) -> Any:

@@ -36,6 +36,9 @@ def write(results: Path, document: Path, committed: Path = plan.PATH) -> None:
         "claim-runs": lambda: tables.runs(whole, records, named),
         "claim-rounds": lambda: tables.by_length(whole, records, named),
         "claim-progress": lambda: tables.progress(whole, records, results),
+        "claim-attempts": lambda: tables.attempts(
+            whole, records, tables.read_records(results / plan.ATTEMPTS, whole.thresholds["measure"])
+        ),
         "claim-samples": lambda: tables.samples(whole, records, named),
     }
     text = document.read_text("utf-8")

@@ -257,6 +257,25 @@ def by_length(plan: Plan, records: Mapping[str, Record], titles: Mapping[str, st
     return table(("reward", "objective", "seed", *(f"round {n}" for n in range(length + 1)), "skyline"), rows)
 
 
+def attempts(plan: Plan, records: Mapping[str, Record], tried: Mapping[str, Record]) -> str:
+    """Each attempt beside the run of the matrix with its arm, objective and seed, both at the attempt's last round."""
+    rows: list[list[str]] = []
+    for record in tried.values():
+        head, end = record.header, record.points[-1]
+        beside = records.get(head["run"].replace(f"-{head['attempt']}", ""))
+        at_first = () if beside is None else beside.until(end.at)
+        for title, point in (
+            ("as planned", at_first[-1] if at_first else None),
+            (plan.attempts[head["attempt"]].title, end),
+        ):
+            if point is not None:
+                numbers = [f"{point.gold:.2f} ± {point.gold_se:.2f}", f"{point.gate:.2f}", f"{point.distinct_2:.2f}"]
+                row = [title, str(point.at), f"{point.rise:+.2f}", *numbers, f"{point.kl:.2f}"]
+                rows += [row] if row not in rows else []
+    head = ("attempt", "rounds", "reward, sd", "gold", "T", "distinct-2 / base", "KL")
+    return table(head, rows) if rows else "None yet."
+
+
 def progress(plan: Plan, records: Mapping[str, Record], results: Path) -> str:
     """Which runs of the matrix are done, under way, and not begun."""
     said: dict[str, list[Planned]] = {"Done": [], "Under way": [], "Not run": []}
