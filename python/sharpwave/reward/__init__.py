@@ -1,6 +1,8 @@
 """From text to a number that a trainer can use: ``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``.
 
 reward.py     `InstrumentalReward`: the terms and their sum, as a function that a trainer calls; learning and keeping it
+fitting.py    what base samples and demonstrations give it: the scale, ranges, the edges of T
+terms.py      its settings, and the raw terms of a batch
 later.py      the thread that works beside the training, and `AsyncReward`
 weights.py    `Weights` of the terms
 terminal.py   terminals: any trainer-style reward function, or a channel of the store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,12 @@ from sharpwave._files import write_whole
 from sharpwave.store import SNAPSHOT, ValueStore
 
 if TYPE_CHECKING:
-    from sharpwave.reward.reward import InstrumentalReward
+    from sharpwave.reward.terms import Terms
 
 STATE = "reward.json"
 
 
-def save(reward: InstrumentalReward, directory: str | os.PathLike[str]) -> Path:
+def save(reward: Terms, directory: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
     """Write a reward into ``directory``, made if missing; each file is written beside and renamed.
 
     ``reward.json`` records the configuration too, so that a run says what it was rewarded by, and the checksum of the
@@ -30,13 +31,13 @@ def save(reward: InstrumentalReward, directory: str | os.PathLike[str]) -> Path:
         "version": 1,
         "snapshot": checksum(folder / SNAPSHOT),
         "state": reward.state_dict(),
-        "config": reward.to_config(),
+        "config": config,
     }
     write_whole(folder / STATE, json.dumps(state, ensure_ascii=False, default=_plain))
     return folder
 
 
-def restore(reward: InstrumentalReward, directory: str | os.PathLike[str], snapshot: str | None = None) -> None:
+def restore(reward: Terms, directory: str | os.PathLike[str], snapshot: str | None = None) -> None:
     """Make a reward what it was when it was saved.
 
     The store object stays the same, and so does its directory if it lives in one: whoever holds it sees the restored

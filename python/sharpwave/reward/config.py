@@ -47,9 +47,9 @@ from sharpwave.text import embedders as embed
 from sharpwave.text.rows import read_rows
 
 if TYPE_CHECKING:
-    from sharpwave.reward.reward import InstrumentalReward
+    from sharpwave.reward.terms import Terms
 
-Reward = TypeVar("Reward", bound="InstrumentalReward")
+Reward = TypeVar("Reward", bound="Terms")
 
 ALLOW = "SHARPWAVE_ALLOW"
 """The environment's variable with prefixes of modules whose functions configurations may name, between commas."""
@@ -65,7 +65,7 @@ PLAIN = (
 )
 
 
-def describe(reward: InstrumentalReward) -> dict[str, Any]:
+def describe(reward: Terms) -> dict[str, Any]:
     """The reward as plain data (JSON and YAML take it).
 
     What cannot be written down is None, and has to be given to `build` again: an embedder or a terminal that is no

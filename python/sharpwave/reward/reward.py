@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,21 +14,23 @@ from numpy.typing import NDArray
 
 from sharpwave import _coerce, divergence
 from sharpwave._fork import renewed_in_children
-from sharpwave.habituation import Habituation, shared
-from sharpwave.results import Explanation, ReplayReport, Scores, explained_without
+from sharpwave.habituation import Habituation
+from sharpwave.results import Explanation, ReplayReport, explained_without
 from sharpwave.reward import checkpoint, ranks
 from sharpwave.reward.base import BaseSamples
+from sharpwave.reward.fitting import Fitted
 from sharpwave.reward.later import AsyncReward, BackgroundScorer, cached
-from sharpwave.reward.learning import LEARN, Learn, episodes_of, joined, open_channel, write_of
+from sharpwave.reward.learning import LEARN, Learn, episodes_of, joined, write_of
 from sharpwave.reward.measure import Clock, Measured, Scorable
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.parts import Part
-from sharpwave.reward.protections import PAYING, Combine, Crowd, Demonstrations, Protections, Saturate
+from sharpwave.reward.protections import Combine, Crowd, Demonstrations, Protections, Saturate
 from sharpwave.reward.protections import of as protections_of
 from sharpwave.reward.scale import Normalise, Scale
-from sharpwave.reward.terminal import FunctionTerminal, Request, Terminal, as_terminal, value_range
+from sharpwave.reward.terminal import Terminal, as_terminal
+from sharpwave.reward.terms import Base, Floats
 from sharpwave.reward.warn import Once
-from sharpwave.reward.weights import TERMS, Weights
+from sharpwave.reward.weights import Weights
 from sharpwave.store import ValueStore
 from sharpwave.text.chunkers import Batch, Chunker, Sentences, Text, chunk_batch, pairs
 from sharpwave.text.embedders import Embedder, as_embedder
@@ -40,11 +41,8 @@ from sharpwave.view import Functional
 if TYPE_CHECKING:
     from sharpwave._coerce import Array
 
-Floats = NDArray[np.float64]
-Base = tuple[Sequence[Text | None], Sequence[Text]]
 
-
-class InstrumentalReward:
+class InstrumentalReward(Fitted):
     """``reward = w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``, each term standardised on base samples.
 
     That is ``combine="sum"``, which a policy can exploit when it is optimised for long. A reward to be optimised for
@@ -188,27 +186,6 @@ class InstrumentalReward:
         self._once = Once(self.name)
         self._model: Callable[[], Any] | None = None
         self._last: tuple[Any, set[str], RewardOutput] | None = None
-
-    def _open(self) -> None:
-        """Add the terminal's channel, if completions are learned. All channels share what a memory is worth, so a
-        scale is fitted after that: each of several processes then fits to the same channels, whichever comes first."""
-        if self.learn != "off":
-            open_channel(self.store, self.terminal, self.terminal_range)
-
-    @property
-    def store(self) -> ValueStore:
-        """The live store. Another one can be set if the same embedder filled it."""
-        return self._store
-
-    @store.setter
-    def store(self, store: ValueStore) -> None:
-        store.bind_embedder(self.embedder)
-        self._store = store
-        self._changed()
-
-    def _changed(self) -> None:
-        """The store is another one now, and what was found in the old one does not hold."""
-        self._last = None
 
     # Scoring
 
@@ -390,69 +367,6 @@ class InstrumentalReward:
 
     # Building, learning, sleeping
 
-    def fit(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Self:
-        """Take the constants of the scale, and what divergence is measured against, from base samples.
-
-        Constants that the scale has already stay as they are.
-        """
-        prompts, completions = pairs(prompts, completions)
-        batch = chunk_batch(self.chunker, prompts, completions)
-        scorable = Scorable.of(batch, self.embedder, self.store.dim)
-        self.base_texts = (prompts, completions)
-        self.base = BaseSamples(prompts, scorable.vectors())
-        given: Floats | None = None
-        if isinstance(self.terminal, FunctionTerminal):  # asked first: its channel takes its range from what it gives
-            given = self.terminal(Request(prompts, completions, {}, scorable, self.store))
-            if self.terminal_range is None:
-                self.terminal_range = value_range(given)
-            self._open()
-        found = self._measure(prompts, completions, {}, batch, Clock(), given=given)
-        samples = {
-            "terminal": self._discounted(found.terminal, found.support),
-            "instrumental": found.raw["instrumental"],
-            "divergence": self.base.null(self.divergence_estimator),
-        }
-        for term, values in samples.items():
-            if np.isfinite(values).any() and not self.scale.fitted(term):
-                self.scale.fit(term, values)
-        self._fit_protections(found)
-        if self.weights.divergence:
-            self._once.spread(self.base)
-        return self
-
-    def _fit_protections(self, base: Measured) -> None:
-        """Ranges, s_demo and the edges of T, those that are wanted and not there yet."""
-        assert self.base_texts is not None
-        if self.typicality is not None and self.typicality.fitted is None and self.typicality.reads:
-            self.typicality.fit(*self.base_texts)
-        if not self.protections.on and self.typicality is None:
-            return
-        shown: Measured | None = None
-        samples = [(self.base_texts[0], base.scorable.vectors())]
-        if self.demonstrations is not None:
-            texts = pairs(self.demonstrations.prompts, self.demonstrations.completions)
-            shown = self._measure(*texts, {}, chunk_batch(self.chunker, *texts), Clock())
-            samples.insert(0, (texts[0], shown.scorable.vectors()))
-        for term in PAYING:
-            if not self.protections.fit(term, base.raw[term], None if shown is None else shown.raw[term]):
-                self._once.reach(term)
-        self.protections.fit_crowd(*samples)
-
-    def _write_demonstrations(self, shown: Demonstrations, channel: str) -> None:
-        """Demonstrations into the store, with drive 1 of their channel at every step, unless the channel is there."""
-        if channel in self.store.channels:
-            return
-        batch = chunk_batch(self.chunker, *pairs(shown.prompts, shown.completions))
-        scorable = Scorable.of(batch, self.embedder, self.store.dim)
-        texts = [batch.steps[row] for row in scorable.rows] if self.keep_texts else None
-        drives = {channel: np.ones(len(scorable.steps), np.float32)}
-        source = f"{self.name}:demonstrations"
-        if ranks.first_alone(self.store):
-            self.store.add_channel(channel, 0.0, 1.0)
-            self.store.observe(scorable.steps, scorable.offsets, drives=drives, texts=texts, source=source)
-            self.store.replay()
-        ranks.exchanged(None)  # nobody fits a scale to a store that the first rank has not filled
-
     def observe_texts(
         self,
         prompts: Sequence[Text | None],
@@ -563,89 +477,6 @@ class InstrumentalReward:
         crowd, alike = self.protections.crowding(asked, rows)
         return crowd[mine], alike[mine]
 
-    def _measure(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        columns: dict[str, Any],
-        batch: Batch,
-        clock: Clock,
-        learning: bool = False,
-        every_rank: bool = False,
-        given: Floats | None = None,
-    ) -> Measured:
-        """Every term in its own units, all through one frozen view. Only a batch that is learned from shares pay.
-
-        ``given`` is what the terminal gave, if it was asked before.
-        """
-        # A served store is asked as it is: a moment of it would be a copy of all of it.
-        view = self.store if self.store.remote else self.store.frozen()
-        scorable = Scorable.of(batch, self.embedder, view.dim)
-        clock.lap("embed")
-        nothing = np.full(len(completions), np.nan)
-        support, instrumental, apart = nothing.copy(), nothing.copy(), nothing
-        terminal = nothing if given is None else given
-        step = np.zeros(len(batch.steps), np.float32)
-        scores: Scores | None = None
-        if len(scorable.steps):
-            with self._lock if self.habituation is not None else nullcontext():  # a table is no place for two at once
-                options = self._score_options()
-                scores = view.score(
-                    scorable.steps,
-                    scorable.offsets,
-                    context=scorable.context,
-                    habituation=self.habituation,
-                    details=self.habituation is not None,
-                    **options,
-                )
-                if learning and self.habituation is not None and self.habituation.sharing:
-                    beside = scores.without(scorable.others, self.functional)
-                    scores = shared(view, scorable.steps, beside, self.habituation, **options)
-                scores = scores.without(scorable.others, self.functional)
-            instrumental[scorable.kept] = scores.total
-            support[scorable.kept] = scorable.means(scores.support)
-            step[scorable.rows] = scores.step
-        clock.lap("score")
-        if self.terminal is not None and given is None:
-            terminal = self.terminal(Request(prompts, completions, columns, scorable, view))
-        clock.lap("terminal")
-        if self.base is not None:
-            apart = self._apart(self.base, prompts, scorable.vectors(), every_rank)
-        clock.lap("divergence")
-        raw = {"terminal": self._discounted(terminal, support), "instrumental": instrumental, "divergence": apart}
-        return Measured(scorable, terminal, raw, support, step, scores, dict(clock.seconds))
-
-    def _apart(
-        self, base: BaseSamples, prompts: Sequence[Any], vectors: NDArray[np.float32], every_rank: bool
-    ) -> Floats:
-        """(E,) D. A group that straddles ranks is one group, and the order in which they have it changes nothing."""
-        if not every_rank or base.draw is not None:
-            return base.divergence(self.divergence_estimator, prompts, vectors)
-        asked, rows, mine = ranks.gathered(prompts, vectors)
-        return base.divergence(self.divergence_estimator, asked, rows)[mine]
-
-    def _terms(self) -> list[str]:
-        there = {"terminal": self.terminal is not None, "instrumental": True, "divergence": self.base is not None}
-        return [term for term in TERMS if there[term]]
-
-    def _score_options(self) -> dict[str, Any]:
-        return {
-            "weights": self.channel_weights,
-            "functional": self.functional,
-            "discount": self.discount,
-        }
-
-    def _discounted(self, terminal: Floats, support: Floats) -> Floats:
-        """g(σ̄): what lies above the low end of the range counts by the mean support."""
-        if not self.support_discount or self.terminal is None:
-            return terminal
-        low, _ = (0.0, 1.0) if self.terminal.saturates else self.terminal_range or self._channel_range()
-        return np.where(terminal > low, low + (terminal - low) * support, terminal)
-
-    def _channel_range(self) -> tuple[float, float]:
-        assert self.terminal is not None
-        return self.store.channel_ranges.get(self.terminal.name, (0.0, 1.0))
-
     def _state_of_store(self) -> dict[str, float]:
         found = {"memories": float(len(self.store))}
         if self.last_sleep is not None:
@@ -695,32 +526,9 @@ class InstrumentalReward:
 
     # Keeping it
 
-    def state_dict(self) -> dict[str, Any]:
-        """What changes while a run goes on, the store aside, as plain data: the scale and the habituation table."""
-        table = None if self.habituation is None else self.habituation.to_dict()
-        return {
-            "scale": self.scale.to_dict(),
-            "habituation": table,
-            "terminal_range": self.terminal_range,
-            "protections": self.protections.to_dict(),
-            "typicality": None if self.typicality is None else self.typicality.to_config()["fitted"],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.scale = Scale.from_dict(state["scale"])
-        table = state.get("habituation")
-        self.habituation = None if table is None else Habituation.from_dict(table)
-        found = state.get("terminal_range")
-        self.terminal_range = None if found is None else (float(found[0]), float(found[1]))
-        if "protections" in state:  # not in what was saved before there were any
-            self.protections = Protections.from_dict(state["protections"])
-        if self.typicality is not None and state.get("typicality") is not None:
-            self.typicality.restore(state["typicality"])
-
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write the store and `state_dict` into a directory."""
-        return checkpoint.save(self, directory)
+        return checkpoint.save(self, directory, self.to_config())
 
     def restore(self, directory: str | os.PathLike[str], *, snapshot: str | None = None) -> None:
         """The inverse of `save`; the content of the live store is replaced.
