@@ -169,27 +169,3 @@ impl Config {
         below("d_lo", self.d_lo, self.d_hi)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_valid() {
-        Config::new(384).validate().unwrap();
-    }
-
-    #[test]
-    fn a_bad_field_is_named() {
-        let bad = Config {
-            gamma: 1.0,
-            ..Config::new(4)
-        };
-        assert!(bad.validate().unwrap_err().to_string().starts_with("gamma"));
-        let bad = Config {
-            d_lo: 0.9,
-            ..Config::new(4)
-        };
-        assert!(bad.validate().unwrap_err().to_string().starts_with("d_lo"));
-    }
-}

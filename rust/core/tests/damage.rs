@@ -413,6 +413,41 @@ fn framed(number: usize, payload: &[u8]) -> Vec<u8> {
     record
 }
 
+/// Sound records in the wrong places, and lengths that no file has: refused, or a record that was never finished.
+#[test]
+fn records_out_of_place_and_absurd_lengths_are_found() {
+    let folder = Folder::new("place");
+    let whole = fs::read(folder.log()).unwrap();
+    let all = records(&whole);
+    let (begin, payload) = &all[1];
+    let read = |rest: &[u8]| {
+        fs::write(folder.log(), [&whole[..*begin], rest].concat()).unwrap();
+        let (read, largest) = largest(|| Journal::read(&folder.0));
+        assert!(
+            largest <= 8 * whole.len() + (1 << 20),
+            "{largest} bytes at once"
+        );
+        read.map(|(_, recovery)| (recovery.operations, recovery.cut))
+    };
+    let swapped = [framed(2, &all[2].1), framed(1, payload)].concat();
+    let twice = [framed(1, payload), framed(1, payload)].concat();
+    for misplaced in [swapped, twice] {
+        assert!(matches!(read(&misplaced), Err(Error::Format { .. })));
+    }
+    for length in [1 << 32, (1 << 32) + 5, u64::MAX - 23, u64::MAX] {
+        let mut record = framed(1, b"");
+        record[..8].copy_from_slice(&length.to_le_bytes());
+        let sum = crc32fast::hash(&record[..20]);
+        record[20..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(read(&record).unwrap(), (1, 24), "{length}");
+    }
+    // After a power cut a file may be longer than what was written to it.
+    let mut zeros = vec![0; 10_000];
+    assert_eq!(read(&zeros).unwrap(), (1, 10_000));
+    zeros[9_999] = 1;
+    assert!(matches!(read(&zeros), Err(Error::Format { .. })));
+}
+
 #[test]
 fn every_forged_byte_of_a_journal_is_refused_or_holds_together() {
     let folder = Folder::new("forge");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use sharpwave_core::{
-    Config, Drives, Durability, Error, Journal, Log, Lookahead, Need, Observation, Order,
+    Cancel, Config, Drives, Durability, Error, Journal, Log, Lookahead, Need, Observation, Order,
     ReplayRequest, Store, repair,
 };
 use world::{Batch, axis, cases, config, episode};
@@ -479,4 +479,87 @@ fn a_repair_makes_a_damaged_snapshot_again_from_its_archive() {
         }
     }
     assert!(exact > 10 && without > 5, "{exact} {without}");
+}
+
+/// A file of more than one read, rows across their bounds.
+#[test]
+fn a_long_snapshot_is_read_from_a_file_as_from_memory() {
+    let rows: Vec<f32> = (0..20_000 * DIM)
+        .map(|i| (i * 37 % 101) as f32 + 0.5)
+        .collect();
+    let mut store = Store::new(Config::new(DIM)).unwrap();
+    store.insert(&rows, None, None).unwrap();
+    let folder = Folder::new();
+    let path = folder.0.join("store");
+    store.save(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    assert_eq!(bytes(&Store::load(&path).unwrap()), whole);
+    assert_eq!(bytes(&Store::from_bytes(&whole).unwrap()), whole);
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(Store::load(&path).is_err());
+}
+
+/// One more episode of six steps, every seventh put aside.
+fn live_once(store: &mut Store, n: usize) {
+    let dim = store.config().dim;
+    let batch = wave(dim, n);
+    let drives: Vec<f32> = batch.steps.iter().step_by(dim).map(|x| x.abs()).collect();
+    let texts: Vec<String> = (0..6).map(|t| format!("{n} {t}")).collect();
+    let observation = Observation {
+        episodes: batch.episodes(),
+        drives: Some(Drives::Steps(&drives)),
+        texts: Some(&texts),
+        propose: n % 7 == 3,
+        ..Observation::default()
+    };
+    store.observe(&observation).unwrap();
+}
+
+fn wave(dim: usize, n: usize) -> Batch {
+    let number = |i: usize| ((n * 6 * dim + i) as f32 * 12.9898).sin() * 43_758.547 % 1.0;
+    Batch::one((0..6 * dim).map(number).collect(), dim)
+}
+
+/// A store of which most memories took the place of others, laid out anew as a compaction does it, is the same store,
+/// and so is what becomes of both.
+#[test]
+fn a_store_laid_out_anew_is_the_same_store() {
+    for (dim, capacity, episodes) in [(4, 40, 80), (64, 1200, 320)] {
+        let config = Config {
+            capacity: Some(capacity),
+            half_life: 3,
+            min_novelty: 0.01,
+            ..Config::new(dim)
+        };
+        let mut store = Store::new(config).unwrap();
+        let mut end = vec![0.0; dim];
+        end[0] = 1.0;
+        store.add_terminal("t", &end, None, None).unwrap();
+        store.add_channel("s", 0.0, 1.0).unwrap();
+        for n in 0..episodes {
+            live_once(&mut store, n);
+        }
+        assert!(store.len() > capacity / 2);
+        let cancelled = Cancel::new(|| true).scope(|| Journal::reordered(&store));
+        assert!(matches!(cancelled, Err(Error::Interrupted)));
+        let mut reordered = Journal::reordered(&store)
+            .unwrap()
+            .expect("it is out of order");
+        assert!(Journal::reordered(&reordered).unwrap().is_none());
+        let before = reordered.nbytes();
+        for n in 600..603 {
+            assert_eq!(store.digest(), reordered.digest());
+            let asked = wave(dim, n).steps;
+            let found = |store: &Store| store.search(&asked, 5, None).unwrap();
+            assert_eq!(found(&store), found(&reordered));
+            live_once(&mut store, n);
+            live_once(&mut reordered, n);
+        }
+        // There is room for more keys.
+        let grown = reordered.nbytes() - before;
+        assert!(dim < 64 || grown < capacity * dim * 4, "{grown}");
+        store.veto_episodes(vec![70]).unwrap();
+        reordered.veto_episodes(vec![70]).unwrap();
+        assert_eq!(store.digest(), reordered.digest());
+    }
 }

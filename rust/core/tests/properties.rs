@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sharpwave_core::{Config, Drives, Equation, Need, Order, ReplayRequest, Scores, Store};
-use world::{along, axis, episode, lived, observe, score, sleep};
+use world::{Batch, along, axis, episode, lived, observe, score, sleep};
 
 const DIM: usize = 5;
 
@@ -495,4 +495,40 @@ fn p11_deleting_memories_degrades_scores_gradually() {
     };
     let (most, few) = (correlation(&build(7)), correlation(&build(1)));
     assert!(most > 0.9 && few > 0.3 && most >= few, "{most} {few}");
+}
+
+/// What `src/graph/mod.rs` says of memory, on a store that lives, prunes and evicts.
+#[test]
+fn an_association_takes_the_bytes_that_are_stated() {
+    let dim = 16;
+    let config = Config {
+        keep_episodes: false,
+        min_novelty: 0.05,
+        tau: -0.5,
+        max_out: 12,
+        capacity: Some(3000),
+        ..Config::new(dim)
+    };
+    let mut store = Store::new(config).unwrap();
+    let mut most = 0.0f64;
+    for round in 0..40 {
+        let noise = |i: usize| ((round * 100 * dim + i) as f32 * 12.9898).sin() * 43_758.547 % 1.0;
+        let steps = (0..100 * dim).map(noise).collect();
+        let offsets = vec![0, 50, 100];
+        observe(&mut store, &Batch { steps, offsets }, None);
+        let (edges, bytes) = store.associations();
+        // Slots that were freed count, too: no more than a round evicts.
+        let slots = store.len() + 100;
+        let stated =
+            1.4 * (16 * edges) as f64 + (32 * 2 * slots + 9216 * slots.div_ceil(1024)) as f64;
+        assert!(
+            bytes as f64 <= stated,
+            "round {round}: {bytes} bytes, stated {stated}"
+        );
+        most = most.max(bytes as f64 / edges as f64);
+        let (sources, ..) = store.edges();
+        assert_eq!(sources.len(), edges);
+        assert!(sources.chunk_by(|a, b| a == b).all(|row| row.len() <= 12));
+    }
+    assert!(store.associations().0 > 10_000 && most > 16.0);
 }

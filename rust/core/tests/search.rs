@@ -124,6 +124,19 @@ fn filled(rows: &[f32], dim: usize) -> Store {
     store
 }
 
+/// The bound of any summation order (Higham 2002, 3.1): `n·u·Σ|a_i b_i|`.
+#[test]
+fn the_dot_is_within_its_error_bound() {
+    for n in [1, 31, 32, 33, 384, 2100] {
+        let (a, b) = (rows(0, 1, n, 3), rows(0, 1, n, 4));
+        let products = || a.iter().zip(&b).map(|(x, y)| f64::from(*x) * f64::from(*y));
+        let bound =
+            (n + 2) as f64 * f64::from(f32::EPSILON) * products().map(f64::abs).sum::<f64>();
+        let dot = f64::from(linalg::dot(&a, &b));
+        assert!((dot - products().sum::<f64>()).abs() <= bound);
+    }
+}
+
 /// The ladder: codes settle what has structure; what lies closer together than codes can tell goes on to a wider
 /// pass; what no pass can tell apart is compared with everything. All of it finds the same.
 #[test]

@@ -88,27 +88,3 @@ impl Drop for Restore {
         CURRENT.set(std::mem::take(&mut self.0));
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_stops_when_it_is_cancelled_and_only_then() {
-        assert!(check().is_ok());
-        let asked = Rc::new(Cell::new(0));
-        let counter = Rc::clone(&asked);
-        let cancel = Cancel::new(move || {
-            counter.set(counter.get() + 1);
-            counter.get() > 3
-        });
-        let rounds = cancel.scope(|| (0..9).take_while(|_| check().is_ok()).count());
-        assert_eq!(rounds, 3);
-        assert!(check().is_ok(), "it holds for the work alone");
-        cancel.scope(|| {
-            assert!(Cancel::never().scope(check).is_ok());
-            assert!(check().is_err(), "and stays cancelled");
-        });
-        assert_eq!(asked.get(), 4);
-    }
-}

@@ -347,25 +347,4 @@ mod tests {
             rows.heap_size()
         );
     }
-
-    #[test]
-    fn a_row_is_never_torn_by_its_neighbours() {
-        let mut rows = Rows::<()>::default();
-        rows.ensure(1);
-        for n in 0..1000 {
-            rows.insert(n % 2, (n / 2) as usize, n, ());
-        }
-        assert!(
-            rows.names(0)
-                .iter()
-                .enumerate()
-                .all(|(i, &n)| n == 2 * i as u32)
-        );
-        assert!(
-            rows.names(1)
-                .iter()
-                .enumerate()
-                .all(|(i, &n)| n == 2 * i as u32 + 1)
-        );
-    }
 }

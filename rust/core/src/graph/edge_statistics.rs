@@ -104,26 +104,3 @@ fn quantile(histogram: &[u64], q: f64) -> f64 {
         .unwrap_or(BINS - 1);
     (at as f64 + 0.5) / BINS as f64 * 2.0 - 1.0
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_bin_centres() {
-        let mut histogram = vec![0; BINS];
-        histogram[bin(0.5)] = 9;
-        histogram[bin(0.9025)] = 1;
-        assert!((quantile(&histogram, 0.5) - 0.5025).abs() < 1e-9);
-        assert!((quantile(&histogram, 0.95) - 0.9025).abs() < 1e-9);
-    }
-
-    #[test]
-    fn the_configured_range_holds_until_there_is_enough() {
-        let config = Config::new(3);
-        let range = EdgeStatistics::default().range(&config);
-        assert!((range.lo - 0.1).abs() < 1e-12 && (range.hi - 0.6).abs() < 1e-12);
-        assert_eq!(range.support(0.1f32 - 0.05), 0.0);
-        assert_eq!(range.support(0.9), 1.0);
-    }
-}

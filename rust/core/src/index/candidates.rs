@@ -179,34 +179,3 @@ impl Candidates {
         Some(left)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn the_true_best_are_always_left(
-            about in prop::collection::vec((-9i8..9, 0u8..4, -1i8..=1), 1..60),
-            k in 1usize..6,
-            cut in 0usize..60,
-        ) {
-            let exact = |&(a, s, where_): &(i8, u8, i8)| f32::from(a) + f32::from(s) * f32::from(where_);
-            let mut parts = [Candidates::new(k, 1000), Candidates::new(k, 1000)];
-            for (i, item) in about.iter().enumerate() {
-                let part = &mut parts[usize::from(i >= cut)];
-                part.offer(i as Slot, f32::from(item.0), f32::from(item.1));
-            }
-            let [mut all, other] = parts;
-            all.join(&other);
-            let left: Vec<Slot> = all.left().unwrap().into_iter().map(|(_, slot)| slot).collect();
-            let mut best: Vec<f32> = about.iter().map(exact).collect();
-            best.sort_by(|a, b| b.total_cmp(a));
-            let last = best[k.min(best.len()) - 1];
-            for (i, item) in about.iter().enumerate() {
-                prop_assert!(exact(item) < last || left.contains(&(i as Slot)));
-            }
-        }
-    }
-}

@@ -74,11 +74,6 @@ impl Indexed {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn codes(&self) -> Option<&Codes> {
-        self.codes.as_ref()
-    }
-
     pub(crate) fn partition(&self) -> Option<&Partition> {
         self.partition.as_deref()
     }

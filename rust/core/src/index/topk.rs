@@ -60,28 +60,3 @@ pub(crate) fn pad<T: Copy>(rows: &mut Vec<T>, k: usize, fill: T, row: impl Itera
     rows.extend(row);
     rows.resize(end, fill);
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn equals_a_full_sort(similarities in prop::collection::vec(0u8..6, 0..60), k in 0usize..12) {
-            let hits: Vec<Hit> = similarities
-                .iter()
-                .enumerate()
-                .map(|(i, &s)| Hit { slot: i as u32, id: (i as i64 * 37) % 61, similarity: f32::from(s) })
-                .collect();
-            let mut top = TopK::new(k);
-            for &hit in &hits {
-                top.offer(hit);
-            }
-            let mut sorted = hits.clone();
-            sorted.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
-            sorted.truncate(k);
-            prop_assert_eq!(top.into_sorted(), sorted);
-        }
-    }
-}

@@ -80,39 +80,3 @@ impl Source<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_read_as_memory_is() {
-        let bytes: Vec<u8> = (0..3 * BYTES_PER_READ + 77)
-            .map(|at| (at % 251) as u8)
-            .collect();
-        let path = std::env::temp_dir().join(format!("sharpwave-source-{}", std::process::id()));
-        fs::write(&path, &bytes).unwrap();
-        let (file, memory) = (Source::file(&path).unwrap(), Source::Memory(&bytes));
-        fs::remove_file(&path).unwrap();
-        for source in [&file, &memory] {
-            assert_eq!(source.length(), bytes.len());
-            for (range, element) in [
-                (0..bytes.len(), 1),
-                (5..5 + 12 * 60_001, 12),
-                (9..9, 4),
-                (8..16, 8),
-            ] {
-                assert_eq!(source.bytes(range.clone()).unwrap(), &bytes[range.clone()]);
-                let mut poured = Vec::new();
-                let whole = source.pour(range.clone(), element, &mut |piece| {
-                    assert_eq!(piece.len() % element, 0);
-                    poured.extend_from_slice(piece);
-                    Ok(())
-                });
-                whole.unwrap();
-                assert_eq!(poured, &bytes[range]);
-            }
-        }
-        assert!(file.pour(0..bytes.len() + 1, 1, &mut |_| Ok(())).is_err());
-    }
-}
