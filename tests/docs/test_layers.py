@@ -63,6 +63,16 @@ def test_a_sound_tree_passes(tmp_path: Path) -> None:
             "ops/insert.rs:1: use crate::ops::observe::x;",
             "a circle of ops.insert, ops.observe",
         ),
+        (
+            {
+                "ops/mod.rs": "pub(crate) mod observe;\npub(crate) use observe::{\n    Report,\n    observe,\n};\n",
+                "ops/observe.rs": "use crate::ops::insert::insert;\n",
+                "ops/insert.rs": "use crate::ops::{\n    Report,\n};\n",
+            },
+            {},
+            "ops/insert.rs:1: use crate::ops::{",
+            "a circle of ops.insert, ops.observe",
+        ),
         ({"other.rs": "use crate::base::slot::Slot;\n"}, {}, "other.rs:1", "other is in no layer"),
         (
             {},

@@ -65,18 +65,32 @@ class Import(NamedTuple):
 
 
 def rust_imports(source: Path) -> Iterator[Import]:
-    """Every `crate::` or `super::` path outside tests and comments, resolved to the file that it names."""
+    """Every `crate::` or `super::` path outside tests and comments, resolved to the file that has what it names."""
     modules = {module_of(path.relative_to(source)): path for path in sorted(source.rglob("*.rs"))}
-    for module, path in modules.items():
-        for number, text in enumerate(path.read_text("utf-8").split("\n#[cfg(test)]\n")[0].splitlines(), 1):
-            code = text.split("//")[0]
-            for match in re.finditer(r"\b(crate|super)::((?:\w+::)*)(\{[^}]*\}|\w+)", code):
-                prefix = module.split(".")[:-1] if match[1] == "super" else []
-                prefix += match[2].strip(":").split("::") if match[2] else []
-                for name in re.findall(r"\w+", match[3]):
-                    target = longest([*prefix, name], modules)
-                    if target and target != module:
-                        yield Import(path, number, module, target, text.strip())
+    texts = {
+        module: re.sub(r"//.*", "", path.read_text("utf-8").split("\n#[cfg(test)]\n")[0])
+        for module, path in modules.items()
+    }
+    # What a layer's mod.rs hands on: a name there, and the module that has it.
+    handed_on = {
+        (module, name): f"{module}.{match[1].strip(':').replace('::', '.')}"
+        for module, text in texts.items()
+        for match in re.finditer(r"\bpub(?:\(crate\))? use ((?:\w+::)+)(\{[^}]*\}|\w+);", text)
+        for name in re.findall(r"\w+", match[2])
+    }
+    for module, text in texts.items():
+        for match in re.finditer(r"\b(crate|super)::((?:\w+::)*)(\{[^}]*\}|\w+)", text):
+            prefix = module.split(".")[:-1] if match[1] == "super" else []
+            prefix += match[2].strip(":").split("::") if match[2] else []
+            for name in re.findall(r"\w+", match[3]):
+                parts = [*prefix, name]
+                named = next((n for n in range(len(parts)) if (".".join(parts[:n]), parts[n]) in handed_on), None)
+                if named is not None:
+                    parts = handed_on[".".join(parts[:named]), parts[named]].split(".")
+                target = longest(parts, modules)
+                if target and target != module:
+                    line = text.count("\n", 0, match.start()) + 1
+                    yield Import(modules[module], line, module, target, text.splitlines()[line - 1].strip())
 
 
 def module_of(path: Path) -> str:

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::heap::{HeapSize, heap_size, no_heap};
+use crate::base::{HeapSize, heap_sized, no_heap};
 use crate::error::Result;
-use crate::memory::episodes::Episode;
-use crate::values::{Need, Order, ReplayRequest};
+use crate::memory::Episode;
+use crate::values::ReplayRequest;
 
 /// One operation that changed the store. Arrays are left out of the JSON and pooled beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,38 +45,17 @@ pub(crate) enum Operation {
         /// The row each key had when first inserted.
         rows: Vec<u32>,
     },
-    Replay {
-        budget: Option<u64>,
-        tol: f64,
-        order: Order,
-        need: String,
-        starts: Vec<i64>,
-        /// Left out where there is none, as before there were any.
-        #[serde(default, skip_serializing_if = "is_none")]
-        floor: f64,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        extend: bool,
-        consolidate: bool,
-        max_drift: Option<f64>,
-    },
+    Replay(ReplayRequest),
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
-fn is_none(floor: &f64) -> bool {
-    *floor == 0.0
+heap_sized! {
+    /// An operation and the id the first memory it made would have got.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct Entry {
+        pub(crate) next_memory: i64,
+        pub(crate) operation: Operation,
+    }
 }
-
-/// An operation and the id the first memory it made would have got.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    pub(crate) next_memory: i64,
-    pub(crate) operation: Operation,
-}
-
-heap_size!(Entry {
-    next_memory,
-    operation
-});
 
 impl HeapSize for Operation {
     fn heap_size(&self) -> usize {
@@ -101,17 +80,7 @@ impl HeapSize for Operation {
                 texts,
                 rows,
             } => keys.heap_size() + drives.heap_size() + texts.heap_size() + rows.heap_size(),
-            Self::Replay {
-                budget: _,
-                tol: _,
-                order: _,
-                need,
-                starts,
-                floor: _,
-                extend: _,
-                consolidate: _,
-                max_drift: _,
-            } => need.heap_size() + starts.heap_size(),
+            Self::Replay(request) => request.heap_size(),
         }
     }
 }
@@ -125,7 +94,7 @@ macro_rules! arrays {
             Self::Observe(Episode { steps, drives, .. })
             | Self::Propose(Episode { steps, drives, .. }) => vec![steps, drives],
             Self::Insert { keys, drives, .. } => vec![keys, drives],
-            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay { .. } => vec![],
+            Self::AddChannel { .. } | Self::RemoveChannel { .. } | Self::Replay(_) => vec![],
         }
     };
 }
@@ -139,26 +108,6 @@ impl Operation {
     /// [`Operation::arrays`], to be filled.
     pub(crate) fn arrays_mut(&mut self) -> Vec<&mut Vec<f32>> {
         arrays!(self)
-    }
-
-    /// The record of a sleep. What an interrupt cut short is recorded as what it came to.
-    pub(crate) fn replay(request: &ReplayRequest, made: Option<u64>) -> Self {
-        let (need, starts) = match &request.need {
-            Need::Uniform => ("uniform", Vec::new()),
-            Need::Frequency => ("frequency", Vec::new()),
-            Need::From(starts) => ("from", starts.clone()),
-        };
-        Self::Replay {
-            budget: made.or(request.budget),
-            tol: request.tol,
-            order: request.order,
-            need: need.into(),
-            starts,
-            floor: request.lookahead.floor,
-            extend: request.lookahead.extend,
-            consolidate: request.consolidate,
-            max_drift: request.max_drift,
-        }
     }
 }
 
@@ -181,10 +130,7 @@ pub(crate) enum Record<'a> {
 /// Where what is done to a store is recorded, before it is done.
 pub(crate) trait Journal: Any + Send + Sync {
     /// Appends a record: it is kept as the store is when this returns.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io) as the system gives it, [`Error::Interrupted`](crate::Error::Interrupted) if the call is
-    /// cancelled ([`crate::Cancel`]). There is no such record then.
+    /// If it fails there is no such record.
     fn append(&mut self, record: &Record<'_>) -> Result<()>;
 
     /// Takes the last record back, whose operation failed.

@@ -1,9 +1,9 @@
 //! Every number of the model, validated once and stored with the data.
 
-use crate::base::heap::no_heap;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, invalid_if};
+use crate::base::no_heap;
+use crate::error::{Result, in_range, invalid_if};
 
 /// Which value equation the store solves (`docs/model.md`, Value and replay).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,29 +117,20 @@ impl Config {
     /// # Errors
     /// [`crate::Error::Invalid`] naming the first field that is out of its range.
     pub fn validate(&self) -> Result<()> {
-        let in_range = |name: &'static str, x: f64, lo: f64, hi: f64| {
-            let inside = x.is_finite() && (lo..=hi).contains(&x);
-            invalid_if!(!inside, name, "{x} is not in [{lo}, {hi}]");
-            Ok(())
-        };
-        let at_least_one = |name: &'static str, n: usize, most: usize| {
-            invalid_if!(!(1..=most).contains(&n), name, "{n} is not in [1, {most}]");
-            Ok(())
-        };
         let below = |name: &'static str, lo: f64, hi: f64| {
             // Both are numbers by now.
             invalid_if!(lo >= hi, name, "{lo} is not below {hi}");
             Ok(())
         };
-        at_least_one("dim", self.dim, 1 << 20)?;
-        at_least_one("k", self.k, 4096)?;
+        in_range("dim", self.dim, 1, 1 << 20)?;
+        in_range("k", self.k, 1, 4096)?;
         in_range("tau", f64::from(self.tau), -1.0, f64::from(0.999_f32))?;
-        at_least_one("power", self.power as usize, 16)?;
+        in_range("power", self.power as usize, 1, 16)?;
         in_range("epsilon", self.epsilon, 1e-3, 1e3)?;
         in_range("gamma", self.gamma, 0.0, 0.9999)?;
         in_range("trace", self.trace, 0.0, 1.0)?;
-        at_least_one("trace_size", self.trace_size, 1 << 20)?;
-        at_least_one("max_out", self.max_out, 1 << 20)?;
+        in_range("trace_size", self.trace_size, 1, 1 << 20)?;
+        in_range("max_out", self.max_out, 1, 1 << 20)?;
         in_range("min_novelty", self.min_novelty, 0.0, 1.0)?;
         if let Some(cosine) = self.merge_cosine {
             in_range("merge_cosine", cosine, -1.0, 1.0)?;

@@ -87,6 +87,18 @@ macro_rules! invalid_if {
 }
 pub(crate) use invalid_if;
 
+/// Refuses an argument that does not lie in `[least, most]`.
+pub(crate) fn in_range<T: Copy + PartialOrd + fmt::Display>(
+    argument: &'static str,
+    x: T,
+    least: T,
+    most: T,
+) -> Result<()> {
+    let inside = least <= x && x <= most;
+    invalid_if!(!inside, argument, "{x} is not in [{least}, {most}]");
+    Ok(())
+}
+
 /// Returns [`Error::Format`] naming a section where a condition holds.
 macro_rules! damaged_if {
     ($condition:expr, $section:expr, $($message:tt)+) => {

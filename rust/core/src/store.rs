@@ -7,57 +7,60 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::archive::Entry;
-use crate::archive::JournalSlot;
-use crate::archive::Record;
-use crate::base::slot::Slot;
+use crate::archive::{Entry, JournalSlot, Record};
+use crate::base::{HeapSize, Slot, heap_sized};
 use crate::config::Config;
 use crate::error::{Error, Result, invalid_if};
-use crate::graph::edge_statistics::EdgeStatistics;
-use crate::graph::{Graph, hebbian};
-use crate::index::indexed::Indexed;
-use crate::memory::channels::{Channel, Channels};
-use crate::memory::columns::NewMemory;
-use crate::memory::episodes::Episode;
-use crate::values::backup::Model;
-use crate::values::table::Values;
+use crate::graph::{EdgeStatistics, Graph, hebbian};
+use crate::index::Indexed;
+use crate::memory::{Channel, Channels, Episode, NewMemory};
+use crate::values::{Model, Values};
 
-/// A value memory.
-///
-/// See the crate's first page for a tour.
-#[derive(Clone)]
-pub struct Store {
-    /// The configuration in force: as given, with what calibration measured.
-    pub(crate) config: Config,
-    pub(crate) given: Config,
-    pub(crate) embedder: Option<String>,
-    pub(crate) channels: Channels,
-    pub(crate) memories: Indexed,
-    pub(crate) graph: Graph,
-    pub(crate) values: Values,
-    pub(crate) edge_statistics: EdgeStatistics,
-    /// `(n, d)`: the calibration sample.
-    pub(crate) sample: Vec<f32>,
-    /// Observed episodes.
-    pub(crate) clock: u64,
-    /// The ids of the observed episodes, in order, and their places in that order.
-    pub(crate) episode_ids: Vec<i64>,
-    pub(crate) ordinals: HashMap<i64, u64>,
-    pub(crate) inserts: u64,
-    pub(crate) next_memory: i64,
-    pub(crate) next_episode: i64,
-    pub(crate) proposals: Vec<Episode>,
-    /// Entries never change, so copies of the store share them.
-    pub(crate) history: Option<Vec<Arc<Entry>>>,
-    /// Earlier moments, oldest first: a veto of something later replays history from the last of them on.
-    pub(crate) checkpoints: Vec<Checkpoint>,
-    /// Where what is being done is recorded, while it is, if the store lives in a directory.
-    pub(crate) journal: JournalSlot,
+heap_sized! {
+    /// A value memory.
+    ///
+    /// See the crate's first page for a tour.
+    #[derive(Clone)]
+    pub struct Store {
+        /// The configuration in force: as given, with what calibration measured.
+        pub(crate) config: Config,
+        pub(crate) given: Config,
+        pub(crate) embedder: Option<String>,
+        pub(crate) channels: Channels,
+        pub(crate) memories: Indexed,
+        pub(crate) graph: Graph,
+        pub(crate) values: Values,
+        pub(crate) edge_statistics: EdgeStatistics,
+        /// `(n, d)`: the calibration sample.
+        pub(crate) sample: Vec<f32>,
+        /// Observed episodes.
+        pub(crate) clock: u64,
+        /// The ids of the observed episodes, in order, and their places in that order.
+        pub(crate) episode_ids: Vec<i64>,
+        pub(crate) ordinals: HashMap<i64, u64>,
+        pub(crate) inserts: u64,
+        pub(crate) next_memory: i64,
+        pub(crate) next_episode: i64,
+        pub(crate) proposals: Vec<Episode>,
+        /// Entries never change, so copies of the store share them.
+        pub(crate) history: Option<Vec<Arc<Entry>>>,
+        /// Earlier moments, oldest first: a veto of something later replays history from the last of them on.
+        pub(crate) checkpoints: Vec<Checkpoint>,
+        /// Where what is being done is recorded, while it is, if the store lives in a directory.
+        pub(crate) journal: JournalSlot,
+    }
 }
 
 /// An earlier moment of a store, which shares its archive.
 #[derive(Clone)]
 pub(crate) struct Checkpoint(pub(crate) Arc<Store>);
+
+impl HeapSize for Checkpoint {
+    fn heap_size(&self) -> usize {
+        let shared = self.0.history.iter().flatten().map(HeapSize::heap_size);
+        self.0.heap_size() - shared.sum::<usize>()
+    }
+}
 
 /// What the value equation needs to know of a store, whose values may be written meanwhile.
 macro_rules! model {
@@ -143,6 +146,13 @@ impl Store {
         self.proposals.len()
     }
 
+    /// The bytes of memory that it holds, the archive included. Working space of a call comes on top of it, and a copy of
+    /// all but the archive while a frozen view is kept and the store is written to.
+    #[must_use]
+    pub fn nbytes(&self) -> usize {
+        size_of::<Self>() + self.heap_size()
+    }
+
     /// The fingerprint of the embedder that fills it, if one was recorded.
     #[must_use]
     pub fn embedder(&self) -> Option<&str> {
@@ -154,11 +164,8 @@ impl Store {
     /// # Errors
     /// [`Error::Embedder`] if another one was recorded, [`Error::Invalid`] for an empty fingerprint.
     pub fn bind_embedder(&mut self, fingerprint: &str) -> Result<()> {
-        invalid_if!(
-            fingerprint.is_empty(),
-            "embedder",
-            "the fingerprint is empty"
-        );
+        let empty = fingerprint.is_empty();
+        invalid_if!(empty, "embedder", "the fingerprint is empty");
         match &self.embedder {
             Some(recorded) if recorded != fingerprint => Err(Error::Embedder {
                 recorded: recorded.clone(),

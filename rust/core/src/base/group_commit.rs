@@ -7,9 +7,7 @@ use super::sync::{Condvar, Mutex, wait};
 /// What can be told to keep what was written to it.
 pub trait Device {
     /// Returns when all that was written before the call is kept.
-    ///
-    /// # Errors
-    /// As the system gives it. What is kept is unknown then.
+    /// If it fails, what is kept is unknown.
     fn keep(&self) -> io::Result<()>;
 }
 

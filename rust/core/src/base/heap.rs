@@ -1,6 +1,6 @@
 //! How much memory a value holds beside itself, from the types it is made of.
 //!
-//! [`heap_size!`] takes every field of a type: one that is left out does not compile, so no column goes uncounted.
+//! [`heap_sized!`] declares a type and counts all of its fields, so no column goes uncounted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,24 +13,27 @@ pub(crate) trait HeapSize {
     fn heap_size(&self) -> usize;
 }
 
-/// The heap size of a type that is the sum of its fields: all of them are to be named.
-macro_rules! heap_size {
-    (for $of:ident: $kind:ty { $($field:ident),+ $(,)? }) => {
-        heap_size!(@ [<$of: $crate::base::heap::HeapSize>] $kind { $($field),+ });
-    };
-    (@ [$($of:tt)*] $kind:ty { $($field:ident),+ }) => {
-        impl $($of)* $crate::base::heap::HeapSize for $kind {
+/// Declares a type whose heap size is the sum of its fields'.
+macro_rules! heap_sized {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident $(<$of:ident>)? {
+            $($(#[$about:meta])* $access:vis $field:ident: $kind:ty,)*
+        }
+    ) => {
+        $(#[$meta])*
+        $vis struct $name $(<$of>)? {
+            $($(#[$about])* $access $field: $kind,)*
+        }
+
+        impl $(<$of: $crate::base::heap::HeapSize>)? $crate::base::heap::HeapSize for $name $(<$of>)? {
             fn heap_size(&self) -> usize {
-                let Self { $($field),+ } = self;
-                0 $(+ $crate::base::heap::HeapSize::heap_size($field))+
+                0 $(+ $crate::base::heap::HeapSize::heap_size(&self.$field))*
             }
         }
     };
-    ($kind:ty { $($field:ident),+ $(,)? }) => {
-        heap_size!(@ [] $kind { $($field),+ });
-    };
 }
-pub(crate) use heap_size;
+pub(crate) use heap_sized;
 
 /// Types whose values hold nothing.
 macro_rules! no_heap {

@@ -5,13 +5,12 @@
 //! entries gather beside the settled ones. Once more than a quarter of a block (and 512 entries) is
 //! unused, the block alone is laid out anew: no change costs more than its block.
 
-use crate::base::heap::{heap_size, no_heap};
-use crate::base::slot::Slot;
-use crate::memory::slot_map::SlotMap;
+use crate::base::{Slot, heap_sized, no_heap};
+use crate::memory::SlotMap;
 
 /// Slots a block.
 const BLOCK: usize = 1024;
-/// Entries of room that a block may hold beyond a quarter of what it needs.
+/// Unused entries that a block may hold beyond a quarter of those in use.
 const MAX_SPARE_ENTRIES: usize = 512;
 
 /// Where a row lies in its block.
@@ -25,15 +24,15 @@ struct Head {
 
 no_heap!(Head);
 
-#[derive(Clone, Debug, Default)]
-struct Block<W> {
-    heads: Vec<Head>,
-    names: Vec<Slot>,
-    weights: Vec<W>,
-    entries: usize,
+heap_sized! {
+    #[derive(Clone, Debug, Default)]
+    struct Block<W> {
+        heads: Vec<Head>,
+        names: Vec<Slot>,
+        weights: Vec<W>,
+        entries: usize,
+    }
 }
-
-heap_size!(for W: Block<W> { heads, names, weights, entries });
 
 impl<W: Copy> Block<W> {
     fn range(&self, row: usize) -> std::ops::Range<usize> {
@@ -57,7 +56,7 @@ impl<W: Copy> Block<W> {
         self.settle_if_loose();
     }
 
-    /// Puts a row in the place of another.
+    /// Replaces a row.
     fn set(&mut self, row: usize, names: &[Slot], weights: &[W]) {
         let (Some(&name), Some(&weight)) = (names.first(), weights.first()) else {
             self.clear(row);
@@ -76,7 +75,7 @@ impl<W: Copy> Block<W> {
         self.settle_if_loose();
     }
 
-    /// Gives a row `room` at the end of the block; `name` and `weight` are filling.
+    /// Moves a row to the end of the block and gives it a capacity of `room`, filled up with `name` and `weight`.
     fn make_room(&mut self, row: usize, room: u32, name: Slot, weight: W) {
         let head = self.heads[row];
         if (head.start + head.room) as usize != self.names.len() || head.room == 0 {
@@ -114,7 +113,7 @@ impl<W: Copy> Block<W> {
         self.settle_if_loose();
     }
 
-    /// Lays the block out by row, without room between them, if too much of it is room.
+    /// Compacts the block if too much of it is unused.
     fn settle_if_loose(&mut self) {
         if self.names.len() <= self.entries + self.entries / 4 + MAX_SPARE_ENTRIES {
             return;
@@ -126,7 +125,7 @@ impl<W: Copy> Block<W> {
         *self = Self::laid_out(rows, self.entries, |name| name);
     }
 
-    /// Rows of so many entries in all one after the other, without room between them, their entries named anew.
+    /// A compact block of the given rows, with `entries` entries in all, each renamed by `named`.
     fn laid_out<'a>(
         rows: impl ExactSizeIterator<Item = (&'a [Slot], &'a [W])>,
         entries: usize,
@@ -155,23 +154,23 @@ impl<W: Copy> Block<W> {
     }
 }
 
-/// Reserves for `more` entries, and for an eighth: doubling would leave half of the memory idle.
+/// Reserves `more` entries, at least an eighth of the length: doubling would leave half of the memory unused.
 fn grow<T>(entries: &mut Vec<T>, more: usize) {
     if entries.capacity() - entries.len() < more {
         entries.reserve_exact(more.max(entries.len() / 8));
     }
 }
 
-/// Rows by slot: in each, names and as many weights.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Rows<W> {
-    blocks: Vec<Block<W>>,
+heap_sized! {
+    /// Rows by slot: in each, names and as many weights.
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Rows<W> {
+        blocks: Vec<Block<W>>,
+    }
 }
 
-heap_size!(for W: Rows<W> { blocks });
-
 impl<W: Copy + Default> Rows<W> {
-    /// The rows of the slots that move, their entries named anew and in the order in which they are, without room between.
+    /// The rows in the order of `map` and their entries renamed by it, without unused capacity.
     pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Self {
         let block = |slots: &[Slot]| {
             let rows = slots.iter().map(|&slot| self.row(slot));
@@ -183,7 +182,7 @@ impl<W: Copy + Default> Rows<W> {
         }
     }
 
-    /// Empty rows of room for as many entries as `lengths` says, by slot.
+    /// Empty rows, by slot, with the given capacities.
     pub(crate) fn with_room(lengths: &[u32], filling: (Slot, W)) -> Self {
         let blocks = lengths.chunks(BLOCK).map(|lengths| {
             let mut end = 0;
@@ -240,7 +239,7 @@ impl<W: Copy + Default> Rows<W> {
         (&block.names[range.clone()], &block.weights[range])
     }
 
-    /// Puts a row in the place of another.
+    /// Replaces a row.
     pub(crate) fn set(&mut self, slot: Slot, names: &[Slot], weights: &[W]) {
         let (block, row) = Self::place(slot);
         self.blocks[block].set(row, names, weights);
@@ -286,8 +285,7 @@ impl<W: Copy + Default> Rows<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::heap::HeapSize;
-    use crate::base::rng::splitmix64;
+    use crate::base::{HeapSize, splitmix64};
 
     /// Random insertions, removals and clearings beside plain vectors.
     #[test]

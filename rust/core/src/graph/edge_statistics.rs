@@ -2,29 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::heap::heap_size;
-use crate::base::rng::splitmix64;
+use crate::base::{heap_sized, splitmix64};
 use crate::config::Config;
 use crate::linalg;
-use crate::memory::columns::Memories;
+use crate::memory::Memories;
 
 /// Bins of the histograms over cosines in [−1, 1].
 const BINS: usize = 400;
 /// The fewest pairs for which the histograms are used.
 const MIN_PAIRS: u64 = 32;
 
-/// The cosines of predictions with the steps that came (`followed`) and with arbitrary memories (`unrelated`), always
-/// taken before the episode is written: in-sample both would be far too high.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EdgeStatistics {
-    pub(crate) followed: Vec<u64>,
-    pub(crate) unrelated: Vec<u64>,
+heap_sized! {
+    /// The cosines of predictions with the steps that came (`followed`) and with arbitrary memories (`unrelated`), always
+    /// taken before the episode is written: in-sample both would be far too high.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub(crate) struct EdgeStatistics {
+        pub(crate) followed: Vec<u64>,
+        pub(crate) unrelated: Vec<u64>,
+    }
 }
-
-heap_size!(EdgeStatistics {
-    followed,
-    unrelated
-});
 
 impl Default for EdgeStatistics {
     fn default() -> Self {

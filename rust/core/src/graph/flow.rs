@@ -1,8 +1,8 @@
 //! Weight that flows along associations: of needs, and of activation that spreads.
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 use crate::graph::Graph;
-use crate::memory::columns::Memories;
+use crate::memory::Memories;
 
 /// Weights by slot. Only memories that some weight has reached are visited, by rising id, so that sums have one order.
 pub(crate) struct Flow {
@@ -21,7 +21,7 @@ impl Flow {
         }
     }
 
-    /// Puts weights in place where there is none.
+    /// Starts with the given weights. All weights must be zero before.
     pub(crate) fn begin(
         &mut self,
         weights: impl Iterator<Item = (Slot, f64)>,
@@ -69,14 +69,14 @@ impl Flow {
         self.active = reached;
     }
 
-    /// The memories that some weight has reached, by rising id.
+    /// The memories of positive weight, by rising id.
     pub(crate) fn weights(&self) -> impl Iterator<Item = (Slot, f64)> + '_ {
         self.active
             .iter()
             .map(|&slot| (slot, self.now[slot as usize]))
     }
 
-    /// Takes all weights away.
+    /// Sets all weights to zero.
     pub(crate) fn clear(&mut self) {
         for slot in self.active.drain(..) {
             self.now[slot as usize] = 0.0;

@@ -1,17 +1,16 @@
 //! Hebb's rule: fire together, wire together, with the decay of a running mean.
 //!
 //! An episode strengthens a few associations of many memories several times, and most of the new ones are pruned at its
-//! end. So each row is taken out, strengthened, pruned and put back once.
+//! end. So each row is copied, strengthened, pruned and replaced once.
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 use crate::config::Config;
 use crate::graph::Graph;
-use crate::graph::eligibility::{Eligible, Trace};
-use crate::index::activation::Activation;
+use crate::index::Activation;
 use crate::linalg;
-use crate::memory::columns::Memories;
+use crate::memory::Memories;
 
-/// One association of a row that is taken out.
+/// One association of a row that is being changed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing {
     /// Of the target.
@@ -124,7 +123,7 @@ fn put_back(
 ) {
     let changes = changes(before, after);
     for &(target, _) in &changes {
-        // Each is somewhere else.
+        // Each lies elsewhere in memory.
         linalg::prefetch(graph.sources.names(target));
     }
     for &(target, came) in &changes {
@@ -139,7 +138,7 @@ fn put_back(
     graph.rows.set(slot, &targets, &sums);
 }
 
-/// The targets that were added (`true`) or removed, by rising id.
+/// The targets that were added (`true`) or removed (`false`), by rising id.
 fn changes(before: &[Outgoing], after: &[Outgoing]) -> Vec<(Slot, bool)> {
     let mut changes = Vec::new();
     let mut new = after.iter().peekable();
@@ -167,13 +166,13 @@ fn remove_source(graph: &mut Graph, memories: &Memories, target: Slot, source: S
     }
 }
 
-/// Where a memory is, or belongs, among others by rising id.
+/// The place of a memory among others sorted by id, or the place to insert it.
 fn place(among: &[Slot], slot: Slot, memories: &Memories) -> Result<usize, usize> {
     let id = memories.id(slot);
     among.binary_search_by_key(&id, |&other| memories.id(other))
 }
 
-/// Forgets the row and the column of a memory; nothing is renormalised.
+/// Removes the row and the column of a memory; nothing is renormalised.
 ///
 /// Returns the former predecessors, whose values may now be wrong.
 pub(crate) fn forget(graph: &mut Graph, memories: &Memories, slot: Slot) -> Vec<Slot> {
@@ -190,4 +189,63 @@ pub(crate) fn forget(graph: &mut Graph, memories: &Memories, slot: Slot) -> Vec<
         }
     }
     sources
+}
+
+/// One memory's trace, decayed in two ways.
+#[derive(Clone, Copy, Debug)]
+struct Eligible {
+    slot: Slot,
+    id: i64,
+    /// e ← γλe + φ: what the sums grow by.
+    e: f64,
+    /// e' ← λe' + φ: what the mass grows by. e ≤ e', so rows stay sub-stochastic.
+    mass: f64,
+}
+
+/// The eligibility traces of one episode: which memories were active lately, by rising id.
+#[derive(Default)]
+struct Trace(Vec<Eligible>);
+
+impl Trace {
+    fn reset(&mut self) {
+        self.0.clear();
+    }
+
+    fn entries(&self) -> &[Eligible] {
+        &self.0
+    }
+
+    /// Decays, adds the activation and keeps the `trace_size` largest e, ties by lower id.
+    fn add(&mut self, activation: &Activation, config: &Config) {
+        let Self(entries) = self;
+        if config.trace == 0.0 {
+            entries.clear();
+        }
+        for entry in entries.iter_mut() {
+            entry.e *= config.gamma * config.trace;
+            entry.mass *= config.trace;
+        }
+        for answer in &activation.answers {
+            match entries.binary_search_by_key(&answer.id, |entry| entry.id) {
+                Ok(at) => {
+                    entries[at].e += answer.phi;
+                    entries[at].mass += answer.phi;
+                }
+                Err(at) => entries.insert(
+                    at,
+                    Eligible {
+                        slot: answer.slot,
+                        id: answer.id,
+                        e: answer.phi,
+                        mass: answer.phi,
+                    },
+                ),
+            }
+        }
+        if entries.len() > config.trace_size {
+            entries.sort_by(|a, b| b.e.total_cmp(&a.e).then(a.id.cmp(&b.id)));
+            entries.truncate(config.trace_size);
+            entries.sort_by_key(|entry| entry.id);
+        }
+    }
 }

@@ -3,23 +3,22 @@
 //! Sums and masses are stored, `P_ij = C_ij / n_i` is derived. [`hebbian`] is the only writer of weights.
 //!
 //! An association takes 12 bytes forward (target and sum) and 4 in reverse, a memory 32 for its two rows and
-//! its mass. What changes leave room for adds at most two fifths of that, and 9 KB for every 1024 memories.
+//! its mass. Unused capacity adds at most two fifths of that, and 9 KB for every 1024 memories.
 
 pub(crate) mod adjacency;
 pub(crate) mod edge_statistics;
-pub(crate) mod eligibility;
 pub(crate) mod flow;
 pub(crate) mod hebbian;
 pub(crate) mod predict;
 
-use crate::base::cancel;
-use crate::base::heap::heap_size;
-use crate::base::slot::Slot;
+pub(crate) use edge_statistics::{EdgeRange, EdgeStatistics};
+pub(crate) use flow::Flow;
+pub(crate) use predict::{predict, successors};
+
+use crate::base::{Slot, cancel, heap_sized};
 use crate::error::Result;
 use crate::linalg;
-use crate::memory::column::rows;
-use crate::memory::columns::Memories;
-use crate::memory::slot_map::SlotMap;
+use crate::memory::{Memories, SlotMap, rows};
 use adjacency::Rows;
 
 /// One association `i → target`.
@@ -53,21 +52,17 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Rows by slot.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Graph {
-    rows: Rows<f64>,
-    /// `n_i`: association mass.
-    mass: Vec<f64>,
-    /// The sources of the edges into a slot, by rising id.
-    sources: Rows<()>,
+heap_sized! {
+    /// Rows by slot.
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Graph {
+        rows: Rows<f64>,
+        /// `n_i`: association mass.
+        mass: Vec<f64>,
+        /// The sources of the edges into a slot, by rising id.
+        sources: Rows<()>,
+    }
 }
-
-heap_size!(Graph {
-    rows,
-    mass,
-    sources
-});
 
 impl Graph {
     /// The associations of the live memories in other slots.
@@ -97,7 +92,7 @@ impl Graph {
             .map(move |edge| (edge.target, edge.sum / mass))
     }
 
-    /// Asks for the row of `slot`, which will be read soon.
+    /// Prefetches the row of `slot`.
     pub(crate) fn prefetch(&self, slot: Slot) {
         let (targets, sums) = self.rows.row(slot);
         linalg::prefetch(targets);

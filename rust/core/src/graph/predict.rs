@@ -7,21 +7,19 @@
 
 use std::ops::Range;
 
-use crate::base::slot::Slot;
-use crate::base::threads;
+use crate::base::{Slot, threads};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::index::activation::Activation;
+use crate::index::Activation;
 use crate::linalg;
-use crate::memory::columns::Memories;
-use crate::memory::episodes::normalise;
+use crate::memory::{Memories, normalise};
 
-/// Bytes of keys that stay close while the steps pass over them: a part of a last-level cache.
+/// Bytes of a block of keys: they fit in a part of the last-level cache.
 const BLOCK_BYTES: usize = 8 << 20;
-/// Steps that pass over a block together.
+/// Steps for which a block is read once.
 const STEPS_PER_PASS: usize = 2048;
 
-/// `(j, Σ_i φ_i P_ij)` over the successors of what answered, by rising id of j.
+/// `(j, Σ_i φ_i P_ij)` over the successors of the active memories, by rising id of j.
 pub(crate) fn successors(
     activation: &Activation,
     graph: &Graph,
@@ -39,14 +37,14 @@ pub(crate) fn successors(
 #[derive(Default)]
 struct Successors {
     found: Vec<(Slot, f64)>,
-    /// Of each found its id and, below 32 bits, its place: in order once they are sorted.
+    /// Id and, in the low 32 bits, place in `found` of each slot found, sorted.
     order: Vec<u128>,
     /// Open addressing: one more than the place in `found`, or 0; a power of two, at least half of it free.
     table: Vec<u32>,
 }
 
 impl Successors {
-    /// Forgets what was found, and adds up what an activation leads to.
+    /// Clears, then sums the successors of an activation.
     fn gather(&mut self, activation: &Activation, graph: &Graph, memories: &Memories) {
         self.found.clear();
         self.table.fill(0);
@@ -85,7 +83,7 @@ impl Successors {
         }
     }
 
-    /// Where `slot` stands in the table, or would.
+    /// The place of `slot` in the table, or the free place where it belongs.
     fn place(&self, slot: Slot) -> usize {
         let mask = self.table.len() - 1;
         let mut place = slot.wrapping_mul(0x9E37_79B1) as usize & mask;
@@ -140,7 +138,7 @@ struct Targets {
 }
 
 impl Targets {
-    /// `block` keys are close to each other.
+    /// The targets of each step, cut into blocks of `block` keys.
     fn of(before: &[&Activation], graph: &Graph, memories: &Memories, block: usize) -> Self {
         let answers = before.iter().flat_map(|activation| &activation.answers);
         let most = answers.map(|answer| graph.row(answer.slot).len()).sum();
@@ -197,7 +195,7 @@ impl Targets {
     }
 }
 
-/// The ids at which blocks of keys end: one block for all unless keys are `wanted` often enough to be kept close.
+/// The ids at which blocks of keys end; one block unless a key is used more than twice on average.
 fn bounds(wanted: usize, memories: &Memories, block: usize) -> Vec<i64> {
     let mut bounds = Vec::new();
     if wanted > 2 * memories.len() {
@@ -211,9 +209,9 @@ fn bounds(wanted: usize, memories: &Memories, block: usize) -> Vec<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::rng::splitmix64;
+    use crate::base::splitmix64;
     use crate::config::Config;
-    use crate::memory::episodes::Episodes;
+    use crate::memory::Episodes;
     use crate::ops::observe::Observation;
     use crate::store::Store;
 

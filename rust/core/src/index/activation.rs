@@ -1,6 +1,6 @@
 //! How strongly memories answer to a step (`docs/model.md`, Activation and support).
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 use crate::config::Config;
 use crate::index::Hit;
 

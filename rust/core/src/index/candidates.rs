@@ -4,7 +4,7 @@
 //! *upper* bound reaches the k-th of them stays a candidate. So the true k best are all candidates, ties for the last
 //! place included.
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 
 /// The longest list that is shifted as a whole.
 const MAX_SHIFTED: usize = 48;
@@ -48,7 +48,7 @@ impl Candidates {
         }
     }
 
-    /// The candidates of a query that needs another pass.
+    /// No candidates: the query needs another pass.
     pub(crate) fn useless() -> Self {
         Self {
             exploded: true,
@@ -90,7 +90,7 @@ impl Candidates {
         &mut self.lower[..len]
     }
 
-    /// Takes a memory whose similarity lies within `slack` of `about`, if it can matter.
+    /// Adds a memory whose similarity lies within `slack` of `about`, unless that is below the threshold.
     #[inline]
     pub(crate) fn offer(&mut self, slot: Slot, about: f32, slack: f32) {
         if about + slack < self.threshold || self.exploded {
@@ -100,7 +100,7 @@ impl Candidates {
         self.see(slot, about + slack);
     }
 
-    /// Takes a memory whose upper bound passed, and whose lower bound was noted.
+    /// Adds a memory whose upper bound passed the threshold and whose lower bound is already in the list.
     #[inline]
     pub(crate) fn see(&mut self, slot: Slot, upper: f32) {
         if self.exploded {

@@ -1,20 +1,14 @@
 //! Exact passes over all memories: first passes that say which memories could be among the k best, and the canonical
 //! comparison of those.
 
-use crate::base::slot::Slot;
-use crate::base::threads;
+use crate::base::{Slot, threads};
 use crate::error::Result;
-use crate::index::candidates::Candidates;
-use crate::index::indexed::Keys;
-use crate::index::ivf::blocks::Partition;
-use crate::index::kernels::float::{self, FloatKernel};
+use crate::index::kernels::float;
+use crate::index::kernels::float::FloatKernel;
 use crate::index::kernels::int8::{CHUNK, Kernel};
-use crate::index::quantize::Codes;
-use crate::index::query::{Query, Tile};
-use crate::index::scan::Grid;
-use crate::index::topk::{Hit, TopK};
+use crate::index::{Candidates, Codes, Grid, Hit, Keys, Partition, Query, Tile, TopK};
 use crate::linalg;
-use crate::memory::columns::Memories;
+use crate::memory::Memories;
 
 /// Candidates and the upper bounds of their similarities, falling.
 pub(crate) type Bounded = Vec<(f32, Slot)>;

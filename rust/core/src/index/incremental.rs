@@ -7,13 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 use crate::config::Config;
 use crate::error::Result;
-use crate::index::activation::{Activation, activate};
-use crate::index::indexed::Indexed;
-use crate::index::search::nearest;
-use crate::index::topk::{Hit, TopK};
+use crate::index::{Activation, Hit, Indexed, TopK, activate, nearest};
 use crate::linalg;
 
 /// Hits kept beyond k, to make up for the touched ones; twice as many for a window.
@@ -31,7 +28,7 @@ pub(crate) struct Window {
     found: Vec<Vec<Hit>>,
     /// The first step of the next episode.
     next: usize,
-    /// Whether the search found all memories that there were.
+    /// Whether the search returned all memories.
     complete: bool,
     touched: BTreeSet<Slot>,
 }
@@ -84,7 +81,7 @@ impl Window {
         Ok((steps, nearest))
     }
 
-    /// Memories are new, moved or gone.
+    /// Marks memories that were added, moved or removed.
     pub(crate) fn touch(&mut self, slots: impl IntoIterator<Item = Slot>) {
         self.touched.extend(slots);
     }
@@ -118,9 +115,9 @@ fn merged(
 /// The nearest memories of the steps of one episode.
 pub(crate) struct Nearest {
     k: usize,
-    /// Nothing that is left out of a list beats its last.
+    /// No memory left out of a list beats its last.
     before: Vec<Vec<Hit>>,
-    /// Whether the lists hold all memories that there were.
+    /// Whether the lists hold all memories.
     complete: bool,
     touched: BTreeSet<Slot>,
 }
@@ -132,7 +129,7 @@ impl Nearest {
         self.before.iter().map(first).collect()
     }
 
-    /// A memory is new or its key moved.
+    /// Marks a memory that was added or whose key moved.
     pub(crate) fn touch(&mut self, slot: Slot) {
         self.touched.insert(slot);
     }

@@ -2,31 +2,22 @@
 
 use std::ops::Deref;
 
-use crate::base::heap::heap_size;
-use crate::base::slot::Slot;
+use crate::base::{Slot, heap_sized};
 use crate::error::Result;
-use crate::index::ivf::blocks::Partition;
-use crate::index::quantize::Codes;
-use crate::index::{encode, uses_codes};
-use crate::memory::channels::Channels;
-use crate::memory::columns::{Memories, NewMemory, Provenance};
-use crate::memory::slot_map::SlotMap;
+use crate::index::{Codes, Partition, encode, uses_codes};
+use crate::memory::{Channels, Memories, NewMemory, Provenance, SlotMap};
 
-/// Memories with their indexes. They are read as [`Memories`]; whatever changes a key or a slot goes through here.
-#[derive(Clone, Debug)]
-pub(crate) struct Indexed {
-    memories: Memories,
-    /// The codes that the int8 pass reads, where the processor has one; a cache, never stored.
-    codes: Option<Codes>,
-    /// The same memories in blocks, if a caller asked for it; an index, never stored.
-    partition: Option<Box<Partition>>,
+heap_sized! {
+    /// Memories with their indexes. They are read as [`Memories`]; whatever changes a key or a slot goes through here.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Indexed {
+        memories: Memories,
+        /// The codes that the int8 pass reads, where the processor has one; a cache, never stored.
+        codes: Option<Codes>,
+        /// The same memories in blocks, if a caller asked for it; an index, never stored.
+        partition: Option<Box<Partition>>,
+    }
 }
-
-heap_size!(Indexed {
-    memories,
-    codes,
-    partition
-});
 
 /// What a search reads: the keys and their indexes.
 #[derive(Clone, Copy)]
@@ -78,14 +69,14 @@ impl Indexed {
         self.partition.as_deref()
     }
 
-    /// Puts a partition of these very memories in the place of the one before.
+    /// Replaces the partition by another one of these memories.
     pub(crate) fn adopt(&mut self, partition: Partition) {
         self.partition = Some(Box::new(partition));
     }
 
-    /// The live memories in other slots, no slot free and nothing in blocks.
+    /// The live memories in other slots, without free slots and without a partition.
     ///
-    /// There is room for as many more as there are slots now and an eighth: what comes next must not copy it all again.
+    /// It has capacity for the free slots of now and an eighth more, so that the next additions do not copy all of it.
     pub(crate) fn permuted(&self, map: &SlotMap<'_>) -> Result<Self> {
         let n = map.order.len();
         let spare = self.slots() - n + n / 8;
@@ -115,7 +106,7 @@ impl Indexed {
         }
     }
 
-    /// Adds no codes until [`Indexed::encode_all`], which makes them for many memories sooner than one by one.
+    /// Drops the codes until [`Indexed::encode_all`]: encoding many memories at once is faster than one by one.
     pub(crate) fn encode_later(&mut self) {
         self.codes = None;
     }

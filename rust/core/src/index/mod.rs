@@ -3,18 +3,18 @@
 //! | part | what it does |
 //! |---|---|
 //! | `indexed` | the memories with their codes and blocks |
-//! | `search` | the order of the passes |
+//! | `search` | the order of the passes, and the report of those taken |
 //! | `exact` | first passes over all memories, canonical second pass |
 //! | `scan` | one pass, shared among threads |
-//! | `quantize`, `query` | int8 codes of keys and queries, and their rounding errors |
+//! | `quantize` | int8 codes of keys and queries, and their rounding errors |
 //! | `candidates` | which memories could be among the k best |
-//! | `kernels::int8` | the first passes over codes, and the choice among them |
+//! | `kernels` | the choice among the passes |
+//! | `kernels::int8` | the first passes over codes |
 //! | `kernels::{avx2, avx512, neon}` | one kernel a file |
 //! | `kernels::float` | the first passes over the keys themselves, where codes say too little |
 //! | `kernels::{bf16, fma}` | one of these a file |
 //! | `ivf::{blocks, kmeans}` | memories in blocks around centres |
 //! | `ivf::block_search` | which query scans which block: all that matter, or the nearest few |
-//! | `report` | which passes answered the queries |
 //! | `incremental` | an earlier search kept up to date while memories change |
 //! | `topk` | the k best, ties by lower id |
 
@@ -27,16 +27,22 @@ pub(crate) mod ivf;
 pub(crate) mod kernels;
 pub(crate) mod probe;
 pub(crate) mod quantize;
-pub(crate) mod query;
-pub(crate) mod report;
 pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod topk;
 
+pub(crate) use activation::{Activation, activate, kappa, merge_novelty};
+pub(crate) use candidates::Candidates;
+pub(crate) use exact::{Bounded, MIN_FLOAT_QUERIES, Search};
+pub(crate) use incremental::{MAX_WINDOW_STEPS, Nearest, Window};
+pub(crate) use indexed::{Indexed, Keys};
 pub use ivf::blocks::Partition;
-pub use report::SearchReport;
+pub(crate) use quantize::{Codes, PANEL, Query, Tile};
+pub(crate) use scan::Grid;
+pub use search::SearchReport;
 pub(crate) use search::{approximate, nearest, search};
 pub(crate) use topk::Hit;
+pub(crate) use topk::{TopK, pad};
 
 /// Whether keys of `dim` numbers are searched through codes: there is a kernel, and the sums fit its 32 bits.
 pub(crate) fn uses_codes(dim: usize) -> bool {

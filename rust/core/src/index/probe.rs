@@ -1,12 +1,11 @@
 //! The passes one by one, for benchmarks and tests.
 
 use crate::error::Result;
-use crate::index::candidates::Candidates;
-use crate::index::kernels::float::{self, FloatKernel};
+use crate::index::kernels::float;
+use crate::index::kernels::float::FloatKernel;
 use crate::index::kernels::int8::{CHUNK, Kernel};
-use crate::index::quantize::Codes;
-use crate::memory::columns::Memories;
-use crate::memory::episodes::normalised_rows;
+use crate::index::{Candidates, Codes};
+use crate::memory::{Memories, normalised_rows};
 
 /// Memories to search with a pass of choice, on one thread.
 pub struct Probe {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::threads;
 use crate::error::Result;
-use crate::index::candidates::Candidates;
+use crate::index::Candidates;
 use crate::linalg::{from_ordered_bits, ordered_bits};
 
 /// Entries that the candidates of a piece may hold, in all: 64 MB.

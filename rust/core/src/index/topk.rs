@@ -1,6 +1,6 @@
 //! The k best, ties by lower id.
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 
 /// One memory found by a search.
 #[derive(Clone, Copy, Debug, PartialEq)]

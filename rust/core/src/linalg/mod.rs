@@ -97,39 +97,29 @@ pub fn available() -> Vec<&'static str> {
 /// The instruction set in force and those it includes.
 pub(crate) fn up_to_the_one_in_force() -> Vec<&'static str> {
     let mut sets = available();
-    sets.truncate(
-        1 + sets
-            .iter()
-            .position(|&set| set == kernels().name)
-            .unwrap_or(0),
-    );
+    let at = sets.iter().position(|&set| set == kernels().name);
+    sets.truncate(1 + at.unwrap_or(0));
     sets
 }
 
 type Usable = fn() -> bool;
 
-#[cfg(target_arch = "x86_64")]
-static ALL: [(Kernels, Usable); 3] = [
+static ALL: &[(Kernels, Usable)] = &[
     (PORTABLE, || true),
+    #[cfg(target_arch = "x86_64")]
     (x86::AVX2, || is_x86_feature_detected!("avx2")),
+    #[cfg(target_arch = "x86_64")]
     (x86::AVX512, || is_x86_feature_detected!("avx512f")),
+    // NEON is a part of every aarch64, so the compiler uses it in the portable body too.
+    #[cfg(target_arch = "aarch64")]
+    (NEON, || true),
 ];
 
-/// NEON is a part of every aarch64, so the compiler uses it in the portable body too.
 #[cfg(target_arch = "aarch64")]
-static ALL: [(Kernels, Usable); 2] = [
-    (PORTABLE, || true),
-    (
-        Kernels {
-            name: "neon",
-            ..PORTABLE
-        },
-        || true,
-    ),
-];
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-static ALL: [(Kernels, Usable); 1] = [(PORTABLE, || true)];
+const NEON: Kernels = Kernels {
+    name: "neon",
+    ..PORTABLE
+};
 
 const PORTABLE: Kernels = Kernels {
     name: "portable",
@@ -175,7 +165,7 @@ fn dot_body(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// The place of a row among rows of `dim` numbers.
-fn row(name: u32, dim: usize) -> std::ops::Range<usize> {
+pub(crate) fn row(name: u32, dim: usize) -> std::ops::Range<usize> {
     let at = name as usize * dim;
     at..at + dim
 }
@@ -253,7 +243,7 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::rng::splitmix64;
+    use crate::base::splitmix64;
 
     fn noise(n: usize, seed: u64) -> Vec<f32> {
         (0..n as u64)
@@ -270,7 +260,7 @@ mod tests {
             let alpha = [0.3, -2.0, 0.0, 1e-3, -0.7];
             let named = names.iter().zip(alpha.iter().cycle());
             let named: Vec<(u32, f32)> = named.map(|(&name, &alpha)| (name, alpha)).collect();
-            for (kernels, usable) in &ALL {
+            for (kernels, usable) in ALL {
                 if !usable() {
                     continue;
                 }

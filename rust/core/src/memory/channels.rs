@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::heap::{HeapSize, heap_size, no_heap};
+use crate::base::{HeapSize, heap_sized, no_heap};
 use crate::error::{Error, Result, invalid_if};
 
 /// How a channel gets its drives.
@@ -18,25 +18,20 @@ pub enum Kind {
     Scalar,
 }
 
-/// One terminal value.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Channel {
-    /// Its name, unique in the store.
-    pub name: String,
-    /// Where its drives come from.
-    pub kind: Kind,
-    /// The cosine (or the observation) that counts as nothing.
-    pub low: f32,
-    /// The cosine (or the observation) that counts as everything.
-    pub high: f32,
+heap_sized! {
+    /// One terminal value.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct Channel {
+        /// Its name, unique in the store.
+        pub name: String,
+        /// Where its drives come from.
+        pub kind: Kind,
+        /// The cosine (or the observation) that counts as nothing.
+        pub low: f32,
+        /// The cosine (or the observation) that counts as everything.
+        pub high: f32,
+    }
 }
-
-heap_size!(Channel {
-    name,
-    kind,
-    low,
-    high
-});
 
 impl Channel {
     /// `clip((s − low)/(high − low), 0, 1)²`: the drive of a step whose cosine to the terminal is `s`.
@@ -93,17 +88,11 @@ impl Channels {
     /// Checks name and range without adding anything.
     pub(crate) fn check(&self, name: &str, low: f32, high: f32) -> Result<()> {
         invalid_if!(name.is_empty(), "name", "must not be empty");
-        invalid_if!(
-            self.0.iter().any(|c| c.name == name),
-            "name",
-            "there is a channel {name:?} already"
-        );
+        let taken = self.0.iter().any(|c| c.name == name);
+        invalid_if!(taken, "name", "there is a channel {name:?} already");
         invalid_if!(!low.is_finite(), "low", "{low} is not finite");
-        invalid_if!(
-            !high.is_finite() || low >= high,
-            "high",
-            "{high} is not above low = {low}"
-        );
+        let above = high.is_finite() && high > low;
+        invalid_if!(!above, "high", "{high} is not above low = {low}");
         Ok(())
     }
 

@@ -6,14 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::base::heap::{heap_size, no_heap};
-use crate::base::huge::Huge;
-use crate::base::slot::Slot;
+use crate::base::{Huge, Slot, heap_sized, no_heap};
 use crate::linalg;
-use crate::memory::channels::{Channels, Kind};
-use crate::memory::column::Column;
-use crate::memory::episodes::normalise;
-use crate::memory::slot_map::SlotMap;
+use crate::memory::{Channels, Column, Kind, SlotMap, normalise};
 
 /// One observed step (or inserted row) that went into a memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,54 +35,77 @@ pub(crate) struct NewMemory<'a> {
 /// was cloned, rebuilt or put back meanwhile. No result depends on it.
 static NEXT_STAMP: AtomicU64 = AtomicU64::new(0);
 
-/// Declares the columns: name and type, width, what a free slot holds. All that is done to every column follows. Whoever
-/// takes [`Columns`] apart names each, so that snapshots, and with them the digest, cannot forget one.
+/// Declares the columns: name and type, width, what a free slot holds. All that is done to every column follows. Snapshots,
+/// and with them the digest, take [`Stored`] apart by name, so that they cannot forget a stored one.
 macro_rules! columns {
-    ($($(#[$doc:meta])* $name:ident: $column:ty, $width:ident, $free:expr;)*) => {
-        /// Struct of arrays over slots.
-        #[derive(Clone, Debug, Default)]
-        pub(crate) struct Columns {
-            $($(#[$doc])* pub(crate) $name: $column,)*
+    (
+        stored { $($(#[$doc:meta])* $name:ident: $column:ty, $width:ident, $free:expr;)* }
+        cached { $($(#[$note:meta])* $cache:ident: $derived:ty, $wide:ident, $empty:expr;)* }
+    ) => {
+        heap_sized! {
+            /// Struct of arrays over slots.
+            #[derive(Clone, Debug, Default)]
+            pub(crate) struct Columns {
+                $($(#[$doc])* pub(crate) $name: $column,)*
+                $($(#[$note])* pub(crate) $cache: $derived,)*
+            }
+        }
+
+        /// The columns that snapshots hold.
+        #[allow(dead_code)] // Some are named there only to say that they are read in another way.
+        pub(crate) struct Stored<'a> {
+            $(pub(crate) $name: &'a $column,)*
         }
 
         impl Columns {
+            pub(crate) fn stored(&self) -> Stored<'_> {
+                Stored { $($name: &self.$name,)* }
+            }
+
             fn push(&mut self, widths: Widths) {
                 $(Column::push(&mut self.$name, widths.$width, $free);)*
+                $(Column::push(&mut self.$cache, widths.$wide, $empty);)*
             }
 
             fn reset(&mut self, slot: Slot, widths: Widths) {
                 $(self.$name.reset(slot, widths.$width, $free);)*
+                $(self.$cache.reset(slot, widths.$wide, $empty);)*
             }
 
             fn permuted(&self, order: &[Slot], widths: Widths, spare: usize) -> Self {
-                Self { $($name: self.$name.permuted(order, widths.$width, spare),)* }
+                Self {
+                    $($name: self.$name.permuted(order, widths.$width, spare),)*
+                    $($cache: self.$cache.permuted(order, widths.$wide, spare),)*
+                }
             }
         }
-
-        heap_size!(Columns { $($name),* });
     };
 }
 
 columns! {
-    /// −1 where the slot is free.
-    ids: Vec<i64>, one, -1;
-    /// Unit vectors.
-    keys: Huge<f32>, dim, 0.0;
-    /// Another number whenever the key becomes another; never stored.
-    stamps: Vec<u64>, one, 0;
-    terminal: Vec<bool>, one, false;
-    /// `m_i`: steps merged.
-    merged: Vec<u64>, one, 0;
-    /// The clock (observed episodes) when last created or merged.
-    written: Vec<u64>, one, 0;
-    /// The text of the step that made it.
-    texts: Vec<Option<Box<str>>>, one, None;
-    provenance: Vec<Vec<Provenance>>, one, Vec::new();
-    /// Sum and count of the observed scalar drives, `(slot, Qs)`.
-    drive_sums: Vec<f64>, scalars, 0.0;
-    drive_counts: Vec<u32>, scalars, 0;
-    /// `r_iq`, `(slot, Q)`: derived from key, sums and counts; a cache, never stored.
-    drives: Vec<f32>, channels, 0.0;
+    stored {
+        /// −1 where the slot is free.
+        ids: Vec<i64>, one, -1;
+        /// Unit vectors.
+        keys: Huge<f32>, dim, 0.0;
+        terminal: Vec<bool>, one, false;
+        /// `m_i`: steps merged.
+        merged: Vec<u64>, one, 0;
+        /// The clock (observed episodes) when last created or merged.
+        written: Vec<u64>, one, 0;
+        /// The text of the step that made it.
+        texts: Vec<Option<Box<str>>>, one, None;
+        provenance: Vec<Vec<Provenance>>, one, Vec::new();
+        /// Sum and count of the observed scalar drives, `(slot, Qs)`.
+        drive_sums: Vec<f64>, scalars, 0.0;
+        drive_counts: Vec<u32>, scalars, 0;
+    }
+    cached {
+        /// Another number whenever the key becomes another.
+        stamps: Vec<u64>, one, 0;
+        /// `r_iq`, `(slot, Q)`: derived from key, sums and counts.
+        drives: Vec<f32>, channels, 0.0;
+    }
 }
 
 /// Elements of a row, by kind of column.
@@ -101,26 +119,19 @@ struct Widths {
 
 no_heap!(Widths);
 
-/// The columns, and what finds a memory in them.
-#[derive(Clone, Debug)]
-pub(crate) struct Memories {
-    widths: Widths,
-    columns: Columns,
-    order: Vec<Slot>,
-    /// The terminals by rising id: few, and asked for often.
-    terminals: Vec<Slot>,
-    by_id: HashMap<i64, Slot>,
-    free: BTreeSet<Slot>,
+heap_sized! {
+    /// The columns, and what finds a memory in them.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Memories {
+        widths: Widths,
+        columns: Columns,
+        order: Vec<Slot>,
+        /// The terminals by rising id: few, and asked for often.
+        terminals: Vec<Slot>,
+        by_id: HashMap<i64, Slot>,
+        free: BTreeSet<Slot>,
+    }
 }
-
-heap_size!(Memories {
-    widths,
-    columns,
-    order,
-    terminals,
-    by_id,
-    free,
-});
 
 impl Memories {
     pub(crate) fn new(dim: usize) -> Self {
@@ -232,13 +243,11 @@ impl Memories {
     }
 
     pub(crate) fn key(&self, slot: Slot) -> &[f32] {
-        let at = slot as usize * self.widths.dim;
-        &self.columns.keys[at..at + self.widths.dim]
+        &self.columns.keys[linalg::row(slot, self.widths.dim)]
     }
 
     pub(crate) fn drives(&self, slot: Slot) -> &[f32] {
-        let at = slot as usize * self.widths.channels;
-        &self.columns.drives[at..at + self.widths.channels]
+        &self.columns.drives[linalg::row(slot, self.widths.channels)]
     }
 
     /// The live memories that are not terminals, by rising id.
@@ -274,8 +283,7 @@ impl Memories {
         });
         let at = slot as usize;
         self.columns.ids[at] = id;
-        self.columns.keys[at * self.widths.dim..(at + 1) * self.widths.dim]
-            .copy_from_slice(new.key);
+        self.columns.keys[linalg::row(slot, self.widths.dim)].copy_from_slice(new.key);
         self.columns.terminal[at] = new.terminal;
         if new.terminal {
             self.terminals.push(slot);
@@ -329,7 +337,7 @@ impl Memories {
     fn drift(&mut self, slot: Slot, x: &[f32]) {
         let at = slot as usize;
         let m = self.columns.merged[at] as f32;
-        let key = &mut self.columns.keys[at * self.widths.dim..(at + 1) * self.widths.dim];
+        let key = &mut self.columns.keys[linalg::row(slot, self.widths.dim)];
         let s = linalg::dot(x, key);
         let moved: Vec<f32> = key
             .iter()

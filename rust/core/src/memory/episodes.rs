@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::cancel;
-use crate::base::heap::heap_size;
+use crate::base::{cancel, heap_sized};
 use crate::error::{Error, Result, invalid_if};
 
 /// `x / ‖x‖`, the norm in f64 over the elements in order, each quotient rounded once to f32.
@@ -25,20 +24,15 @@ pub(crate) fn normalise(x: &[f32], out: &mut [f32]) -> Option<()> {
 }
 
 /// Checks that `rows` is `(n, dim)` and returns every row normalised.
-///
-/// # Errors
-/// [`Error::Invalid`] naming `argument` and the row that is zero, NaN or infinite; [`Error::Interrupted`].
+/// If not, the error names `argument` and the row that is zero, NaN or infinite.
 pub(crate) fn normalised_rows(
     argument: &'static str,
     rows: &[f32],
     dim: usize,
 ) -> Result<Vec<f32>> {
-    invalid_if!(
-        !rows.len().is_multiple_of(dim),
-        argument,
-        "{} numbers are not rows of {dim}",
-        rows.len()
-    );
+    let n = rows.len();
+    let whole = n.is_multiple_of(dim);
+    invalid_if!(!whole, argument, "{n} numbers are not rows of {dim}");
     let mut all = vec![0.0; rows.len()];
     for (row, (x, out)) in rows
         .chunks_exact(dim)
@@ -83,11 +77,8 @@ impl Episodes<'_> {
         };
         invalid_if!(first != 0, name, "must begin with 0, not {first}");
         let ends = last == n as i64;
-        invalid_if!(
-            !ends,
-            name,
-            "must end with the number of steps {n}, not {last}"
-        );
+        let given = format!("the number of steps {n}, not {last}");
+        invalid_if!(!ends, name, "must end with {given}");
         for (at, pair) in (1..).zip(offsets.windows(2)) {
             let &[before, entry] = pair else { continue };
             invalid_if!(
@@ -135,31 +126,24 @@ impl Batch {
     }
 }
 
-/// One episode as it was given: what the archive keeps and what `observe` writes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Episode {
-    pub(crate) id: i64,
-    /// `(T, dim)`, raw: normalising twice is not the identity.
-    #[serde(skip)]
-    pub(crate) steps: Vec<f32>,
-    /// `(T, Qs)`, NaN where nothing was observed; empty without scalar channels.
-    #[serde(skip)]
-    pub(crate) drives: Vec<f32>,
-    /// One a step, or none at all.
-    pub(crate) texts: Vec<String>,
-    pub(crate) source: Option<String>,
-    /// The position of each step in the episode as first observed: a gap is where `veto` cut.
-    pub(crate) positions: Vec<u32>,
+heap_sized! {
+    /// One episode as it was given: what the archive keeps and what `observe` writes.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    pub(crate) struct Episode {
+        pub(crate) id: i64,
+        /// `(T, dim)`, raw: normalising twice is not the identity.
+        #[serde(skip)]
+        pub(crate) steps: Vec<f32>,
+        /// `(T, Qs)`, NaN where nothing was observed; empty without scalar channels.
+        #[serde(skip)]
+        pub(crate) drives: Vec<f32>,
+        /// One a step, or none at all.
+        pub(crate) texts: Vec<String>,
+        pub(crate) source: Option<String>,
+        /// The position of each step in the episode as first observed: a gap is where `veto` cut.
+        pub(crate) positions: Vec<u32>,
+    }
 }
-
-heap_size!(Episode {
-    id,
-    steps,
-    drives,
-    texts,
-    source,
-    positions
-});
 
 impl Episode {
     pub(crate) fn len(&self) -> usize {

@@ -4,4 +4,9 @@ pub(crate) mod channels;
 pub(crate) mod column;
 pub(crate) mod columns;
 pub(crate) mod episodes;
-pub(crate) mod slot_map;
+
+pub(crate) use channels::{Channel, Channels, Kind};
+pub(crate) use column::SlotMap;
+pub(crate) use column::{Column, rows};
+pub(crate) use columns::{Memories, NewMemory, Provenance, Stored, narrow, widen};
+pub(crate) use episodes::{Batch, Episode, Episodes, normalise, normalised_rows};

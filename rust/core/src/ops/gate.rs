@@ -7,14 +7,11 @@
 //! otherwise                   dropped
 //! ```
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 use crate::config::Equation;
-use crate::index::Hit;
-use crate::index::activation::{Activation, kappa, merge_novelty};
+use crate::index::{Activation, Hit, kappa, merge_novelty};
 use crate::linalg;
-use crate::memory::channels::Kind;
-use crate::memory::columns::{NewMemory, Provenance};
-use crate::memory::episodes::Episode;
+use crate::memory::{Episode, Kind, NewMemory, Provenance};
 use crate::store::Store;
 
 /// What became of a step.

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use crate::archive::{Entry, Operation, Record};
 use crate::base::cancel;
 use crate::config::Config;
-use crate::error::{Error, Result, invalid_if};
-use crate::index::incremental::{MAX_WINDOW_STEPS, Window};
-use crate::memory::columns::Provenance;
-use crate::memory::episodes::Episodes;
+use crate::error::{Error, Result, in_range, invalid_if};
+use crate::index::{MAX_WINDOW_STEPS, Window};
+use crate::memory::{Episodes, Provenance};
 use crate::ops::observe::ObserveReport;
 use crate::store::{Checkpoint, Store};
-use crate::values::{Lookahead, Need, ReplayRequest, Stopped};
+use crate::values::{Need, ReplayRequest, Stopped};
 
 impl Operation {
     pub(crate) fn apply(self, store: &mut Store) -> Result<()> {
@@ -49,33 +48,9 @@ impl Operation {
             } => {
                 store.append_rows(&keys, &drives, &texts, &rows, &mut false)?;
             }
-            Self::Replay {
-                budget,
-                tol,
-                order,
-                need,
-                starts,
-                floor,
-                extend,
-                consolidate,
-                max_drift,
-            } => {
-                let request = ReplayRequest {
-                    budget,
-                    seconds: None,
-                    tol,
-                    order,
-                    need: match need.as_str() {
-                        "uniform" => Need::Uniform,
-                        "from" => store.surviving_starts(starts),
-                        _ => Need::Frequency,
-                    },
-                    lookahead: Lookahead { floor, extend },
-                    consolidate,
-                    max_drift,
-                    threads: None,
-                };
-                let report = store.replay(&request)?;
+            Self::Replay(request) => {
+                let need = store.surviving(request.need);
+                let report = store.replay(&ReplayRequest { need, ..request })?;
                 if report.stopped == Stopped::Interrupt {
                     return Err(Error::Interrupted);
                 }
@@ -87,9 +62,7 @@ impl Operation {
 
 impl Store {
     /// Records an operation before it changes anything: in the journal, and in the archive if episodes are kept.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the journal cannot be written to: the operation must not be done then.
+    /// If that fails, the operation must not be done.
     pub(crate) fn record(&mut self, operation: impl FnOnce() -> Operation) -> Result<()> {
         if self.is_recorded() {
             self.record_now(operation())?;
@@ -123,17 +96,17 @@ impl Store {
         }
     }
 
-    /// The starts that still exist: those are left out that a consolidation drove out, or that history no
+    /// A need from the starts that still exist: those are left out that a consolidation drove out, or that history no
     /// longer made without an episode.
-    pub(crate) fn surviving_starts(&self, starts: Vec<i64>) -> Need {
-        let left: Vec<i64> = starts
-            .into_iter()
-            .filter(|&id| self.memories.slot(id).is_some())
-            .collect();
-        if left.is_empty() {
+    pub(crate) fn surviving(&self, need: Need) -> Need {
+        let Need::From(mut starts) = need else {
+            return need;
+        };
+        starts.retain(|&id| self.memories.slot(id).is_some());
+        if starts.is_empty() {
             Need::Uniform
         } else {
-            Need::From(left)
+            Need::From(starts)
         }
     }
 
@@ -206,8 +179,9 @@ impl Store {
             .memories
             .slot(id)
             .ok_or_else(|| Error::unknown("memory", id))?;
+        let terminal = self.memories.columns().terminal[slot as usize];
         invalid_if!(
-            self.memories.columns().terminal[slot as usize],
+            terminal,
             "memory",
             "{id} is a terminal: remove its channel instead"
         );
@@ -271,11 +245,7 @@ impl Store {
     /// # Errors
     /// [`Error::State`] if the store does not keep its episodes.
     pub fn checkpoint(&mut self, keep: usize) -> Result<()> {
-        invalid_if!(
-            !(0..=64).contains(&keep),
-            "keep",
-            "{keep} is not in [0, 64]"
-        );
+        in_range("keep", keep, 0, 64)?;
         if self.history.is_none() {
             return Err(not_kept());
         }
@@ -290,9 +260,6 @@ impl Store {
     }
 
     /// What the whole history makes: the store itself.
-    ///
-    /// # Errors
-    /// [`Error::State`] if the store does not keep its episodes, [`Error::Format`] if they do not fit.
     pub(crate) fn made_again(&self) -> Result<Self> {
         let history = self.history.as_ref().ok_or_else(not_kept)?;
         let edits = history.iter().map(|_| Rewrite::Keep).collect();

@@ -4,8 +4,7 @@ use crate::archive::Operation;
 use crate::base::cancel;
 use crate::config::Equation;
 use crate::error::{Error, Result, invalid_if};
-use crate::memory::columns::{NewMemory, Provenance};
-use crate::memory::episodes::normalised_rows;
+use crate::memory::{NewMemory, Provenance, normalised_rows};
 use crate::store::Store;
 
 impl Store {
@@ -33,12 +32,9 @@ impl Store {
         );
         self.check_drives(drives)?;
         let texts = texts.unwrap_or_default();
-        invalid_if!(
-            !texts.is_empty() && texts.len() != n,
-            "texts",
-            "{} texts for {n} keys",
-            texts.len()
-        );
+        let given = texts.len();
+        let fit = given == 0 || given == n;
+        invalid_if!(!fit, "texts", "{given} texts for {n} keys");
         if let Some(capacity) = self.config.capacity
             && self.len() + n > capacity
         {
@@ -65,9 +61,7 @@ impl Store {
     }
 
     /// [`Store::insert`] once drives and texts are checked; `rows` are the rows' original places.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`]: what there is then is a part, if it has `begun`, and to be thrown away or taken back.
+    /// Cancelled after it has `begun`, it leaves a part, to be thrown away or taken back.
     pub(crate) fn append_rows(
         &mut self,
         keys: &[f32],
@@ -121,11 +115,8 @@ impl Store {
         let stopping = self.config.equation == Equation::Stopping;
         for (at, &drive) in drives.iter().enumerate() {
             let (row, column) = (at / scalars, at % scalars);
-            invalid_if!(
-                drive.is_infinite(),
-                "drives",
-                "row {row}, column {column} is infinite"
-            );
+            let infinite = drive.is_infinite();
+            invalid_if!(infinite, "drives", "row {row}, column {column} is infinite");
             invalid_if!(
                 stopping && drive < 0.0,
                 "drives",

@@ -1,6 +1,5 @@
 //! What writes: every change of a store, and the history of all of them.
 
-pub(crate) mod calibrate;
 pub(crate) mod gate;
 pub(crate) mod history;
 pub(crate) mod insert;

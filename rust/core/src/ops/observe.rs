@@ -3,18 +3,15 @@
 use std::collections::VecDeque;
 
 use crate::archive::Operation;
-use crate::base::cancel::{self, Cancel};
-use crate::base::slot::Slot;
-use crate::base::threads;
+use crate::base::{Cancel, Slot, cancel, threads};
 use crate::error::{Error, Result, invalid_if};
-use crate::graph::hebbian;
-use crate::graph::predict::predict;
-use crate::index::activation::{Activation, activate};
-use crate::index::incremental::{MAX_WINDOW_STEPS, Nearest, Window};
-use crate::memory::episodes::{Batch, Episode, Episodes, normalised_rows};
-use crate::ops::gate::{self, Outcome};
+use crate::graph::{hebbian, predict};
+use crate::index::{Activation, MAX_WINDOW_STEPS, Nearest, Window, activate};
+use crate::memory::{Batch, Episode, Episodes, normalised_rows};
+use crate::ops::gate;
+use crate::ops::gate::Outcome;
 use crate::store::{Store, model};
-use crate::values::awake;
+use crate::values::sweep;
 
 /// Observed scalar rewards; NaN is "not observed".
 #[derive(Clone, Copy, Debug)]
@@ -153,9 +150,6 @@ impl Store {
     }
 
     /// Checks a batch, to be written episode by episode: between two of them, readers may have the store.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming the argument and row, [`Error::Interrupted`] if the call is cancelled ([`crate::Cancel`]).
     fn check(&self, observation: &Observation<'_>) -> Result<Pending> {
         let batch = observation.episodes.checked(self.config.dim)?;
         Ok(Pending {
@@ -204,10 +198,6 @@ impl Store {
     /// Writes (or proposes) the next episode of a checked batch; `false` if there was none left.
     ///
     /// Nothing else may have written to the store since [`Store::check`].
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the journal of its directory cannot be written to, [`Error::Interrupted`] if the call is
-    /// cancelled ([`crate::Cancel`]): nothing is written then.
     fn observe_next(&mut self, pending: &mut Pending, report: &mut ObserveReport) -> Result<bool> {
         cancel::check()?;
         self.look_ahead(pending)?;
@@ -292,33 +282,24 @@ impl Store {
 
     fn episode_ids(&self, given: Option<&[i64]>, episodes: usize) -> Result<Vec<i64>> {
         let Some(given) = given else {
-            invalid_if!(
-                self.next_episode.checked_add(episodes as i64).is_none(),
-                "episode_ids",
-                "no fresh ones are left: give them"
-            );
+            let none = self.next_episode.checked_add(episodes as i64).is_none();
+            invalid_if!(none, "episode_ids", "no fresh ones are left: give them");
             return Ok((0..episodes as i64)
                 .map(|e| self.next_episode + e)
                 .collect());
         };
-        invalid_if!(
-            given.len() != episodes,
-            "episode_ids",
-            "{} ids for {episodes} episodes",
-            given.len()
-        );
+        let n = given.len();
+        let name = "episode_ids";
+        invalid_if!(n != episodes, name, "{n} ids for {episodes} episodes");
         let mut seen = std::collections::BTreeSet::new();
         for (row, &id) in given.iter().enumerate() {
             let taken =
                 self.ordinals.contains_key(&id) || self.proposals.iter().any(|p| p.id == id);
-            invalid_if!(
-                !(0..i64::MAX).contains(&id),
-                "episode_ids",
-                "row {row} is {id}"
-            );
+            let inside = (0..i64::MAX).contains(&id);
+            invalid_if!(!inside, name, "row {row} is {id}");
             invalid_if!(
                 taken || !seen.insert(id),
-                "episode_ids",
+                name,
                 "row {row}: there is an episode {id} already"
             );
         }
@@ -437,7 +418,7 @@ impl Store {
         let mut touched: Vec<Slot> = nearest.into_touched().into_iter().collect();
         touched.extend(self.evict());
 
-        report.backups += awake::replay(&mut self.values, model!(self), activations);
+        report.backups += sweep::awake(&mut self.values, model!(self), activations);
         touched
     }
 

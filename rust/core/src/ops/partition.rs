@@ -39,11 +39,8 @@ impl Store {
     ) -> Result<Partition> {
         let n = self.len();
         let blocks = blocks.unwrap_or_else(|| ((n as f64).sqrt().round() as usize).max(1));
-        invalid_if!(
-            !(1..=n).contains(&blocks),
-            "blocks",
-            "{blocks} blocks for {n} memories"
-        );
+        let inside = (1..=n).contains(&blocks);
+        invalid_if!(!inside, "blocks", "{blocks} blocks for {n} memories");
         Partition::of(&self.memories, blocks, seed, threads)
     }
 

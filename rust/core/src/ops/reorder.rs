@@ -6,7 +6,7 @@
 
 use crate::base::cancel;
 use crate::error::Result;
-use crate::memory::slot_map::SlotMap;
+use crate::memory::SlotMap;
 use crate::store::Store;
 
 impl Store {

@@ -1,14 +1,11 @@
 //! Sleeping: replay over the whole graph, after the proposed episodes were written if asked to.
 
 use crate::archive::Operation;
-use crate::base::cancel::{self, Cancel};
+use crate::base::{Cancel, cancel};
 use crate::error::Result;
 use crate::ops::observe::ObserveReport;
 use crate::store::Store;
-use crate::values::prioritized::SweepThreshold;
-use crate::values::replay;
-use crate::values::table::Values;
-use crate::values::{Need, ReplayReport, ReplayRequest, Stopped};
+use crate::values::{ReplayReport, ReplayRequest, Stopped, SweepThreshold, Values, replay};
 
 /// What a sleep came to, for [`Store::commit_replay`] to take over.
 pub struct ReplayPlan {
@@ -65,7 +62,13 @@ impl Store {
         let endless = request.lookahead.floor > 0.0 && request.budget.is_none();
         let made = (report.cut_short() || endless).then_some(report.backups);
         Ok(ReplayPlan {
-            operation: Operation::replay(request, made),
+            // What was cut short is recorded as what it came to.
+            operation: Operation::Replay(ReplayRequest {
+                budget: made.or(request.budget),
+                seconds: None,
+                threads: None,
+                ..request.clone()
+            }),
             report,
             change,
         })
@@ -101,10 +104,10 @@ impl Store {
             cancel::check()?;
             after.observe_episode(episode, &mut ObserveReport::default())?;
         }
-        let mut request = request.clone();
-        if let Need::From(starts) = request.need {
-            request.need = after.surviving_starts(starts);
-        }
+        let request = ReplayRequest {
+            need: after.surviving(request.need.clone()),
+            ..request.clone()
+        };
         let mut values = std::mem::take(&mut after.values);
         let mut report = replay::sleep(
             &mut values,

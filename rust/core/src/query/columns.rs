@@ -1,7 +1,6 @@
 //! The columns of the memories as arrays, by rising id.
 
-use crate::base::heap::HeapSize;
-use crate::base::slot::Slot;
+use crate::base::{HeapSize, Slot};
 use crate::error::{Error, Result};
 use crate::store::Store;
 

@@ -3,9 +3,9 @@
 use crate::archive::JournalSlot;
 use crate::error::{Result, invalid_if};
 use crate::graph::Graph;
-use crate::index::indexed::Indexed;
+use crate::index::Indexed;
 use crate::store::Store;
-use crate::values::table::Values;
+use crate::values::Values;
 
 /// A store at one moment, which nothing can change any more.
 #[derive(Clone, Debug)]
@@ -54,17 +54,10 @@ impl Store {
             ("baseline", baseline, channels),
         ] {
             let Some(given) = given else { continue };
-            invalid_if!(
-                given.len() != expected,
-                name,
-                "{} numbers, not {expected}",
-                given.len()
-            );
-            invalid_if!(
-                given.iter().any(|x| !x.is_finite()),
-                name,
-                "not all numbers are finite"
-            );
+            let n = given.len();
+            invalid_if!(n != expected, name, "{n} numbers, not {expected}");
+            let finite = given.iter().all(|x| x.is_finite());
+            invalid_if!(!finite, name, "not all numbers are finite");
         }
         let mut store = self.without_history();
         if let Some(values) = values {

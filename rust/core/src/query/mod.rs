@@ -2,7 +2,6 @@
 
 pub(crate) mod columns;
 pub(crate) mod frozen;
-pub(crate) mod nbytes;
 pub(crate) mod origins;
 pub(crate) mod read;
 pub(crate) mod recall;

@@ -1,10 +1,9 @@
 //! What went into a store: its episodes, and the steps in each memory.
 
 use crate::archive::Operation;
-use crate::base::slot::Slot;
+use crate::base::Slot;
 use crate::error::{Error, Result};
-use crate::memory::columns::Provenance;
-use crate::memory::episodes::Episode;
+use crate::memory::{Episode, Provenance};
 use crate::store::Store;
 
 /// An episode that a store knows.

@@ -1,15 +1,14 @@
 //! Reading: search, value, score, explain, recall, associate. Nothing here changes state.
 
-use crate::base::alloc::afford;
-use crate::error::{Result, invalid_if};
-use crate::graph::edge_statistics::EdgeRange;
-use crate::index::activation::{Activation, activate};
-use crate::index::topk::pad;
-use crate::index::{self, SearchReport};
-use crate::memory::episodes::{Episodes, normalised_rows};
-use crate::query::recall::{self, Path, RecallRequest};
-use crate::query::score::{self, Explanation, ScoreRequest, Scores};
-use crate::query::spread;
+use crate::base::afford;
+use crate::error::{Result, in_range};
+use crate::graph::EdgeRange;
+use crate::index;
+use crate::index::{Activation, SearchReport, activate, pad};
+use crate::memory::{Episodes, normalised_rows};
+use crate::query::recall::{Path, RecallRequest};
+use crate::query::score::{Explanation, ScoreRequest, Scores};
+use crate::query::{recall, score, spread};
 use crate::store::Store;
 
 impl Store {
@@ -74,12 +73,7 @@ impl Store {
         nprobe: Option<usize>,
         threads: Option<usize>,
     ) -> Result<(Vec<i64>, Vec<f32>, SearchReport)> {
-        invalid_if!(
-            !(1..=1 << 20).contains(&k),
-            "k",
-            "{k} is not in [1, {}]",
-            1 << 20
-        );
+        in_range("k", k, 1, 1 << 20)?;
         // An id, a cosine, and room to sort them.
         afford("k", (queries.len() / self.config.dim).saturating_mul(k), 24)?;
         let queries = normalised_rows("queries", queries, self.config.dim)?;

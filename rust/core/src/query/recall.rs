@@ -2,16 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::base::alloc::afford;
-use crate::base::cancel;
-use crate::base::slot::Slot;
-use crate::base::threads;
+use crate::base::{Slot, afford, cancel, threads};
 use crate::error::{Result, invalid_if};
-use crate::index::activation::Activation;
-use crate::memory::episodes::normalise;
+use crate::index::Activation;
+use crate::memory::normalise;
 use crate::query::score::worth::checked_weights;
 use crate::store::Store;
-use crate::values::backup::Model;
+use crate::values::Model;
 
 /// One path through the value graph.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,10 +7,9 @@
 //! That is a personalised `PageRank` that starts again from the memories that answer to the step (Haveliwala
 //! 2002), stopped after so many rounds.
 
-use crate::base::slot::Slot;
-use crate::base::threads;
-use crate::error::{Result, invalid_if};
-use crate::graph::flow::Flow;
+use crate::base::{Slot, threads};
+use crate::error::{Result, in_range};
+use crate::graph::Flow;
 use crate::store::Store;
 
 /// The `k` most active memories, ties by lower id, of each query.
@@ -22,17 +21,8 @@ pub(crate) fn associate(
     k: usize,
     threads: Option<usize>,
 ) -> Result<Vec<Vec<(i64, f64)>>> {
-    invalid_if!(
-        !(0.0..=1.0).contains(&damping),
-        "damping",
-        "{damping} is not in [0, 1]"
-    );
-    invalid_if!(
-        !(1..=1 << 20).contains(&k),
-        "k",
-        "{k} is not in [1, {}]",
-        1 << 20
-    );
+    in_range("damping", damping, 0.0, 1.0)?;
+    in_range("k", k, 1, 1 << 20)?;
     let activations = store.activate_rows(queries, threads)?;
     let memories = &store.memories;
     let begin = || (Flow::new(memories.slots()), Vec::new());

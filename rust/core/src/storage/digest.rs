@@ -6,7 +6,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
-use crate::memory::channels::Kind;
+use crate::memory::Kind;
 use crate::storage::snapshot::sections::{Role, sections};
 use crate::store::Store;
 

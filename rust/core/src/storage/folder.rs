@@ -72,9 +72,7 @@ impl Folder {
     }
 
     /// The directory that a file is in, and the file's name there.
-    ///
-    /// # Errors
-    /// Also if the path does not end in a name.
+    /// An error, too, if the path does not end in a name.
     pub(crate) fn of(path: &Path) -> io::Result<(Self, &OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let parent = match path.parent() {
@@ -90,9 +88,7 @@ impl Folder {
     }
 
     /// Makes a directory within, if there is none.
-    ///
-    /// # Errors
-    /// Also if it is something else: a link would lead elsewhere.
+    /// An error, too, if it is something else: a link would lead elsewhere.
     pub(crate) fn make_folder(&self, name: &str) -> io::Result<()> {
         let made = mkdirat(&self.handle, name, Mode::RWXU);
         ignore_existing(made.map_err(io::Error::from))?;
@@ -147,9 +143,7 @@ impl Folder {
 
     /// Puts a file in the place of another, or where there was none, whole or not at all. It may be read before, but is
     /// sure to be there after a loss of power only after [`Folder::sync`].
-    ///
-    /// # Errors
-    /// Also as `write`; all is as it was then.
+    /// An error of `write` leaves all as it was.
     pub(crate) fn replace(
         &self,
         name: impl AsRef<Path>,

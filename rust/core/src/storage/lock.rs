@@ -50,9 +50,6 @@ fn locks() -> MutexGuard<'static, Vec<Locked>> {
 
 impl Lock {
     /// Becomes the writer of a directory.
-    ///
-    /// # Errors
-    /// [`Error::Locked`] if another process, or another handle of this one, is; [`Error::Io`].
     pub(crate) fn take(folder: &Folder) -> Result<Self> {
         fork::watch()?;
         let mut locks = locks();

@@ -13,8 +13,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use crate::archive::Record;
-use crate::base::cancel;
-use crate::base::log::Log;
+use crate::base::{Log, cancel};
 use crate::error::{Error, Result};
 use crate::storage::folder::{FileStatus, Folder, JOURNAL, SNAPSHOT, is_scratch};
 use crate::storage::journal::directory::{Durability, Journal, name_of, numbers};

@@ -7,16 +7,16 @@
 //!
 //! The sum runs in f64 by rising id of j; values are stored in f32.
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 use crate::config::{Config, Equation};
 use crate::graph::Graph;
-use crate::memory::columns::Memories;
-use crate::values::table::Values;
+use crate::memory::Memories;
+use crate::values::Values;
 
-/// Channels that one pass over a row serves.
+/// Channels computed in one pass over a row.
 const LANES: usize = 8;
 
-/// What the equation needs to know.
+/// What a backup reads, besides the values.
 #[derive(Clone, Copy)]
 pub(crate) struct Model<'a> {
     pub(crate) config: &'a Config,
@@ -40,8 +40,7 @@ pub(crate) fn solve(equation: Equation, gamma: f64, r: f32, ahead: f64) -> f32 {
 }
 
 impl Model<'_> {
-    /// What a backup of `slot` would write to the channels from `q` on, as many as `out` holds, if the values
-    /// are those that `of` gives.
+    /// What a backup of `slot` would write to the channels `q..q + out.len()`, given the values `of` each slot.
     #[inline]
     fn propose<'v>(&self, slot: Slot, of: impl Fn(Slot) -> &'v [f32], q: usize, out: &mut [f32]) {
         let drives = &self.memories.drives(slot)[q..q + out.len()];
@@ -114,7 +113,7 @@ impl Values {
         self.residual_up_to(f64::INFINITY, model)
     }
 
-    /// The residual; or, if that exceeds `tol`, a number between the two.
+    /// The residual or, if it exceeds `tol`, some lower bound of it that exceeds `tol` too.
     pub(crate) fn residual_up_to(&self, tol: f64, model: Model<'_>) -> f64 {
         let contraction = 1.0 - model.config.gamma;
         let mut left = 0.0f64;

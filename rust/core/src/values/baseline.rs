@@ -1,4 +1,4 @@
-//! The ordinary memory, over which others have an advantage.
+//! The baseline: the value of the median memory, over which others have an advantage.
 //!
 //! `b_q` is the median of `v_q` over the memories that are not terminals. A sleep moves few values, so the
 //! values around the middle are kept in order from one sleep to the next, and only the pages that changed
@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::base::heap::{HeapSize, heap_size};
+use crate::base::{HeapSize, heap_sized};
 use crate::linalg::{from_ordered_bits, ordered_bits};
-use crate::memory::columns::Memories;
+use crate::memory::Memories;
 
 /// Slots a page: as many as a word of marks has bits.
 pub(crate) const PAGE_SLOTS: usize = 64;
@@ -42,26 +42,19 @@ impl Medians {
     }
 }
 
-/// The values of one channel from `low` to `high`, and how many lie below.
-#[derive(Clone, Debug, Default)]
-struct Window {
-    low: u32,
-    high: u32,
-    below: usize,
-    total: usize,
-    /// Distinct values by rising key, and how often each is there.
-    inside: Vec<(u32, u32)>,
-    within: usize,
+heap_sized! {
+    /// The values of one channel from `low` to `high`, and how many lie below.
+    #[derive(Clone, Debug, Default)]
+    struct Window {
+        low: u32,
+        high: u32,
+        below: usize,
+        total: usize,
+        /// Distinct values by rising key, and how often each is there.
+        inside: Vec<(u32, u32)>,
+        within: usize,
+    }
 }
-
-heap_size!(Window {
-    low,
-    high,
-    below,
-    total,
-    inside,
-    within
-});
 
 fn ordinary(memories: &Memories) -> Vec<u64> {
     let ids = memories
@@ -136,7 +129,7 @@ impl Medians {
         }
     }
 
-    /// Finds the middle of channel `q` anew.
+    /// Recomputes the window of channel `q`.
     fn look(&self, q: usize, channels: usize) -> Window {
         let pages = self.pages.iter().zip(&self.ordinary);
         let keys = pages.flat_map(|(v, &word)| {
@@ -216,7 +209,7 @@ impl Window {
         Some(f64::midpoint(f64::from(lower), f64::from(upper)) as f32)
     }
 
-    /// The value that `rank` others lie before.
+    /// The value of a rank (from 0), if it lies in the window.
     fn ranked(&self, rank: usize) -> Option<f32> {
         let mut left = rank
             .checked_sub(self.below)
@@ -231,7 +224,7 @@ impl Window {
     }
 }
 
-/// Whether nothing came, went or changed.
+/// Whether both rows are absent, or equal bit for bit.
 fn same(gone: Option<&[f32]>, come: Option<&[f32]>) -> bool {
     match (gone, come) {
         (Some(gone), Some(come)) => gone
@@ -245,7 +238,7 @@ fn same(gone: Option<&[f32]>, come: Option<&[f32]>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::rng::splitmix64;
+    use crate::base::splitmix64;
 
     fn sorted_median(values: &[f32]) -> f32 {
         let mut sorted = values.to_vec();

@@ -1,10 +1,10 @@
-//! How long a replay may go on.
+//! The budget of a replay: backups, time, and the cancel token.
 
 use std::time::{Duration, Instant};
 
-use crate::base::cancel::Cancel;
+use crate::base::Cancel;
 
-/// Where a sleep stopped.
+/// Why a sleep ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stopped {
     /// At the tolerance.
@@ -24,10 +24,10 @@ pub enum Stopped {
 pub(crate) struct Budget {
     limit: u64,
     pub(crate) made: u64,
-    /// When no further slice begins.
+    /// The deadline: no slice begins after it.
     end: Option<Instant>,
     cancel: Cancel,
-    /// Why it ended before the limit.
+    /// Set once time has run out or the call is cancelled.
     pub(crate) cut: Option<Stopped>,
 }
 
@@ -61,7 +61,7 @@ impl Budget {
         self.cut.is_some() || self.made >= self.limit
     }
 
-    /// Takes one backup from the budget, if there is one.
+    /// Takes one backup from the budget; `false` if none is left.
     pub(crate) fn take(&mut self) -> bool {
         self.take_many(1) == 1
     }

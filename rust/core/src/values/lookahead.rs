@@ -1,14 +1,12 @@
 //! Replay that looks ahead: a floor under every gain, and the last backup continued by what comes next.
 //!
-//! Both are of [Mattar & Daw (2018)](https://doi.org/10.1038/s41593-018-0232-z). With need from where one is, they make
-//! sequences that run forwards along what is most likely, where prioritised replay alone runs backwards from what changed.
+//! Both are due to [Mattar & Daw (2018)](https://doi.org/10.1038/s41593-018-0232-z). With need computed from the current
+//! position, sequences run forwards along the most likely successors; prioritised replay alone runs backwards from changes.
 
-use crate::base::slot::Slot;
-use crate::values::backup::{Model, distance};
-use crate::values::budget::Budget;
-use crate::values::need::Needs;
-use crate::values::prioritized::{PushOutcome, Queue, SweepThreshold};
-use crate::values::table::Values;
+use serde::{Deserialize, Serialize};
+
+use crate::base::Slot;
+use crate::values::{Budget, Model, Needs, PushOutcome, Queue, SweepThreshold, Values, distance};
 
 /// Most places of a backup of several steps: its last one moves its first by γ^63 at most.
 const MAX_PLACES: usize = 64;
@@ -17,16 +15,23 @@ const MAX_PLACES: usize = 64;
 const MAX_TRAIL: usize = 1 << 20;
 
 /// Extensions of prioritised replay.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lookahead {
     /// The least that every gain counts, so that replay goes on by need when no gain is left; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")] // as written before it existed
     pub floor: f64,
     /// Whether the last backup may be continued by the most likely successor of its last place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub extend: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+fn is_zero(floor: &f64) -> bool {
+    *floor == 0.0
+}
+
 impl Lookahead {
-    /// Whether anything is.
+    /// Whether any extension is on.
     pub(crate) fn any(self) -> bool {
         self.floor > 0.0 || self.extend
     }
@@ -89,7 +94,7 @@ impl Sequence {
         sum
     }
 
-    /// The backup: each place from the last to the first. Then all is queued that this concerns.
+    /// Backs up each place from the last to the first, then queues those places and the predecessors of those that changed.
     fn backup(&self, values: &mut Values, queue: &mut Queue<'_>, model: Model<'_>) {
         let mut changed = Vec::new();
         for &slot in self.places.iter().rev() {

@@ -1,12 +1,15 @@
 //! Need: how often a memory is expected to be visited (Mattar & Daw 2018).
 
-use crate::base::slot::Slot;
+use serde::{Deserialize, Serialize};
+
+use crate::base::{HeapSize, Slot};
 use crate::error::{Error, Result, invalid_if};
-use crate::graph::flow::Flow;
-use crate::values::backup::Model;
+use crate::graph::Flow;
+use crate::values::Model;
 
 /// The weight of a memory's gain when replay chooses the next backup.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Recorded", try_from = "Recorded")]
 pub enum Need {
     /// All memories alike.
     Uniform,
@@ -14,6 +17,47 @@ pub enum Need {
     Frequency,
     /// The row of `(I − γP)^{-1}` from these memories, each equally likely.
     From(Vec<i64>),
+}
+
+/// A need as the archive writes it.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    need: String,
+    starts: Vec<i64>,
+}
+
+impl From<Need> for Recorded {
+    fn from(need: Need) -> Self {
+        let (need, starts) = match need {
+            Need::Uniform => ("uniform", Vec::new()),
+            Need::Frequency => ("frequency", Vec::new()),
+            Need::From(starts) => ("from", starts),
+        };
+        let need = need.into();
+        Self { need, starts }
+    }
+}
+
+impl TryFrom<Recorded> for Need {
+    type Error = String;
+
+    fn try_from(Recorded { need, starts }: Recorded) -> std::result::Result<Self, String> {
+        match need.as_str() {
+            "uniform" => Ok(Self::Uniform),
+            "frequency" => Ok(Self::Frequency),
+            "from" => Ok(Self::From(starts)),
+            _ => Err(format!("the need {need:?} is unknown")),
+        }
+    }
+}
+
+impl HeapSize for Need {
+    fn heap_size(&self) -> usize {
+        match self {
+            Self::Uniform | Self::Frequency => 0,
+            Self::From(starts) => starts.heap_size(),
+        }
+    }
 }
 
 /// The need of every slot, computed on demand.
@@ -68,7 +112,7 @@ fn slots(starts: &[i64], model: Model<'_>) -> Result<Vec<Slot>> {
     starts.iter().map(slot).collect()
 }
 
-/// `Σ_t (γPᵀ)^t start`, until a term adds less than 1e-9. Only what a start leads to is touched.
+/// `Σ_t (γPᵀ)^t start`, until a term adds less than 1e-9. Only memories reachable from a start are visited.
 fn successor_row(starts: &[Slot], model: Model<'_>) -> Vec<f64> {
     let Model {
         config,

@@ -6,19 +6,18 @@
 //! prefetches already begun. The body is compiled once per instruction set; multiply and add stay apart, so every copy
 //! computes the same bits.
 
-use crate::base::huge;
-use crate::base::slot::Slot;
+use crate::base::{Slot, alloc};
 use crate::config::{Config, Equation};
 use crate::graph::Row;
 #[cfg(target_arch = "x86_64")]
 use crate::linalg;
 use crate::linalg::prefetch_line;
-use crate::values::backup::{Model, solve};
+use crate::values::{Model, solve};
 
-/// How many rows ahead the successors' values are asked for: enough to keep the memory busy.
+/// How many rows ahead successors' values are prefetched: enough to keep the memory busy.
 const VALUES_AHEAD: usize = 16;
 
-/// How many rows ahead the rows themselves are asked for, so that they are there when the values are asked for.
+/// How many rows ahead the rows themselves are prefetched, so that they arrive before their values are prefetched.
 const ROWS_AHEAD: usize = 2 * VALUES_AHEAD;
 
 /// Associations without a branch between them.
@@ -42,7 +41,7 @@ impl PaddedValues {
     pub(crate) fn new(slots: usize, channels: usize) -> Self {
         let lanes = channels.next_power_of_two().clamp(1, 8);
         let stride = channels.div_ceil(lanes).max(1) * lanes;
-        let (memory, first) = huge::zeros(slots * stride);
+        let (memory, first) = alloc::zeros(slots * stride);
         Self {
             memory,
             first,
@@ -155,7 +154,7 @@ impl PaddedValues {
                 for (&target, &sum) in last_targets.iter().zip(last_sums) {
                     add(target, sum / mass);
                 }
-                // Channels that only fill up are worth nothing.
+                // Padding channels have drive 0.
                 let some = drives.next().unwrap_or_default();
                 let r = some.first_chunk::<LANES>().copied().unwrap_or_else(|| {
                     std::array::from_fn(|lane| some.get(lane).copied().unwrap_or_default())
@@ -182,7 +181,7 @@ fn solved<const LANES: usize>(
     }
 }
 
-/// Asks for a row.
+/// Prefetches a row.
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
 fn prefetch_row(row: Row<'_>) {
@@ -194,7 +193,7 @@ fn prefetch_row(row: Row<'_>) {
     }
 }
 
-/// Asks for the values of successors.
+/// Prefetches the values of successors.
 #[inline(always)]
 #[allow(clippy::inline_always)] // As above.
 fn prefetch_values(v: &[f32], targets: &[Slot], stride: usize) {
@@ -209,8 +208,8 @@ fn prefetch_values(v: &[f32], targets: &[Slot], stride: usize) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::PaddedValues;
-    use crate::base::slot::Slot;
-    use crate::values::backup::Model;
+    use crate::base::Slot;
+    use crate::values::Model;
 
     #[target_feature(enable = "avx2")]
     pub(super) fn avx2<const LANES: usize, const STRIDE: usize>(

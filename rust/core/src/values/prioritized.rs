@@ -7,10 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::base::slot::Slot;
-use crate::values::backup::Model;
-use crate::values::need::Needs;
-use crate::values::table::Values;
+use crate::base::Slot;
+use crate::values::{Model, Needs, Values};
 
 /// When sweeps are cheaper than pushes: the queued memories have more than `least` associations, and more than one in
 /// `share` of all.

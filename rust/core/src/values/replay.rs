@@ -2,15 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::cancel::Cancel;
+use crate::base::{Cancel, HeapSize};
 use crate::error::{Result, invalid_if};
-use crate::values::backup::Model;
-use crate::values::budget::{Budget, Stopped};
-use crate::values::lookahead::{self, Lookahead};
-use crate::values::need::Need;
-use crate::values::prioritized::{PushOutcome, SweepThreshold};
-use crate::values::sweep;
-use crate::values::table::Values;
+use crate::values::{
+    Budget, Lookahead, Model, Need, PushOutcome, Stopped, SweepThreshold, Values, lookahead, sweep,
+};
 
 /// In which order memories are backed up. Every fair order reaches the same fixed point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,27 +21,37 @@ pub enum Order {
 }
 
 /// What a sleep shall do.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReplayRequest {
     /// Most backups; `None` is no limit. Counted in backups, so that results never depend on time.
     pub budget: Option<u64>,
     /// Seconds after which no further slice of some hundred backups begins. What was done by then is
     /// recorded as a budget, so that the history has the same result however long it takes.
+    #[serde(skip)]
     pub seconds: Option<f64>,
     /// Distance to the fixed point at which the sleep may end.
     pub tol: f64,
     /// The order of the backups.
     pub order: Order,
     /// What weighs the gain in the prioritised order.
+    #[serde(flatten)]
     pub need: Need,
     /// What is added to the prioritised order.
+    #[serde(flatten)]
     pub lookahead: Lookahead,
     /// Write the proposed episodes first.
     pub consolidate: bool,
     /// Refuse a consolidation that would move the values of the calibration sample by more.
     pub max_drift: Option<f64>,
     /// Threads of the full sweeps.
+    #[serde(skip)]
     pub threads: Option<usize>,
+}
+
+impl HeapSize for ReplayRequest {
+    fn heap_size(&self) -> usize {
+        self.need.heap_size()
+    }
 }
 
 impl Default for ReplayRequest {

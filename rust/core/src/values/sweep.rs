@@ -1,12 +1,11 @@
 //! Sweeps: replay in a fixed order.
 
-use crate::base::slot::Slot;
-use crate::base::threads;
+use std::collections::BTreeSet;
+
+use crate::base::{Slot, threads};
 use crate::error::Result;
-use crate::values::backup::{Model, distance};
-use crate::values::budget::Budget;
-use crate::values::padded::PaddedValues;
-use crate::values::table::Values;
+use crate::index::Activation;
+use crate::values::{Budget, Model, PaddedValues, Values, distance};
 
 /// Rows backed up from the same old values; fixed, so that threads never change a result.
 const ROWS_PER_BLOCK: usize = 1024;
@@ -62,7 +61,7 @@ pub(crate) fn full(
     Ok(residual)
 }
 
-/// The values laid out for sweeps, and the block that backed up and that changed each last.
+/// The values laid out for sweeps, and for each memory the last block that backed it up and the last that changed it.
 ///
 /// Sweeps do not need to know which memories are dirty (the gain of a clean one is 0), so the marks are computed once at
 /// the end, from the numbers of the blocks.
@@ -191,7 +190,7 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// Writes the values and marks back.
+    /// Writes the values and the dirty marks back.
     fn write(&self, values: &mut Values) {
         for &slot in &self.rows {
             if self.backed[slot as usize] > 0 {
@@ -201,7 +200,7 @@ impl<'a> Sweep<'a> {
         for (&slot, &gain) in self.rows.iter().zip(&self.gains) {
             let backed = self.backed[slot as usize];
             let targets = self.model.graph.row(slot).targets;
-            // What changes in a memory's own block was not seen by its backup.
+            // A backup does not see changes within its own block.
             let stale = |&target: &Slot| {
                 let changed = self.changed[target as usize];
                 changed > 0 && changed >= backed
@@ -214,4 +213,29 @@ impl<'a> Sweep<'a> {
             values.owe(slot, gain);
         }
     }
+}
+
+/// Awake replay (Foster & Wilson 2006): backs up the memories of the episode just lived, last step first, within a step
+/// by falling φ, each once.
+///
+/// Returns the number of backups: memories that are up to date are not counted.
+pub(crate) fn awake(values: &mut Values, model: Model<'_>, activations: &[Activation]) -> u64 {
+    let mut seen: Vec<Slot> = Vec::new();
+    let mut met = BTreeSet::new();
+    for activation in activations.iter().rev() {
+        for answer in &activation.answers {
+            if met.insert(answer.slot) {
+                seen.push(answer.slot);
+            }
+        }
+    }
+    let mut backups = 0;
+    for slot in seen {
+        // An answer may have been evicted since the step was activated.
+        if model.memories.id(slot) >= 0 && values.is_dirty(slot) {
+            values.backup(slot, model);
+            backups += 1;
+        }
+    }
+    backups
 }

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::base::heap::HeapSize;
-use crate::base::slot::Slot;
+use crate::base::{HeapSize, Slot};
 use crate::graph::Graph;
-use crate::memory::columns::{Memories, narrow, widen};
-use crate::memory::slot_map::SlotMap;
+use crate::memory::{Memories, SlotMap, narrow, widen};
 use crate::values::baseline::{Medians, PAGE_SLOTS};
 
 /// `v_iq`, in pages that a copy shares with its original until one of them writes: a sleep that changes
@@ -217,21 +215,5 @@ mod tests {
         assert!(values.of(131)[0].is_sign_negative(), "bits are state");
         let shared = values.pages.iter().zip(&copy.pages);
         assert_eq!(shared.filter(|(a, b)| Arc::ptr_eq(a, b)).count(), 3);
-    }
-
-    #[test]
-    fn dirty_slots_are_listed_in_order() {
-        let mut values = Values::default();
-        for slot in 0..200 {
-            values.start(slot, &[]);
-        }
-        for slot in [199, 0, 63, 64, 127, 5] {
-            values.mark(slot);
-        }
-        values.clean(5);
-        assert_eq!(
-            values.dirty_slots().collect::<Vec<_>>(),
-            [0, 63, 64, 127, 199]
-        );
     }
 }

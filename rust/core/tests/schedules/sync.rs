@@ -1,4 +1,4 @@
-//! `src/base/sync.rs` and `src/base/threads/sync.rs` with the locks of the scheduler, in which nobody gives up waiting.
+//! `src/base/sync.rs` and the locks of `src/base/threads/mod.rs` with the locks of the scheduler, in which nobody gives up waiting.
 
 #![allow(clippy::unnecessary_wraps)] // those of the system can be given up
 

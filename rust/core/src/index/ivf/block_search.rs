@@ -7,17 +7,10 @@
 
 use std::ops::Range;
 
-use crate::base::slot::Slot;
-use crate::base::threads;
+use crate::base::{Slot, threads};
 use crate::error::Result;
-use crate::index::candidates::Candidates;
-use crate::index::exact::Search;
-use crate::index::indexed::Indexed;
-use crate::index::ivf::blocks::Partition;
 use crate::index::kernels::int8::{CHUNK, Kernel};
-use crate::index::quantize::Codes;
-use crate::index::query::Query;
-use crate::index::topk::{Hit, TopK};
+use crate::index::{Candidates, Codes, Hit, Indexed, Partition, Query, Search, TopK};
 
 /// Blocks that a certified search scans first.
 const FIRST_BLOCKS: usize = 2;
@@ -35,7 +28,7 @@ pub(crate) struct BlockSearch<'a> {
     rows: Range<usize>,
 }
 
-/// Whether a certified search for some of the memories scans few enough blocks to be worth it.
+/// Whether a certified search, tried on a sample of the memories, scans few enough blocks to be worth it.
 pub(crate) fn prunes(
     memories: &Indexed,
     partition: &Partition,
@@ -65,7 +58,7 @@ impl<'a> BlockSearch<'a> {
         }
     }
 
-    /// The candidates of each query, useless ones where too much is left; and how many blocks were scanned.
+    /// The candidates of each query ([`Candidates::useless`] where too many are left), and how many blocks were scanned.
     pub(crate) fn certified(&self) -> Result<(Vec<Candidates>, usize)> {
         let (Some(kernel), Some(codes)) = (self.search.kernel, &self.partition.codes) else {
             return Ok((vec![Candidates::useless(); self.rows.len()], 0));
@@ -120,7 +113,7 @@ impl<'a> BlockSearch<'a> {
         Ok((all, probed))
     }
 
-    /// The best of the `nprobe` nearest blocks, which `ranked` names for each query, and how many memories it took to tell.
+    /// The best members of the `nprobe` nearest blocks (`ranked`, by query), and how many memories were compared.
     pub(crate) fn nearest_blocks(
         &self,
         ranked: &[Vec<Hit>],

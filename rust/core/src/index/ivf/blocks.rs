@@ -11,66 +11,47 @@
 //! least cosine only ever falls: the bound holds after every change. It is no part of what a store remembers: neither
 //! digest nor snapshot know of it.
 
-use crate::base::heap::heap_size;
-use crate::base::slot::Slot;
-use crate::base::threads;
+use crate::base::{Slot, heap_sized, threads};
 use crate::error::Result;
-use crate::index::quantize::{Codes, PANEL};
-use crate::index::{encode, uses_codes};
+use crate::index::{Codes, PANEL, encode, uses_codes};
 use crate::linalg;
-use crate::memory::columns::Memories;
+use crate::memory::Memories;
 
-/// A place without a memory, a memory without a place.
+/// Marks a place without a memory, or a memory without a place.
 const NONE: u32 = u32::MAX;
-/// Memories in blocks: see [`crate::Store::partition`].
-#[derive(Clone, Debug)]
-pub struct Partition {
-    pub(crate) centres: Memories,
-    pub(crate) centre_codes: Option<Codes>,
-    pub(crate) blocks: Vec<Block>,
-    /// By place: 32 a panel, and each panel is one block's.
-    pub(crate) codes: Option<Codes>,
-    slots: Vec<Slot>,
-    /// By panel.
-    owners: Vec<u32>,
-    /// By slot.
-    places: Vec<u32>,
-    seed: u64,
-    /// The latest of the keys' stamps when it was made.
-    stamp: Option<u64>,
-    /// Whether bounds left out most memories when it was made. If not, exact searches do not try.
-    pub(crate) prunes: bool,
+heap_sized! {
+    /// Memories in blocks: see [`crate::Store::partition`].
+    #[derive(Clone, Debug)]
+    pub struct Partition {
+        pub(crate) centres: Memories,
+        pub(crate) centre_codes: Option<Codes>,
+        pub(crate) blocks: Vec<Block>,
+        /// By place: 32 a panel, and each panel is one block's.
+        pub(crate) codes: Option<Codes>,
+        slots: Vec<Slot>,
+        /// By panel.
+        owners: Vec<u32>,
+        /// By slot.
+        places: Vec<u32>,
+        seed: u64,
+        /// The latest of the keys' stamps when it was made.
+        stamp: Option<u64>,
+        /// Whether bounds left out most memories when it was made. If not, exact searches do not try.
+        pub(crate) prunes: bool,
+    }
 }
 
-heap_size!(Partition {
-    centres,
-    centre_codes,
-    blocks,
-    codes,
-    slots,
-    owners,
-    places,
-    seed,
-    stamp,
-    prunes,
-});
-
-/// One block.
-#[derive(Clone, Debug)]
-pub(crate) struct Block {
-    /// No more than `⟨k,c⟩` of any member.
-    least: f32,
-    pub(crate) len: usize,
-    pub(crate) panels: Vec<u32>,
-    free: Vec<u32>,
+heap_sized! {
+    /// One block.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Block {
+        /// No more than `⟨k,c⟩` of any member.
+        least: f32,
+        pub(crate) len: usize,
+        pub(crate) panels: Vec<u32>,
+        free: Vec<u32>,
+    }
 }
-
-heap_size!(Block {
-    least,
-    len,
-    panels,
-    free
-});
 
 impl Partition {
     /// Blocks around centres, of no memories yet.
@@ -139,7 +120,7 @@ impl Partition {
             .filter(|&slot| slot != NONE)
     }
 
-    /// Takes a memory that is new or whose key has changed.
+    /// Adds a memory, or moves one whose key changed.
     pub(crate) fn set(&mut self, slot: Slot, key: &[f32]) {
         if let Some(&place) = self.places.get(slot as usize)
             && place != NONE
@@ -163,7 +144,7 @@ impl Partition {
         self.join(best.1, slot, key, best.0);
     }
 
-    /// Forgets a memory.
+    /// Removes a memory.
     pub(crate) fn clear(&mut self, slot: Slot) {
         let place = std::mem::replace(&mut self.places[slot as usize], NONE);
         let block = &mut self.blocks[self.owners[place as usize / PANEL] as usize];

@@ -2,5 +2,4 @@
 
 pub(crate) mod block_search;
 pub(crate) mod blocks;
-pub(crate) mod build;
 pub(crate) mod kmeans;

@@ -10,8 +10,7 @@ use std::arch::x86_64::{
 };
 
 use crate::index::kernels::int8::{Kernel, TileCandidates, of_width, settle};
-use crate::index::quantize::{Codes, PANEL};
-use crate::index::query::Tile;
+use crate::index::{Codes, PANEL, Tile};
 
 pub(crate) const KERNEL: Kernel = Kernel {
     name: "avx2",

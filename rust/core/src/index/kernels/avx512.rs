@@ -10,11 +10,10 @@ use std::arch::x86_64::{
     _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
-use crate::base::slot::Slot;
-use crate::index::candidates::{Candidates, LANES};
+use crate::base::Slot;
+use crate::index::candidates::LANES;
 use crate::index::kernels::int8::{Kernel, TileCandidates, of_width};
-use crate::index::quantize::{Codes, PANEL};
-use crate::index::query::{Query, Tile};
+use crate::index::{Candidates, Codes, PANEL, Query, Tile};
 
 pub(crate) const KERNEL: Kernel = Kernel {
     name: "avx512-vnni",

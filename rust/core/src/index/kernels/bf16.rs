@@ -12,10 +12,21 @@ use std::arch::x86_64::{
 use std::mem::transmute;
 use std::ops::Range;
 
-use crate::index::candidates::Candidates;
-use crate::index::kernels::float::Bounds;
+use crate::index::Candidates;
+use crate::index::kernels::float::{Bounds, FloatKernel};
 use crate::index::kernels::int8::of_width;
-use crate::memory::columns::Memories;
+use crate::memory::Memories;
+
+pub(crate) const KERNEL: FloatKernel = FloatKernel {
+    name: "bf16",
+    set: "avx512",
+    usable: || {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512bf16")
+    },
+    scan,
+};
 
 /// Queries of a panel: two registers.
 const LANES: usize = 32;
@@ -95,7 +106,7 @@ impl Panel {
 
 /// Offers the memories in `slots` to the candidates of the queries.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) fn scan(
+fn scan(
     memories: &Memories,
     slots: Range<usize>,
     queries: &[&[f32]],

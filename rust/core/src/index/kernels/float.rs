@@ -10,9 +10,9 @@
 
 use std::ops::Range;
 
-use crate::base::slot::Slot;
-use crate::index::candidates::Candidates;
-use crate::memory::columns::Memories;
+use crate::base::Slot;
+use crate::index::Candidates;
+use crate::memory::Memories;
 
 /// Queries of one piece of work: enough of them that rounding a block of keys costs little.
 pub(crate) const CHUNK: usize = 256;
@@ -56,7 +56,7 @@ impl FloatKernel {
     }
 }
 
-/// The largest error of the similarity that a pass computes: `hidden of the key·per_hidden + slack`, by query.
+/// The largest error of a pass's similarities, by query: `hidden·per_hidden + slack`, with the key's `hidden`.
 ///
 /// For unit `x = x̂ + e_x` and `k = k̂ + e_k`, what was rounded away costs
 /// `|⟨x,k⟩ − ⟨x̂,k̂⟩| ≤ ‖e_x‖‖k‖ + ‖x̂‖‖e_k‖` (Cauchy–Schwarz); `roundings` additions or multiplications in a row,
@@ -96,7 +96,7 @@ impl<const LANES: usize> Bounds<LANES> {
         bounds
     }
 
-    /// Takes the thresholds in force.
+    /// Reads the current thresholds.
     pub(crate) fn refresh(&mut self, candidates: &[Candidates]) {
         for (threshold, candidates) in self.threshold.iter_mut().zip(candidates) {
             *threshold = candidates.threshold;

@@ -6,10 +6,17 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use crate::index::candidates::Candidates;
-use crate::index::kernels::float::Bounds;
+use crate::index::Candidates;
+use crate::index::kernels::float::{Bounds, FloatKernel};
 use crate::index::kernels::int8::of_width;
-use crate::memory::columns::Memories;
+use crate::memory::Memories;
+
+pub(crate) const KERNEL: FloatKernel = FloatKernel {
+    name: "f32",
+    set: "avx2",
+    usable: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+    scan,
+};
 
 /// Queries of a panel: two registers.
 const LANES: usize = 16;
@@ -41,7 +48,7 @@ impl Panel {
 
 /// Offers the memories in `slots` to the candidates of the queries.
 #[target_feature(enable = "avx2,fma")]
-pub(crate) fn scan(
+fn scan(
     memories: &Memories,
     slots: Range<usize>,
     queries: &[&[f32]],

@@ -18,10 +18,8 @@
 
 use std::ops::Range;
 
-use crate::base::slot::Slot;
-use crate::index::candidates::Candidates;
-use crate::index::quantize::{Codes, PANEL};
-use crate::index::query::{Query, Tile};
+use crate::base::Slot;
+use crate::index::{Candidates, Codes, PANEL, Query, Tile};
 
 /// Bytes of codes of one part of the work: about a tenth of a millisecond for a piece.
 const BLOCK_BYTES: usize = 512 * 1024;
@@ -176,8 +174,8 @@ pub(crate) use of_width;
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::base::rng::splitmix64;
-    use crate::memory::episodes::normalise;
+    use crate::base::splitmix64;
+    use crate::memory::normalise;
 
     /// The definition, one product at a time.
     fn expected(codes: &Codes, query: &Query, slots: usize) -> Vec<(Slot, f32, f32)> {

@@ -9,8 +9,7 @@ use std::arch::aarch64::{
 };
 
 use crate::index::kernels::int8::{Kernel, TileCandidates, of_width, settle};
-use crate::index::quantize::{Codes, PANEL};
-use crate::index::query::Tile;
+use crate::index::{Codes, PANEL, Tile};
 
 pub(crate) const KERNEL: Kernel = Kernel {
     name: "neon",

@@ -11,8 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::query::score::Trajectory;
-use crate::query::score::share::{Functional, Share};
+use crate::query::score::{Functional, Share, Trajectory};
 
 pub(crate) struct Coverage;
 

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::cancel;
-use crate::base::slot::Slot;
+use crate::base::{Slot, cancel};
 use crate::error::Result;
-use crate::graph::predict::successors;
+use crate::graph::successors;
 use crate::linalg;
-use crate::memory::episodes::Batch;
+use crate::memory::Batch;
 use crate::query::score::{ScoreRequest, Scorer, check_context};
 use crate::store::Store;
 

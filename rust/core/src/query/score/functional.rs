@@ -4,11 +4,8 @@
 //! name to [`ALL`]. Nothing else in Rust needs to change.
 
 use crate::error::{Error, Result};
-use crate::query::score::Trajectory;
 use crate::query::score::coverage::Coverage;
-use crate::query::score::potential::Potential;
-use crate::query::score::progress::Progress;
-use crate::query::score::share::{Functional, Share};
+use crate::query::score::{Functional, Share, Trajectory};
 
 /// Every functional by name.
 static ALL: [(&str, &dyn Functional); 4] = [
@@ -54,6 +51,75 @@ impl Functional for Mean {
                         amount: trajectory.worth.weight(q) * answer.phi * value / n,
                     });
                 }
+            }
+        }
+    }
+}
+
+/// `progress`: new highs of each channel's value, for goal-directed tasks.
+///
+/// ```text
+/// r_t = G_t Σ_q w_q (B_q(t) − B_q(t−1)),   B_q(t) = max(B_q(t−1), Φ_q(x_t)),   B_q(−1) = 0
+/// ```
+struct Progress;
+
+impl Functional for Progress {
+    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Share)) {
+        let worth = trajectory.worth;
+        let scored = trajectory.scored();
+        let mut best = vec![0.0f64; worth.channels()];
+        for t in 0..trajectory.len() {
+            for (q, best) in best.iter_mut().enumerate() {
+                let phi = trajectory.phi(t, q);
+                let rise = (phi - *best).max(0.0);
+                *best = best.max(phi);
+                if scored.contains(&t) {
+                    payments(Share {
+                        step: t,
+                        channel: q,
+                        memory: None,
+                        amount: trajectory.gates[t].open * worth.weight(q) * rise,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// `potential`: policy-invariant dense shaping (Ng, Harada & Russell 1999), ungated.
+///
+/// ```text
+/// without a prompt   r_t = γ'Φ(x_{t+1}) − Φ(x_t)     the steps are the states
+/// with a prompt      r_t = γ'Φ(x_t) − Φ(x_{t−1})     the state before a step is the step before it
+/// ```
+///
+/// `Φ = Σ_q w_q Φ_q`, and zero at termination: after the last step of the first form, at the last step of
+/// the second. So `Σ γ'^t r_t` is −Φ of the state in which the policy began: a constant of the prompt.
+struct Potential;
+
+impl Functional for Potential {
+    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Share)) {
+        let worth = trajectory.worth;
+        let last = trajectory.len().saturating_sub(1);
+        for t in trajectory.scored() {
+            let (from, to) = if trajectory.context == 0 {
+                (t, t + 1)
+            } else {
+                (t - 1, t)
+            };
+            for q in 0..worth.channels() {
+                let ahead = if t == last {
+                    0.0
+                } else {
+                    trajectory.phi(to, q)
+                };
+                let from = trajectory.phi(from, q);
+                payments(Share {
+                    step: t,
+                    channel: q,
+                    memory: None,
+                    amount: worth.weight(q) * (trajectory.discount * ahead - from),
+                });
             }
         }
     }

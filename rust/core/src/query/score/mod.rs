@@ -1,29 +1,22 @@
 //! Scoring: what an episode is worth, by the path it takes. Never writes to the store.
 
+use crate::base::{Slot, threads};
+use crate::error::{Result, in_range, invalid_if};
+use crate::index::{Activation, pad};
+use crate::memory::Batch;
+use crate::store::Store;
+
 pub(crate) mod coverage;
 pub(crate) mod explain;
-pub(crate) mod fade;
 pub(crate) mod functional;
 pub(crate) mod gates;
-pub(crate) mod habituation;
-pub(crate) mod potential;
-pub(crate) mod progress;
-pub(crate) mod share;
 pub(crate) mod worth;
-
-use crate::base::threads;
-use crate::error::{Result, invalid_if};
-use crate::index::activation::Activation;
-use crate::index::topk::pad;
-use crate::memory::episodes::Batch;
-use crate::store::Store;
 
 pub use explain::{Association, Explanation, Payment};
 pub use functional::functionals;
-pub use habituation::Habituation;
+pub use worth::Habituation;
 
 use gates::Gate;
-use share::{Functional, Share};
 use worth::Worth;
 
 /// How to score.
@@ -72,7 +65,7 @@ pub(crate) struct Trajectory<'a> {
     pub(crate) context: usize,
     pub(crate) activations: &'a [Activation],
     pub(crate) gates: Vec<Gate>,
-    /// `(T, Q)`: what is left of each channel's pay; see [`fade`].
+    /// `(T, Q)`: what is left of each channel's pay; see [`gates::fades`].
     pub(crate) fades: Vec<f64>,
     pub(crate) worth: &'a Worth<'a>,
     pub(crate) discount: f64,
@@ -86,6 +79,12 @@ impl Trajectory<'_> {
     /// What is left of channel `q`'s pay at step `t`.
     pub(crate) fn fade(&self, t: usize, q: usize) -> f64 {
         self.fades[t * self.worth.channels() + q]
+    }
+
+    /// `Φ_q(x_t)`, less what habituation takes.
+    pub(crate) fn phi(&self, t: usize, q: usize) -> f64 {
+        let answers = self.activations[t].answers.iter();
+        answers.fold(0.0, |sum, a| sum + a.phi * self.worth.value(a.slot, q))
     }
 
     /// The steps that earn.
@@ -112,12 +111,7 @@ impl<'a> Scorer<'a> {
         activations: &[Activation],
         threads: Option<usize>,
     ) -> Result<Self> {
-        invalid_if!(
-            !(0.0..=1.0).contains(&request.discount),
-            "discount",
-            "{} is not in [0, 1]",
-            request.discount
-        );
+        in_range("discount", request.discount, 0.0, 1.0)?;
         Ok(Self {
             store,
             functional: functional::by_name(request.functional)?,
@@ -145,7 +139,7 @@ impl<'a> Scorer<'a> {
         Trajectory {
             context,
             activations: &activations[range.clone()],
-            fades: fade::fades(self.store, &self.worth, batch, range.clone()),
+            fades: gates::fades(self.store, &self.worth, batch, range.clone()),
             gates: gates::gates(self.store, batch, range, context, activations, &self.edges),
             worth: &self.worth,
             discount: self.discount,
@@ -222,4 +216,20 @@ fn details(scores: &mut Scores, activations: &[Activation], k: usize) {
         pad(&mut scores.phi, k, 0.0, phi);
         pad(&mut scores.similarity, k, f32::NEG_INFINITY, cosines);
     }
+}
+
+/// A part of a step's pay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(crate) step: usize,
+    pub(crate) channel: usize,
+    /// The memory that paid, where one did.
+    pub(crate) memory: Option<Slot>,
+    pub(crate) amount: f64,
+}
+
+/// Turns a trajectory into pay.
+pub(crate) trait Functional: Sync {
+    /// Reports every payment once, in a fixed order. A step's pay is the sum of its payments.
+    fn pay(&self, trajectory: &Trajectory<'_>, payments: &mut dyn FnMut(Share));
 }

@@ -1,8 +1,7 @@
 //! What a memory is worth under the weights of this call.
 
-use crate::base::slot::Slot;
+use crate::base::Slot;
 use crate::error::{Error, Result, invalid_if};
-use crate::query::score::habituation::Habituation;
 use crate::store::Store;
 
 /// Values, advantages and weights as the functionals read them.
@@ -68,12 +67,9 @@ pub(crate) fn checked_weights(store: &Store, weights: Option<&[f64]>) -> Result<
     let Some(weights) = weights else {
         return Ok(vec![1.0 / channels as f64; channels]);
     };
-    invalid_if!(
-        weights.len() != channels,
-        "weights",
-        "{} weights for {channels} channels",
-        weights.len()
-    );
+    let n = weights.len();
+    let fit = n == channels;
+    invalid_if!(!fit, "weights", "{n} weights for {channels} channels");
     if let Some(q) = weights.iter().position(|w| !w.is_finite()) {
         return Err(Error::invalid(
             "weights",
@@ -81,4 +77,45 @@ pub(crate) fn checked_weights(store: &Store, weights: Option<&[f64]>) -> Result<
         ));
     }
     Ok(weights.to_vec())
+}
+
+/// Uses of memories by recent episodes, in a table that the caller owns: scoring stays free of state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Habituation {
+    /// `(id, uses)` by rising id.
+    uses: Vec<(i64, f64)>,
+    eta: f64,
+}
+
+impl Habituation {
+    /// A table of `(id, uses)` pairs with strength η.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if η or a number of uses is negative or not finite, or an id comes twice.
+    pub fn new(mut uses: Vec<(i64, f64)>, eta: f64) -> Result<Self> {
+        let sound = eta.is_finite() && eta >= 0.0;
+        invalid_if!(!sound, "habituation", "eta {eta} is not ≥ 0");
+        uses.sort_by_key(|&(id, _)| id);
+        if let Some(pair) = uses.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(Error::invalid(
+                "habituation",
+                format!("memory {} comes twice", pair[0].0),
+            ));
+        }
+        if let Some((id, n)) = uses.iter().find(|(_, n)| !(n.is_finite() && *n >= 0.0)) {
+            return Err(Error::invalid(
+                "habituation",
+                format!("memory {id} has {n} uses"),
+            ));
+        }
+        Ok(Self { uses, eta })
+    }
+
+    /// `1/(1 + η·uses_i)`.
+    pub(crate) fn freshness(&self, id: i64) -> f64 {
+        match self.uses.binary_search_by_key(&id, |&(id, _)| id) {
+            Ok(at) => 1.0 / (1.0 + self.eta * self.uses[at].1),
+            Err(_) => 1.0,
+        }
+    }
 }

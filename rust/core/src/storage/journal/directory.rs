@@ -12,8 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 use crate::archive::Record;
-use crate::base::cancel;
-use crate::base::log::Log;
+use crate::base::{Log, cancel};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::storage::folder::{Folder, JOURNAL, Kind, SNAPSHOT, is_scratch};

@@ -14,7 +14,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use crate::base::alloc::room;
+use crate::base::room;
 use crate::error::{Error, Result};
 
 /// Bytes before a payload.
@@ -94,9 +94,6 @@ impl<R: Read + Seek> Frames<R> {
     }
 
     /// The next record. After [`Next::Torn`] and after an error `at` is where it would have begun.
-    ///
-    /// # Errors
-    /// [`Error::Format`] naming the offset of a damaged record, [`Error::Io`] as the system gives it.
     pub(crate) fn next(&mut self) -> Result<Next> {
         if self.at >= self.end {
             return Ok(Next::End);

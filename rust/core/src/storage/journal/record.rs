@@ -3,23 +3,21 @@
 //! A payload is the length of the JSON in 8 bytes, the JSON `{"did": …, "pooled": [lengths]}`, and the f32 of the
 //! operation's arrays one after the other, all little-endian.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{Operation, Record};
-use crate::base::alloc::room;
-use crate::base::cancel;
+use crate::base::{cancel, room};
 use crate::error::{Error, Result};
 use crate::store::Store;
+use crate::values::Need;
 
 /// Numbers written between two looks at the token.
 const NUMBERS_PER_CHECK: usize = 1 << 18;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Payload<'a> {
-    did: Record<'a>,
+struct Payload<R> {
+    did: R,
     pooled: Vec<usize>,
 }
 
@@ -31,11 +29,7 @@ impl Record<'_> {
         };
         let pooled: Vec<usize> = arrays.iter().map(|array| array.len()).collect();
         let numbers: usize = pooled.iter().sum();
-        let written = Payload {
-            did: self.clone_light(),
-            pooled,
-        };
-        let json = serde_json::to_vec(&written)
+        let json = serde_json::to_vec(&Payload { did: self, pooled })
             .map_err(|error| Error::format("journal", error.to_string()))?;
         let mut payload = room(8 + json.len() + 4 * numbers)?;
         payload.extend_from_slice(&(json.len() as u64).to_le_bytes());
@@ -50,17 +44,6 @@ impl Record<'_> {
         Ok(payload)
     }
 
-    /// The same record, borrowed.
-    fn clone_light(&self) -> Record<'_> {
-        match self {
-            Self::Operation(operation) => Record::Operation(Cow::Borrowed(operation.as_ref())),
-            Self::VetoEpisode(id) => Record::VetoEpisode(*id),
-            Self::VetoEpisodes(ids) => Record::VetoEpisodes(Cow::Borrowed(ids.as_ref())),
-            Self::VetoMemory(id) => Record::VetoMemory(*id),
-            Self::BindEmbedder(name) => Record::BindEmbedder(Cow::Borrowed(name.as_ref())),
-        }
-    }
-
     /// Reads a payload: untrusted.
     pub(crate) fn decode(payload: &[u8]) -> Result<Record<'static>> {
         let bad = |message: &str| Error::format("journal", message);
@@ -71,7 +54,7 @@ impl Record<'_> {
             .ok()
             .and_then(|length| rest.split_at_checked(length))
             .ok_or_else(|| bad("a record is shorter than its JSON"))?;
-        let Payload { mut did, pooled } = serde_json::from_slice(json)
+        let Payload::<Record> { mut did, pooled } = serde_json::from_slice(json)
             .map_err(|error| Error::format("journal", error.to_string()))?;
         let (numbers, odd) = numbers.as_chunks::<4>();
         let mut arrays = match &mut did {
@@ -95,9 +78,7 @@ impl Record<'_> {
     }
 
     /// Does it again.
-    ///
-    /// # Errors
-    /// What the operation returns; [`Error::Format`] if it does not fit the store. The store is as it was then.
+    /// If it fails, or does not fit the store, the store is as it was.
     pub(crate) fn apply(self, store: &mut Store) -> Result<()> {
         match self {
             Self::Operation(operation) => {
@@ -117,7 +98,7 @@ impl Record<'_> {
         match self {
             Self::VetoMemory(_) => true,
             Self::Operation(operation) => {
-                matches!(operation.as_ref(), Operation::Replay { starts, .. } if !starts.is_empty())
+                matches!(operation.as_ref(), Operation::Replay(request) if matches!(request.need, Need::From(_)))
             }
             Self::VetoEpisode(_) | Self::VetoEpisodes(_) | Self::BindEmbedder(_) => false,
         }

@@ -17,8 +17,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use crate::archive::{Journal, Record};
-use crate::base::cancel;
-use crate::base::group_commit::Disk;
+use crate::base::{Disk, cancel};
 use crate::error::{Error, Result, damaged_if};
 use crate::storage::folder::{FileStatus, Folder, JOURNAL};
 use crate::storage::journal::frame::{HEADER, header};
@@ -46,27 +45,15 @@ pub(crate) fn preamble(number: u64, checksum: &str) -> [u8; PREAMBLE] {
 }
 
 /// Checks the first bytes of a journal.
-///
-/// # Errors
-/// [`Error::Format`] saying what is wrong with them.
 pub(crate) fn check_preamble(file: &mut impl Read, number: u64, checksum: &str) -> Result<()> {
     let mut bytes = [0; PREAMBLE];
     let read = file.read_exact(&mut bytes);
-    damaged_if!(
-        read.is_err(),
-        "journal",
-        "the file is shorter than its first 64 bytes"
-    );
-    damaged_if!(
-        &bytes[..8] != MAGIC,
-        "journal",
-        "not a journal of sharpwave"
-    );
-    damaged_if!(
-        !is_sound(&bytes),
-        "journal",
-        "its first 64 bytes are damaged"
-    );
+    let short = "the file is shorter than its first 64 bytes";
+    damaged_if!(read.is_err(), "journal", "{short}");
+    let foreign = &bytes[..8] != MAGIC;
+    damaged_if!(foreign, "journal", "not a journal of sharpwave");
+    let damaged = !is_sound(&bytes);
+    damaged_if!(damaged, "journal", "its first 64 bytes are damaged");
     let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
     damaged_if!(
         version != VERSION,

@@ -3,14 +3,11 @@
 use crate::archive::Operation;
 use crate::base::cancel;
 use crate::error::{Error, Result, damaged_if};
-use crate::memory::episodes::{Episode, normalise};
+use crate::memory::{Episode, normalise};
 use crate::store::Store;
 
 impl Operation {
     /// Checks what the store's verbs check at the door, where an operation comes from a file instead.
-    ///
-    /// # Errors
-    /// [`Error::Format`] saying what does not fit the store.
     pub(crate) fn check(&self, store: &Store) -> Result<()> {
         let (dim, scalars) = (store.config.dim, store.scalar_count());
         let bad = |what: &str| Err(Error::format("operation", what));
@@ -19,22 +16,9 @@ impl Operation {
             Self::Calibrate { .. }
             | Self::AddTerminal { .. }
             | Self::AddChannel { .. }
-            | Self::RemoveChannel { .. } => Ok(()),
-            Self::Observe(episode) | Self::Propose(episode) => {
-                if !fits(episode, dim) || episode.drives.len() != episode.len() * scalars {
-                    return bad("an episode does not fit the store");
-                }
-                if !(0..i64::MAX).contains(&episode.id)
-                    || store.ordinals.contains_key(&episode.id)
-                    || store.proposals.iter().any(|other| other.id == episode.id)
-                {
-                    return bad("an episode's id is taken or out of range");
-                }
-                if !have_directions(&episode.steps, dim) {
-                    return bad("a step has no direction");
-                }
-                store.check_drives(&episode.drives)
-            }
+            | Self::RemoveChannel { .. }
+            | Self::Replay(_) => Ok(()),
+            Self::Observe(episode) | Self::Propose(episode) => check_episode(store, episode),
             Self::Insert {
                 keys,
                 drives,
@@ -55,13 +39,22 @@ impl Operation {
                 }
                 store.check_drives(drives)
             }
-            Self::Replay { need, .. } => {
-                let known = ["uniform", "frequency", "from"].contains(&need.as_str());
-                damaged_if!(!known, "operation", "a need is unknown");
-                Ok(())
-            }
         }
     }
+}
+
+/// Checks an episode that is to be written.
+fn check_episode(store: &Store, episode: &Episode) -> Result<()> {
+    let (dim, name) = (store.config.dim, "operation");
+    let fits = fits(episode, dim) && episode.drives.len() == episode.len() * store.scalar_count();
+    damaged_if!(!fits, name, "an episode does not fit the store");
+    let taken = !(0..i64::MAX).contains(&episode.id)
+        || store.ordinals.contains_key(&episode.id)
+        || store.proposals.iter().any(|other| other.id == episode.id);
+    damaged_if!(taken, name, "an episode's id is taken or out of range");
+    let known = have_directions(&episode.steps, dim);
+    damaged_if!(!known, name, "a step has no direction");
+    store.check_drives(&episode.drives)
 }
 
 fn fits(episode: &Episode, dim: usize) -> bool {
@@ -77,27 +70,12 @@ fn have_directions(rows: &[f32], dim: usize) -> bool {
 }
 
 /// Checks the proposals and, as far as it can be without doing it again, the archive of a snapshot.
-///
-/// # Errors
-/// [`Error::Format`] naming the section.
 pub(crate) fn check_episodes(store: &Store, proposals: &[Episode]) -> Result<()> {
-    let (dim, scalars) = (store.config.dim, store.scalar_count());
+    let dim = store.config.dim;
     let mut ids = std::collections::BTreeSet::new();
-    let proposed = |episode: &Episode| {
-        fits(episode, dim)
-            && episode.drives.len() == episode.len() * scalars
-            && have_directions(&episode.steps, dim)
-            && store.check_drives(&episode.drives).is_ok()
-            && (0..i64::MAX).contains(&episode.id)
-            && !store.ordinals.contains_key(&episode.id)
-    };
-    damaged_if!(
-        !proposals
-            .iter()
-            .all(|episode| proposed(episode) && ids.insert(episode.id)),
-        "proposals",
-        "an episode does not fit the store"
-    );
+    let proposed = |e: &Episode| check_episode(store, e).is_ok() && ids.insert(e.id);
+    let sound = proposals.iter().all(proposed);
+    damaged_if!(!sound, "proposals", "an episode does not fit the store");
     let archived = |operation: &Operation| match operation {
         Operation::Calibrate { steps, .. } => steps.len() % dim == 0,
         Operation::AddTerminal { key, .. } => key.len() == dim,
@@ -105,11 +83,8 @@ pub(crate) fn check_episodes(store: &Store, proposals: &[Episode]) -> Result<()>
         Operation::Insert { keys, rows, .. } => Some(keys.len()) == rows.len().checked_mul(dim),
         _ => true,
     };
-    let history = store.history.iter().flatten();
-    damaged_if!(
-        !history.map(|entry| &entry.operation).all(archived),
-        "archive",
-        "an operation does not fit the store"
-    );
+    let mut history = store.history.iter().flatten();
+    let sound = history.all(|entry| archived(&entry.operation));
+    damaged_if!(!sound, "archive", "an operation does not fit the store");
     Ok(())
 }

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use safetensors::tensor::Metadata;
 
-use crate::base::cancel;
-use crate::base::threads;
+use crate::base::{cancel, threads};
 use crate::error::{Error, Result, damaged_if};
 use crate::storage::snapshot::checksum::Checksum;
-use crate::storage::snapshot::restore::Reader;
 use crate::storage::snapshot::source::{Source, Tensor};
 use crate::storage::snapshot::state::{FORMAT, State, VERSION};
 use crate::store::Store;
@@ -25,9 +23,9 @@ pub(crate) struct Loaded {
 
 /// A snapshot file taken apart, nothing of it believed yet.
 pub(crate) struct File<'a> {
-    source: Source<'a>,
+    pub(super) source: Source<'a>,
     state: String,
-    tensors: BTreeMap<String, Tensor>,
+    pub(super) tensors: BTreeMap<String, Tensor>,
     /// What the file says of itself: checksum and sums.
     pub(crate) declared: (String, String),
 }
@@ -45,11 +43,8 @@ impl<'a> File<'a> {
                 .cloned()
                 .ok_or_else(|| Error::format(name, "missing: not a sharpwave snapshot"))
         };
-        damaged_if!(
-            entry("format")? != FORMAT,
-            "format",
-            "not a sharpwave snapshot"
-        );
+        let foreign = entry("format")? != FORMAT;
+        damaged_if!(foreign, "format", "not a sharpwave snapshot");
         let version = entry("version")?;
         damaged_if!(
             version != VERSION,
@@ -115,16 +110,6 @@ impl<'a> File<'a> {
 
     pub(crate) fn state(&self) -> Result<State<'static>> {
         serde_json::from_str(&self.state).map_err(|error| Error::format("state", error.to_string()))
-    }
-
-    /// The archive's numbers.
-    pub(crate) fn archive(&self) -> Result<Vec<f32>> {
-        Reader::of(&self.source, &self.tensors).archive()
-    }
-
-    /// The store, its arrays checked.
-    pub(crate) fn store(&self, state: State<'_>) -> Result<Store> {
-        Reader::of(&self.source, &self.tensors).store(state)
     }
 }
 

@@ -1,31 +1,22 @@
 //! A store from the sections of a snapshot, each checked before it is used.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use safetensors::tensor::Dtype;
 
-use crate::base::cancel;
-use crate::base::slot::Slot;
+use crate::base::{Slot, cancel};
 use crate::error::{Error, Result, damaged_if};
-use crate::graph::edge_statistics::EdgeStatistics;
-use crate::graph::{Edge, Graph};
-use crate::memory::channels::{Channel, Kind};
-use crate::memory::columns::{NewMemory, Provenance};
+use crate::graph::{Edge, EdgeStatistics, Graph};
+use crate::memory::{Channel, Kind, NewMemory, Provenance};
 use crate::storage::snapshot::check::check_episodes;
-use crate::storage::snapshot::source::{Source, Tensor};
+use crate::storage::snapshot::file::File;
+use crate::storage::snapshot::source::Tensor;
 use crate::storage::snapshot::state::State;
 use crate::store::Store;
 
 /// What no counter reaches by counting, so that none overflows.
 const COUNTER: i64 = 1 << 53;
-
-/// Reads sections by name, checking type and shape.
-pub(crate) struct Reader<'a> {
-    source: &'a Source<'a>,
-    tensors: &'a BTreeMap<String, Tensor>,
-}
 
 macro_rules! reads {
     ($name:ident, $type:ty, $dtype:ident) => {
@@ -44,11 +35,8 @@ macro_rules! reads {
     };
 }
 
-impl<'a> Reader<'a> {
-    pub(crate) fn of(source: &'a Source<'a>, tensors: &'a BTreeMap<String, Tensor>) -> Self {
-        Self { source, tensors }
-    }
-
+/// Reads sections by name, checking type and shape.
+impl File<'_> {
     reads!(f32s, f32, F32);
     reads!(f64s, f64, F64);
     reads!(u32s, u32, U32);
@@ -66,12 +54,8 @@ impl<'a> Reader<'a> {
     fn range(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Range<usize>> {
         let tensor = self.tensor(name)?;
         damaged_if!(tensor.dtype != dtype, name, "is {:?}", tensor.dtype);
-        damaged_if!(
-            tensor.shape != shape,
-            name,
-            "has shape {:?}, not {shape:?}",
-            tensor.shape
-        );
+        let there = &tensor.shape;
+        damaged_if!(there != shape, name, "has shape {there:?}, not {shape:?}");
         Ok(tensor.range.clone())
     }
 
@@ -100,6 +84,7 @@ impl<'a> Reader<'a> {
         self.f32s("archive", &[self.rows("archive")?])
     }
 
+    /// The store, its arrays checked.
     pub(crate) fn store(&self, state: State<'_>) -> Result<Store> {
         for config in [&state.config, &state.given] {
             config
@@ -107,24 +92,13 @@ impl<'a> Reader<'a> {
                 .map_err(|error| Error::format("config", error.to_string()))?;
         }
         let counters = [state.next_memory, state.inserts as i64, state.clock as i64];
-        damaged_if!(
-            !counters.iter().all(|n| (0..=COUNTER).contains(n)) || state.next_episode < 0,
-            "state",
-            "a counter is out of range"
-        );
-        damaged_if!(
-            state.config.dim != state.given.dim,
-            "config",
-            "it is of two dimensions"
-        );
-        let entries = state.history.as_deref().into_iter().flatten();
-        damaged_if!(
-            !entries
-                .map(|entry| entry.next_memory)
-                .all(|id| (0..=state.next_memory).contains(&id)),
-            "state",
-            "an id in the history is out of range"
-        );
+        let inside = counters.iter().all(|n| (0..=COUNTER).contains(n)) && state.next_episode >= 0;
+        damaged_if!(!inside, "state", "a counter is out of range");
+        let one = state.config.dim == state.given.dim;
+        damaged_if!(!one, "config", "it is of two dimensions");
+        let mut entries = state.history.as_deref().into_iter().flatten();
+        let inside = entries.all(|entry| (0..=state.next_memory).contains(&entry.next_memory));
+        damaged_if!(!inside, "state", "an id in the history is out of range");
         let d = state.config.dim;
         let n = self.rows("ids")?;
         let mut store = Store::new(state.given.into_owned())?;
@@ -150,33 +124,21 @@ impl<'a> Reader<'a> {
                 .try_fold(0u64, |sum, &n| sum.checked_add(n));
             sum.is_some_and(|sum| sum <= COUNTER as u64)
         };
-        damaged_if!(
-            !(counted(&store.edge_statistics.followed)
-                && counted(&store.edge_statistics.unrelated)),
-            "edges_followed",
-            "a count is out of range"
-        );
-        damaged_if!(
-            !store.edge_statistics.is_sound(),
-            "edges_followed",
-            "has a wrong number of bins"
-        );
+        let statistics = &store.edge_statistics;
+        let inside = counted(&statistics.followed) && counted(&statistics.unrelated);
+        damaged_if!(!inside, "edges_followed", "a count is out of range");
+        let sound = statistics.is_sound();
+        damaged_if!(!sound, "edges_followed", "has a wrong number of bins");
         Ok(store)
     }
 
     fn restore_episode_ids(&self, store: &mut Store) -> Result<()> {
         let ids = self.i64s("episode_ids", &[self.rows("episode_ids")?])?;
-        damaged_if!(
-            ids.len() as u64 != store.clock,
-            "episode_ids",
-            "do not fit the clock"
-        );
+        let all = ids.len() as u64 == store.clock;
+        damaged_if!(!all, "episode_ids", "do not fit the clock");
         store.ordinals = ids.iter().copied().zip(0u64..).collect();
-        damaged_if!(
-            store.ordinals.len() != ids.len(),
-            "episode_ids",
-            "an id comes twice"
-        );
+        let twice = store.ordinals.len() != ids.len();
+        damaged_if!(twice, "episode_ids", "an id comes twice");
         store.episode_ids = ids;
         Ok(())
     }
@@ -186,27 +148,19 @@ impl<'a> Reader<'a> {
         let q = channels.len();
         let scalars = channels.iter().filter(|c| c.is_scalar()).count();
         let ids = self.i64s("ids", &[n])?;
-        damaged_if!(
-            ids.first().is_some_and(|&id| id < 0)
-                || ids.windows(2).any(|pair| pair[0] >= pair[1])
-                || ids.last().is_some_and(|&id| id >= store.next_memory),
-            "ids",
-            "are not rising"
-        );
+        let ends = [ids.first(), ids.last()];
+        let given = |id: &&i64| (0..store.next_memory).contains(*id);
+        let rising =
+            ids.windows(2).all(|pair| pair[0] < pair[1]) && ends.iter().flatten().all(given);
+        damaged_if!(!rising, "ids", "are not rising");
         let keys = self.range("keys", Dtype::F32, &[n, d])?;
         let values = finite("values", self.f32s("values", &[n, q])?)?;
         let merged = self.u64s("merged", &[n])?;
-        damaged_if!(
-            merged.iter().any(|&m| m > COUNTER as u64),
-            "merged",
-            "a count is out of range"
-        );
+        let inside = merged.iter().all(|&m| m <= COUNTER as u64);
+        damaged_if!(!inside, "merged", "a count is out of range");
         let written = self.u64s("written", &[n])?;
-        damaged_if!(
-            written.iter().any(|&at| at > store.clock),
-            "written",
-            "lies after the clock"
-        );
+        let past = written.iter().all(|&at| at <= store.clock);
+        damaged_if!(!past, "written", "lies after the clock");
         let terminal = self.flags("terminal", n)?;
         let dirty = self.flags("dirty", n)?;
         let texts = self.texts(n)?;
@@ -220,11 +174,8 @@ impl<'a> Reader<'a> {
                 for (x, bytes) in key.iter_mut().zip(row) {
                     *x = f32::from_le_bytes(*bytes);
                 }
-                damaged_if!(
-                    !key.iter().all(|x| x.is_finite()),
-                    "keys",
-                    "not all numbers are finite"
-                );
+                let finite = key.iter().all(|x| x.is_finite());
+                damaged_if!(!finite, "keys", "not all numbers are finite");
                 let new = NewMemory {
                     key: &key,
                     terminal: terminal[rank],
@@ -248,11 +199,8 @@ impl<'a> Reader<'a> {
         restore_channels(store, channels, &terminal)?;
         let sums = self.f64s("drive_sums", &[n, scalars])?;
         let counts = self.u32s("drive_counts", &[n, scalars])?;
-        damaged_if!(
-            sums.iter().any(|x| !x.is_finite()),
-            "drive_sums",
-            "not all numbers are finite"
-        );
+        let sound = sums.iter().all(|x| x.is_finite());
+        damaged_if!(!sound, "drive_sums", "not all numbers are finite");
         store.memories.set_observed(sums, counts);
         for rank in 0..n {
             let slot = rank as Slot;
@@ -297,11 +245,9 @@ impl<'a> Reader<'a> {
             let sound = row
                 .iter()
                 .all(|edge| edge.sum >= 0.0 && edge.sum.is_finite());
-            damaged_if!(
-                !sound || !mass[rank].is_finite() || mass[rank] < 0.0 || total > mass[rank] * 1.001,
-                "edge_sums",
-                "a row is not sub-stochastic"
-            );
+            let sound =
+                sound && (0.0..=f64::MAX).contains(&mass[rank]) && total <= mass[rank] * 1.001;
+            damaged_if!(!sound, "edge_sums", "a row is not sub-stochastic");
             rows.push((row, mass[rank]));
         }
         store.graph = Graph::restored(&rows, &store.memories)?;
@@ -344,11 +290,8 @@ impl<'a> Reader<'a> {
                 ((-1 - origin) as u64) < store.inserts
             }
         };
-        damaged_if!(
-            !origins.iter().all(|&origin| known(origin)),
-            "provenance_origins",
-            "an episode is unknown"
-        );
+        let all = origins.iter().all(|&origin| known(origin));
+        damaged_if!(!all, "provenance_origins", "an episode is unknown");
         let mut all = origins
             .into_iter()
             .zip(steps)
@@ -376,30 +319,21 @@ fn restore_channels(store: &mut Store, channels: &[Channel], terminal: &[bool]) 
             .map_err(|error| Error::format("channels", error.to_string()))?;
         if let Kind::Terminal { memory } = channel.kind {
             let held = store.memories.slot(memory);
-            damaged_if!(
-                held.is_none_or(|slot| !terminal[slot as usize]),
-                "channels",
-                "a terminal is missing"
-            );
+            let held = held.is_some_and(|slot| terminal[slot as usize]);
+            damaged_if!(!held, "channels", "a terminal is missing");
             terminals += 1;
         }
         store.channels.push(channel.clone());
         store.memories.add_column(&store.channels);
         store.values.add_column(&store.memories, &store.graph);
     }
-    damaged_if!(
-        terminals != terminal.iter().filter(|&&t| t).count(),
-        "terminal",
-        "a terminal has no channel"
-    );
+    let bound = terminals == terminal.iter().filter(|&&t| t).count();
+    damaged_if!(!bound, "terminal", "a terminal has no channel");
     Ok(())
 }
 
 fn finite(name: &'static str, numbers: Vec<f32>) -> Result<Vec<f32>> {
-    damaged_if!(
-        !numbers.iter().all(|x| x.is_finite()),
-        name,
-        "not all numbers are finite"
-    );
+    let finite = numbers.iter().all(|x| x.is_finite());
+    damaged_if!(!finite, name, "not all numbers are finite");
     Ok(numbers)
 }

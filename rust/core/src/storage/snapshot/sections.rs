@@ -6,10 +6,9 @@ use std::collections::HashMap;
 
 use safetensors::tensor::Dtype;
 
-use crate::base::cancel;
-use crate::base::slot::Slot;
+use crate::base::{Slot, cancel};
 use crate::error::Result;
-use crate::memory::columns::Columns;
+use crate::memory::Stored;
 use crate::store::Store;
 
 /// Bytes of an element.
@@ -35,9 +34,6 @@ impl Section<'_> {
     }
 
     /// Gives its bytes to `sink`.
-    ///
-    /// # Errors
-    /// What `sink` returns, [`crate::Error::Interrupted`] if the caller had enough.
     pub(crate) fn pour(&self, sink: Sink<'_>) -> Result<()> {
         (self.pour)(sink)
     }
@@ -84,54 +80,36 @@ macro_rules! sections {
 
 /// Every section of the state, in the order of the digest.
 pub(crate) fn sections(store: &Store) -> Vec<(Role, Section<'_>)> {
-    let mut all = Vec::new();
-    columns(store, &mut all);
-    associations(store, &mut all);
-    origins(store, &mut all);
-    statistics(store, &mut all);
-    let mut all: Vec<_> = all.into_iter().map(|part| (Role::State, part)).collect();
-    let (memories, episodes) = (&store.memories, &store.episode_ids);
-    let order = memories.in_order();
-    let names = sections! {
-        ids: I64 [order.len()] => order.iter().map(|&s| memories.id(s));
-        episode_ids: I64 [episodes.len()] => episodes.iter().copied();
-    };
-    all.extend(names.map(|part| (Role::Names, part)));
-    all
-}
-
-/// The arrays of the proposals and of the archive, one after the other.
-pub(crate) fn archive(store: &Store) -> Section<'_> {
-    let length: usize = store.archived().map(<[f32]>::len).sum();
-    let [archive] = sections! {
-        archive: F32 [length] => store.archived().flatten().copied();
-    };
-    archive
-}
-
-/// What a memory is and what it is worth.
-fn columns<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
     let (memories, graph, v) = (&store.memories, &store.graph, &store.values);
     let order = memories.in_order();
+    let by_rank = || order.iter().copied();
     let at = |slot: Slot| slot as usize;
-    // All of them by name: one that is added is written, or left out on purpose.
-    let Columns {
-        keys: _, // by `key`
+    let (n, d) = (order.len(), store.config.dim);
+    let (q, scalars) = (store.channels.len(), store.channels.scalars());
+    // All of them by name: one that is added is written.
+    let Stored {
+        ids: _,
+        keys: _, // both by their accessors
         merged,
         written,
         terminal,
+        texts,
+        provenance,
         drive_sums,
         drive_counts,
-        ids: _, // names, which are no part of the state
-        texts: _,
-        provenance: _, // both in `origins`
-        stamps: _,
-        drives: _, // caches
-    } = memories.columns();
-    let (n, d) = (order.len(), store.config.dim);
-    let (q, scalars) = (store.channels.len(), store.channels.scalars());
-    let by_rank = || order.iter().copied();
-    state.extend(sections! {
+    } = memories.columns().stored();
+    let ranks: HashMap<Slot, u32> = by_rank().zip(0u32..).collect();
+    let edges = move || by_rank().flat_map(|s| graph.row(s).edges());
+    let associations = edges().count();
+    let origins = move || by_rank().flat_map(move |s| &provenance[at(s)]);
+    let steps = origins().count();
+    let text = move |slot: Slot| texts[at(slot)].as_deref();
+    let letters: usize = by_rank().filter_map(text).map(str::len).sum();
+    let (sample, statistics) = (&store.sample, &store.edge_statistics);
+    let (followed, unrelated) = (&statistics.followed, &statistics.unrelated);
+    let episodes = &store.episode_ids;
+    let state = sections! {
+        // What a memory is and what it is worth.
         keys: F32 [n, d] => by_rank().flat_map(|s| memories.key(s)).copied();
         values: F32 [n, q] => by_rank().flat_map(|s| v.of(s)).copied();
         baseline: F32 [q] => v.baseline.iter().copied();
@@ -144,50 +122,35 @@ fn columns<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
             by_rank().flat_map(|s| drive_sums[at(s) * scalars..][..scalars].to_vec());
         drive_counts: U32 [n, scalars] =>
             by_rank().flat_map(|s| drive_counts[at(s) * scalars..][..scalars].to_vec());
-    });
-}
-
-/// Which memory leads to which.
-fn associations<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
-    let (order, graph) = (store.memories.in_order(), &store.graph);
-    let n = order.len();
-    let ranks: HashMap<Slot, u32> = order.iter().copied().zip(0u32..).collect();
-    let edges: usize = order.iter().map(|&s| graph.row(s).len()).sum();
-    let all = || order.iter().flat_map(|&s| graph.row(s).edges());
-    state.extend(sections! {
-        row_lengths: U64 [n] => order.iter().map(|&s| graph.row(s).len() as u64);
-        edge_targets: U32 [edges] => all().map(|edge| ranks[&edge.target]);
-        edge_sums: F64 [edges] => all().map(|edge| edge.sum);
-    });
-}
-
-/// Which steps and texts a memory came from.
-fn origins<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
-    let memories = &store.memories;
-    let order = memories.in_order();
-    let n = order.len();
-    let of = |slot: Slot| memories.columns().provenance[slot as usize].as_slice();
-    let all = move || order.iter().flat_map(move |&s| of(s));
-    let steps: usize = order.iter().map(|&s| of(s).len()).sum();
-    let text = |slot: Slot| memories.columns().texts[slot as usize].as_deref();
-    let letters: usize = order.iter().filter_map(|&s| text(s)).map(str::len).sum();
-    state.extend(sections! {
-        provenance_lengths: U64 [n] => order.iter().map(|&s| of(s).len() as u64);
-        provenance_origins: I64 [steps] => all().map(|p| p.origin);
-        provenance_steps: U32 [steps] => all().map(|p| p.step);
+        // Which memory leads to which.
+        row_lengths: U64 [n] => by_rank().map(|s| graph.row(s).len() as u64);
+        edge_targets: U32 [associations] => edges().map(|edge| ranks[&edge.target]);
+        edge_sums: F64 [associations] => edges().map(|edge| edge.sum);
+        // Which steps and texts a memory came from.
+        provenance_lengths: U64 [n] => by_rank().map(|s| provenance[at(s)].len() as u64);
+        provenance_origins: I64 [steps] => origins().map(|p| p.origin);
+        provenance_steps: U32 [steps] => origins().map(|p| p.step);
         // A length of 0 is "no text"; a text of n bytes has length n + 1.
-        text_lengths: U64 [n] => order.iter().map(|&s| text(s).map_or(0, |t| t.len() as u64 + 1));
-        text_bytes: U8 [letters] => order.iter().filter_map(|&s| text(s)).flat_map(str::bytes);
-    });
-}
-
-/// What was measured: the calibration sample and how predictions fared.
-fn statistics<'a>(store: &'a Store, state: &mut Vec<Section<'a>>) {
-    let (sample, d, edges) = (&store.sample, store.config.dim, &store.edge_statistics);
-    let (followed, unrelated) = (&edges.followed, &edges.unrelated);
-    state.extend(sections! {
+        text_lengths: U64 [n] => by_rank().map(|s| text(s).map_or(0, |t| t.len() as u64 + 1));
+        text_bytes: U8 [letters] => by_rank().filter_map(text).flat_map(str::bytes);
+        // What was measured: the calibration sample and how predictions fared.
         sample: F32 [sample.len() / d, d] => sample.iter().copied();
         edges_followed: U64 [followed.len()] => followed.iter().copied();
         edges_unrelated: U64 [unrelated.len()] => unrelated.iter().copied();
-    });
+    };
+    let names = sections! {
+        ids: I64 [n] => by_rank().map(|s| memories.id(s));
+        episode_ids: I64 [episodes.len()] => episodes.iter().copied();
+    };
+    let state = state.map(|part| (Role::State, part)).into_iter();
+    state.chain(names.map(|part| (Role::Names, part))).collect()
+}
+
+/// The arrays of the proposals and of the archive, one after the other.
+pub(crate) fn archive(store: &Store) -> Section<'_> {
+    let length: usize = store.archived().map(<[f32]>::len).sum();
+    let [archive] = sections! {
+        archive: F32 [length] => store.archived().flatten().copied();
+    };
+    archive
 }

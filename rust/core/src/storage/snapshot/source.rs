@@ -10,8 +10,7 @@ use std::path::Path;
 
 use safetensors::tensor::Dtype;
 
-use crate::base::alloc::room;
-use crate::base::cancel;
+use crate::base::{cancel, room};
 use crate::error::{Error, Result};
 use crate::storage::snapshot::sections::Sink;
 
@@ -61,9 +60,6 @@ impl Source<'_> {
     }
 
     /// Gives a range that lies within the length to `sink`, in pieces of whole elements of so many bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`], and what `sink` returns.
     pub(crate) fn pour(&self, range: Range<usize>, element: usize, sink: Sink<'_>) -> Result<()> {
         let piece = (BYTES_PER_READ / element.max(1)).max(1) * element.max(1);
         match self {

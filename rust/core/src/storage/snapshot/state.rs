@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::Entry;
 use crate::config::Config;
 use crate::error::{Error, Result, damaged_if};
-use crate::memory::channels::Channel;
-use crate::memory::episodes::Episode;
+use crate::memory::{Channel, Episode};
 
 pub(crate) const FORMAT: &str = "sharpwave-snapshot";
 pub(crate) const VERSION: &str = "1";
@@ -44,11 +43,8 @@ impl State<'_> {
         let history = self.history.iter_mut().flat_map(Cow::to_mut);
         let history = history.flat_map(|entry| Arc::make_mut(entry).operation.arrays_mut());
         let arrays: Vec<_> = proposals.chain(history).collect();
-        damaged_if!(
-            arrays.len() != lengths.len(),
-            "archive",
-            "arrays are missing"
-        );
+        let whole = arrays.len() == lengths.len();
+        damaged_if!(!whole, "archive", "arrays are missing");
         for (array, length) in arrays.into_iter().zip(lengths) {
             let Some((head, tail)) = pool.split_at_checked(length) else {
                 return Err(Error::format("archive", "shorter than its parts"));

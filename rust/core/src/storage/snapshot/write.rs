@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 
-use crate::base::alloc::room;
+use crate::base::room;
 use crate::error::{Error, Result};
 use crate::storage::folder::Folder;
 use crate::storage::snapshot::checksum::Checksum;
@@ -19,20 +20,12 @@ use crate::storage::snapshot::sections::{Section, archive, sections, size};
 use crate::storage::snapshot::state::{FORMAT, State, VERSION};
 use crate::store::Store;
 
-/// A tensor in the header.
-#[derive(Serialize)]
-struct TensorEntry<'a> {
-    dtype: String,
-    shape: &'a [usize],
-    data_offsets: [usize; 2],
-}
-
 /// What a header holds by name.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum HeaderEntry<'a> {
+enum HeaderEntry {
     Metadata(BTreeMap<&'static str, String>),
-    Tensor(TensorEntry<'a>),
+    Tensor(TensorInfo),
 }
 
 /// A snapshot about to be written: the header is known, the tensors are poured out.
@@ -130,10 +123,10 @@ fn header(metadata: BTreeMap<&'static str, String>, sections: &[Section<'_>]) ->
         let end = at + section.size();
         entries.insert(
             section.name,
-            HeaderEntry::Tensor(TensorEntry {
-                dtype: format!("{:?}", section.dtype),
-                shape: &section.shape,
-                data_offsets: [at, end],
+            HeaderEntry::Tensor(TensorInfo {
+                dtype: section.dtype,
+                shape: section.shape.clone(),
+                data_offsets: (at, end),
             }),
         );
         at = end;

@@ -1,4 +1,0 @@
-//! Where a memory lies.
-
-/// Where a memory lies in the columns.
-pub(crate) type Slot = u32;
