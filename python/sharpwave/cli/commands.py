@@ -102,13 +102,26 @@ def build(
             "Default: the assistant's, where it speaks more than once"
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="the field that says which episodes are good: what leads to bad ends costs, "
+            "and what tells good steps from bad is part of the embedding"
+        ),
+    ] = None,
+    good: Annotated[
+        str | None, typer.Option(help="a number: good is above it; or the texts of good rows, with commas")
+    ] = None,
 ) -> None:
-    """Build a store from episodes in a file."""
+    """Build a store from episodes in a file.
+
+    Example: sharpwave build chats.jsonl --label resolved --out runs/chats
+    """
     from sharpwave.cli import jobs
 
     with stages() as progress:
         facts = jobs.build(
-            file, out, terminal or [], channel or [], embedder, chunker, fluency, progress, config, roles
+            file, out, terminal or [], channel or [], embedder, chunker, fluency, progress, config, roles, label, good
         )
     print(
         f"{out}: {facts['memories']} memories, {facts['associations']} associations "

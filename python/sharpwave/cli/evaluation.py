@@ -53,5 +53,7 @@ def evaluate(
             side = f"good, below {m.rank:.0%} of the bad" if m.good else f"bad, above {m.rank:.0%} of the good"
             print(f"  row {m.episode}: score {m.score:+.3f}, support {m.support:.2f}; {side}")
             print(shown(f"    {texts[m.episode][:110]}"))
+            for paid in m.paid:
+                print(shown(f"      {paid.pay:+.3f}  {paid.memory}: {(paid.text or '')[:90]}"))
         print()
     print(shown(str(found)))

@@ -27,7 +27,7 @@ from sharpwave.granularity import mixed_warnings
 from sharpwave.results import explained_without
 from sharpwave.store import SNAPSHOT, ValueStore
 from sharpwave.text import chunkers as episodes
-from sharpwave.text.embedders import Fluency, Joined, SentenceTransformer, as_embedder, from_config
+from sharpwave.text.embedders import Contrast, Fluency, Joined, SentenceTransformer, as_embedder, from_config
 from sharpwave.text.rows import Row, chunk_rows, number_columns, read_rows, roles_in, roles_of
 
 Progress = Callable[[str, int, int], None]
@@ -53,14 +53,18 @@ def embedder_from(path: str | None, notes: Mapping[str, Any]) -> Embedder:
     from sharpwave.text.packages import minilm_path, offline
 
     offline()
+    noted = notes.get("embedder") or {}
+    contrast = dict(noted) if noted.get("kind") == "contrast" else {}
+    meaning = contrast.pop("embedder", noted)
     if path is not None:
         if not Path(path).exists():
             raise ValueError(f"--embedder {path}: there is no such model")
-        return SentenceTransformer(path)
-    noted = notes.get("embedder")
-    if noted and all(Path(part["path"]).exists() for part in noted.get("parts", [noted])):
-        return from_config(noted)
-    return SentenceTransformer(minilm_path())
+        embedder = SentenceTransformer(path)
+    elif meaning and all(Path(part["path"]).exists() for part in meaning.get("parts", [meaning])):
+        embedder = from_config(meaning)
+    else:
+        embedder = SentenceTransformer(minilm_path())
+    return Contrast(embedder, **{n: v for n, v in contrast.items() if n != "kind"}) if contrast else embedder
 
 
 def fluent(embedder: Embedder, path: str, batch: episodes.Batch) -> Embedder:
@@ -136,8 +140,11 @@ class Material:
     rows: list[Row]
     batch: episodes.Batch
     steps: np.ndarray
+    channels: list[str]
     drives: np.ndarray
     """(E, channels), NaN where a row has no such number."""
+    weights: dict[str, float] | None
+    """Of the channels in a score, where a label says which are bad; None: equal."""
     sentences: dict[str, str]
     keys: dict[str, np.ndarray]
     """The terminals' sentences, and their embeddings."""
@@ -154,8 +161,13 @@ def material(
     fluency: str | None,
     progress: Progress | None = None,
     roles: str | None = None,
+    label: str | None = None,
+    good: str | None = None,
 ) -> Material:
-    """The episodes of ``file``, chunked and embedded, with their drives and terminals."""
+    """The episodes of ``file``, chunked and embedded, with their drives and terminals.
+
+    A ``label`` gives two channels, its own and ``not_…``, of the weights 1 and −1, and a `Contrast` beside the meaning.
+    """
     chunker = chunker_from(chunker_text)
     sentences = _named(terminals, "terminal")
     if fluency not in (None, "smollm2") and not (Path(fluency) / "config.json").is_file():
@@ -164,21 +176,43 @@ def material(
     if not rows:
         raise ValueError(f"{file} holds no episode")
     number_columns(rows, channels)  # refused before a model is loaded
+    if label is not None:
+        labels_of([row.numbers for row in rows], [row.labels for row in rows], label, good)
+        if taken := {label, f"not_{label}"} & {*channels, *sentences}:
+            raise ValueError(f"--label makes the channels {label} and not_{label}; {min(taken)} is given twice")
     chunker = with_roles(chunker, roles, rows)
     embedder = as_embedder(embedder_from(embedder_path, {}))
     rows, batch = _learnable(rows, chunker)
     if not rows:
         raise ValueError(f"{file} holds no episode in which the assistant says anything")
-    drives = number_columns(rows, channels)
+    drives, weights = number_columns(rows, channels), None
     if progress is not None:
         progress("embedding", 0, 1)
     if fluency is not None:
         embedder = fluent(embedder, fluency, batch)
+    if label is not None:
+        marks = labels_of([row.numbers for row in rows], [row.labels for row in rows], label, good)
+        ends = np.array([np.nan if mark is None else float(mark) for mark in marks])
+        drives = np.concatenate([drives, np.stack([ends, 1.0 - ends], axis=1)], axis=1)
+        weights = {**dict.fromkeys([*sentences, *channels, label], 1.0), f"not_{label}": -1.0}
+        channels = [*channels, label, f"not_{label}"]
+        embedder = contrasted(embedder, batch, ends)
     steps = embedder(batch.steps)
     keys = embedder(list(sentences.values())) if sentences else steps[:0]
     if progress is not None:
         progress("embedding", 1, 1)
-    return Material(rows, batch, steps, drives, sentences, dict(zip(sentences, keys, strict=True)), embedder, chunker)
+    ends_at = dict(zip(sentences, keys, strict=True))
+    return Material(rows, batch, steps, list(channels), drives, weights, sentences, ends_at, embedder, chunker)
+
+
+def contrasted(embedder: Embedder, batch: episodes.Batch, ends: np.ndarray) -> Contrast:
+    """``embedder`` with the contrast of what the policy says in good and in bad episodes beside it.
+
+    ``ends`` is (E,) 1 for a good one, 0 for a bad one, NaN for one without a label.
+    """
+    of_step = np.repeat(ends, np.diff(batch.offsets))
+    told = np.flatnonzero(batch.is_scored & np.isfinite(of_step))
+    return Contrast(embedder).fit([batch.steps[row] for row in told], of_step[told] > 0.5)
 
 
 def config_from(path: Path) -> Config:
@@ -200,18 +234,23 @@ def build(
     progress: Progress,
     config_path: Path | None = None,
     roles: str | None = None,
+    label: str | None = None,
+    good: str | None = None,
 ) -> dict[str, Any]:
     """Write a store of ``file``'s episodes to the directory ``out``; returns its counts and warnings."""
     if (out / SNAPSHOT).exists():
         raise ValueError(f"{out} holds a store already")
     config = None if config_path is None else config_from(config_path)
-    given = material(file, terminals, channels, embedder_path, chunker_text, fluency, progress, roles)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        given = material(file, terminals, channels, embedder_path, chunker_text, fluency, progress, roles, label, good)
     rows, batch, steps, drives, embedder = given.rows, given.batch, given.steps, given.drives, given.embedder
+    channels = given.channels
     dim = steps.shape[1]
     if config is not None and config.dim != dim:
         raise ValueError(f"--config {config_path}: it is for steps of length {config.dim}, these have {dim}")
     store = ValueStore(config or Config(dim=dim))
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as also:
         warnings.simplefilter("always")
         store.calibrate(steps, batch.offsets)
     for name, key in given.keys.items():
@@ -242,6 +281,7 @@ def build(
         "embedder": getattr(embedder, "config", None),
         "chunker": getattr(given.chunker, "config", None),
         "terminals": given.sentences,
+        "weights": given.weights,
         "file": str(file.resolve()),
     }
     (out / NOTES).write_text(json.dumps(notes, indent=1) + "\n", "utf-8")  # in ASCII: a path may not be UTF-8
@@ -253,7 +293,8 @@ def build(
         "episodes": len(rows),
         "steps": len(batch.steps),
         "different": len(np.unique(steps, axis=0)),
-        "warnings": [str(w.message) for w in said] + mixed_warnings(steps, last_drives, np.concatenate(became)),
+        "warnings": [str(w.message) for w in (*said, *also)]
+        + mixed_warnings(steps, last_drives, np.concatenate(became)),
     }
 
 
@@ -280,8 +321,8 @@ def score(
     path: Path, file: Path, functional: str, weights: Sequence[str], embedder_path: str | None
 ) -> list[dict[str, Any]]:
     """Each episode's score, and its mean support and edge over the scored steps; None if there is nothing to score."""
-    named = weights_from(weights)
     store, notes = open_store(path)
+    named = weights_from(weights) or notes.get("weights")
     rows = read_rows(file)
     batch, steps = _embedded(store, notes, rows, embedder_path)
     scores = store.score(
@@ -319,8 +360,8 @@ def explain(
     embedder_path: str | None,
 ) -> list[str]:
     """Lines that say what paid for each step of one episode of ``file``."""
-    named = weights_from(weights)
     store, notes = open_store(path)
+    named = weights_from(weights) or notes.get("weights")
     rows = read_rows(file)
     if not 0 <= episode < len(rows):
         raise ValueError(f"--episode must lie in 0 … {len(rows) - 1}, got {episode}")
@@ -354,8 +395,8 @@ def evaluate(
 
     The simpler judges learn from ``train``, by default from the file that the store was built from.
     """
-    named = weights_from(weights)
     store, notes = open_store(path)
+    named = weights_from(weights) or notes.get("weights")
     if not store.channels:
         raise ValueError(f"{path} has no channel, so every score is 0: build it with --channel or --terminal")
     rows = read_rows(file)
@@ -378,13 +419,14 @@ def evaluate(
             said.append(f"no linear probe: {error}")
     chunker = episodes.from_config(notes.get("chunker") or "sentences")
     embedder = _checked(store, embedder_from(embedder_path, notes))
+    plain = embedder.embedder if isinstance(embedder, Contrast) else embedder
     batch = chunk_rows(rows, chunker)
     known = None
     if learned:
         kept = [(row, mark) for row, mark in zip(learned, marks, strict=True) if mark is not None]
         taught = chunk_rows([row for row, _ in kept], chunker)
         truth = np.array([mark for _, mark in kept], bool)
-        known = Known(embedder(taught.steps), taught.offsets, taught.is_scored, truth)
+        known = Known(plain(taught.steps), taught.offsets, taught.is_scored, truth)
     found = measure(
         store,
         embedder(batch.steps),
@@ -395,6 +437,7 @@ def evaluate(
         context=batch.context,
         others=batch.others,
         known=known,
+        plain=plain(batch.steps),
         worst=worst,
     )
     return found, [" ".join(batch.steps[row] for row in own) for own in batch.own()], said

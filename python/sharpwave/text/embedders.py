@@ -18,6 +18,7 @@ from sharpwave._embedder import (
 )
 from sharpwave._names import agree
 from sharpwave.text.cache import EmbeddingCache
+from sharpwave.text.contrast import Contrast
 from sharpwave.text.fluency import Fluency
 from sharpwave.text.hidden import HiddenStates
 from sharpwave.text.joined import Joined
@@ -25,6 +26,7 @@ from sharpwave.text.sentence import SentenceTransformer
 
 __all__ = [
     "CallableEmbedder",
+    "Contrast",
     "Embedder",
     "EmbeddingCache",
     "Fluency",
@@ -42,7 +44,7 @@ def from_config(config: Mapping[str, Any] | str) -> Embedder:
     """An embedder from plain data: ``{"kind": "sentence-transformers", "path": …, …}``.
 
     A bare string is the path of a sentence-transformers model. Kinds: ``sentence-transformers``,
-    ``hidden-states``, ``fluency``, and ``joined`` with ``parts`` and ``weights``.
+    ``hidden-states``, ``fluency``, ``joined`` with ``parts`` and ``weights``, and ``contrast`` with an ``embedder``.
     """
     if isinstance(config, str):
         return SentenceTransformer(config)
@@ -55,8 +57,10 @@ def from_config(config: Mapping[str, Any] | str) -> Embedder:
     }
     if kind == "joined":
         return Joined([from_config(part) for part in options.pop("parts", ())], **options)
+    if kind == "contrast":
+        return Contrast(from_config(options.pop("embedder", {})), **options)
     if kind not in kinds:
-        raise ValueError(f"embedder kind must be one of {[*sorted(kinds), 'joined']}, got {kind!r}")
+        raise ValueError(f"embedder kind must be one of {[*sorted(kinds), 'joined', 'contrast']}, got {kind!r}")
     if "path" not in options:
         raise ValueError(f"an embedder of kind {kind!r} needs a path")
     return kinds[kind](options.pop("path"), **options)
