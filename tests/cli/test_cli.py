@@ -95,6 +95,27 @@ def test_score_and_explain(store: Path, file: Path, capsys: pytest.CaptureFixtur
     assert "pay" in out
 
 
+def test_explain_says_which_factor_of_a_reward_took_how_much(store: Path, file: Path, capsys: Any) -> None:
+    config = file.with_name("reward.json")
+    settings = {"terminal": "wed", "combine": "conjunction", "crowd": True, "base": str(file)}
+    config.write_text(json.dumps({"config": settings}))  # as in a checkpoint
+    capsys.readouterr()
+    run("explain", store, file, "--reward", config)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * 24
+    assert [line.split()[0] for line in lines[1:3]] == ["made", "lost"]
+    run("explain", store, file, "--reward", config, "--json")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    reward = sw.InstrumentalReward.from_config(settings, store=sw.ValueStore.load(store), embedder=bag)
+    texts = corpus.read_rows(file)
+    out = reward.score_texts([row.prompt for row in texts], [row.completion for row in texts], learn=False)
+    assert [row["reward"] for row in rows] == pytest.approx(out.rewards)
+    assert rows[5]["costs"] == pytest.approx({name: float(values[5]) for name, values in out.costs.items()})
+    run("explain", store, file, "--reward", config, "--full")
+    assert len(capsys.readouterr().out.splitlines()) > 10 * 24
+    assert (store / "snapshot.safetensors").is_file()
+
+
 def test_only_what_the_assistant_says_is_scored(store: Path, tmp_path: Path, capsys: Any, caplog: Any) -> None:
     """A system prompt that says the terminal itself earns nothing, and changes nothing but levels."""
     file = tmp_path / "chat\udcff.jsonl"  # a name that is not UTF-8

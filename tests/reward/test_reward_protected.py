@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import sharpwave as sw
 import tiny
 from sharpwave.reward import TERMS, Crowd, Demonstrations, Protections, Saturate
+from sharpwave.reward.breakdown import GATES
 from tiny_protected import BASE, NEW, PROMPTS, SHOWN, handed, protected, scored
 
 
@@ -29,6 +31,73 @@ def test_pay_is_the_gated_geometric_mean_of_both_factors() -> None:
     assert (f["crowd"] >= 1).all()
     assert out.terminal.tolist() == [1, 0, 1, 1]
     assert f["u_terminal"].tolist() == pytest.approx([1, 0.05, 1, 1])
+
+
+def test_a_breakdown_says_which_factor_took_how_much() -> None:
+    out = scored(protected())
+    for row, text in enumerate(NEW):
+        f = {name: float(values[row]) for name, values in out.factors.items()}
+        found = out.breakdown(row)
+        assert (found.text, found.reward) == (text, float(out.reward[row]))
+        assert f["typicality"] == pytest.approx(np.prod([f[f"typicality_gate_{part}"] for part in GATES]))
+        pay = float(np.sqrt(f["u_terminal"] * f["u_instrumental"]))
+        without = {
+            "typicality": pay / f["crowd"],
+            "crowd": pay * f["typicality"] - 0.05 * f["typicality_excess"],
+            "terminal": np.sqrt(f["u_instrumental"]) * f["typicality"] / f["crowd"] - 0.05 * f["typicality_excess"],
+            "instrumental": np.sqrt(f["u_terminal"]) * f["typicality"] / f["crowd"] - 0.05 * f["typicality_excess"],
+        }
+        assert {name: found.without[name] for name in without} == pytest.approx(without, abs=1e-6)
+        for part in GATES:
+            others = np.prod([f[f"typicality_gate_{one}"] for one in GATES if one != part])
+            assert found.costs[f"typicality_{part}"] == pytest.approx(
+                pay * (others - f["typicality"]) / f["crowd"], abs=1e-6
+            )
+    first = out.breakdown(0)
+    assert 0 < first.factors["typicality"] < 1
+    head, made, lost = str(first).splitlines()
+    assert head == f"{first.reward:.2f}  “{NEW[0]}”".removeprefix("0")
+    shape = r"  made of  terminal 1 · instrumental \.\d\d → \.\d\d  × T \.\d\d \(z .*\)  ÷ crowd 1\.\d\d .*"
+    assert re.fullmatch(shape, made)
+    cost, without = f"{first.costs['typicality']:.2f}"[1:], f"{first.without['typicality']:.2f}"[1:]
+    assert f"typicality {cost} ({without} without it; by its z)" in lost
+    assert lost.index("instrumental") < lost.index("crowd") < lost.index("typicality")  # what took most comes first
+    assert len(first.full().splitlines()) == 3 + sum(map(len, (first.factors, first.parts, first.costs)))
+
+
+def test_what_is_explained_has_the_factors_of_what_is_paid() -> None:
+    reward = protected(habituation={"eta": 2.0, "sharing": True}, learn="online")
+    columns = {"reference_logprobs": handed(NEW, 1.1)}
+    rest = (PROMPTS[1:], NEW[1:])
+    alone = reward.explain_texts(tiny.PROMPT, NEW[0])
+    explained = reward.explain_texts(tiny.PROMPT, NEW[0], beside=rest, columns=columns)
+    ungated = reward.explain_texts(tiny.PROMPT, NEW[0], beside=rest)
+    out = reward.score_texts(PROMPTS, NEW, learn=True, columns=columns)
+    assert explained.pay == out.breakdown(0)
+    assert sum(step.pay for step in explained) == pytest.approx(float(out.instrumental[0]), abs=1e-6)
+    assert str(explained).startswith(str(explained.pay))
+    assert alone.pay is not None
+    assert alone.pay.factors["crowd"] == 1
+    assert ungated.pay is not None
+    assert ungated.pay.factors["typicality"] == 1
+    assert "T 1 (no reference pass)" in str(ungated.pay)
+    copy = pickle.loads(pickle.dumps(explained))
+    assert copy.pay == explained.pay
+    assert copy == explained
+    unread = reward.explain_texts(tiny.PROMPT, "")
+    assert unread == []
+    assert str(unread) == "not scored  “”"
+
+
+def test_the_breakdown_of_a_sum_has_its_terms() -> None:
+    reward = protected(combine="sum", typicality=None, crowd=None, weights={"divergence": 0.5})
+    out = reward.score_texts(PROMPTS, NEW, learn=False)
+    found = out.breakdown(0)
+    assert found.reward == pytest.approx(sum(found.parts.values()), abs=1e-6)
+    assert set(found.costs) == {"divergence"}
+    _, made, lost = str(found).splitlines()
+    assert f"terminal {found.parts['terminal']:+.2f} instrumental {found.parts['instrumental']:+.2f}" in made
+    assert lost.startswith("  lost     divergence ") or found.costs["divergence"] < 0.005
 
 
 @pytest.mark.parametrize(("weights", "factor"), [((1, 0), "u_terminal"), ((0, 1), "u_instrumental")])
@@ -73,8 +142,7 @@ def test_a_saturated_sum_stops_at_what_demonstrations_reach() -> None:
 
 
 def test_costs_are_what_the_best_of_each_factor_would_add() -> None:
-    reward = protected()
-    out = scored(reward, surprise=1.1)
+    out = scored(protected())
     for name in ("terminal", "instrumental"):
         f = {**out.factors, f"u_{name}": np.ones(4)}
         best = f["typicality"] * np.sqrt(f["u_terminal"] * f["u_instrumental"]) / f["crowd"]

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,8 @@ PLOT = Path("docs/img/study-best-of-n.svg")
 
 BLOCKS = 4
 """Of 512 completions: 2,048."""
+
+REPORTED = ("z", "entropy", "distinct", "gate", "excess", "tokens")
 
 WITHIN = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOGETHER = (1, 4, 16, 64, 256, 1024)
@@ -85,8 +86,13 @@ def by_block(name: str, texts: Texts, work: Path, measure: Callable[[Texts], Flo
 
 
 def as_columns(report: TypicalityReport) -> Floats:
-    """(n, 6) what a report of typicality says, in the order of its fields."""
-    return np.stack([np.asarray(getattr(report, field.name), np.float64) for field in fields(report)], axis=1)
+    """(n, 6) what a report of typicality says of each completion, in the order of `REPORTED`."""
+    return np.stack([np.asarray(getattr(report, name), np.float64) for name in REPORTED], axis=1)
+
+
+def as_report(columns: Floats) -> TypicalityReport:
+    """The inverse of `as_columns`; what a report says of all completions together is not kept."""
+    return TypicalityReport(**dict(zip(REPORTED, columns.T, strict=True)), ks=np.nan, ks_p=np.nan)
 
 
 # From rewards and gold to curves
@@ -140,7 +146,7 @@ def measure(
     known: dict[str, Any] = {kind: by_block(kind.replace(" ", "-"), texts, work, judges[kind]) for kind in wanted}
     if any(spec.protected for spec in specs.values()):
         columns = by_block("typicality", texts, work, lambda some: as_columns(materials.typical(some)))
-        known["typicality"] = TypicalityReport(*columns.T)
+        known["typicality"] = as_report(columns)
     materials.keep(texts, **known)
     measured = gold.measure(objective, texts.openings, texts.completions, slow)
     found: dict[str, Any] = {"objective": objective, "completions": len(texts.openings)}

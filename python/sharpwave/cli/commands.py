@@ -174,8 +174,23 @@ def explain(
     functional: _Functional = "coverage",
     weight: _Weights = None,
     embedder: _Embedder = None,
+    reward: Annotated[
+        Path | None,
+        typer.Option(help="a reward's configuration (YAML or JSON): say instead which of its factors took how much"),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="with --reward: every number")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="with --reward: print JSON, a line an episode")] = False,
 ) -> None:
-    """Say, step by step, which memories and associations paid for an episode."""
+    """Say, step by step, which memories and associations paid for an episode.
+
+    With --reward, say of every episode of the file, as one batch, what a reward pays it and which factor took how much.
+    """
+    if reward is not None:
+        from sharpwave.cli import factors
+
+        for one in factors.explain(store, file, reward, embedder):
+            print(json.dumps(one.to_dict()) if as_json else shown(one.full() if full else str(one)))
+        return
     from sharpwave.cli import jobs
 
     for line in jobs.explain(store, file, episode, functional, weight or [], embedder):

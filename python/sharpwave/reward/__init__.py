@@ -11,6 +11,7 @@ scale.py      `Scale`: the constants that put the terms on one scale
 base.py       `BaseSamples`: what divergence is measured against
 measure.py    the raw terms of a batch, and what they were measured on
 output.py     `RewardOutput`: every part by name
+breakdown.py  `Breakdown`: which factor took how much of one completion's reward, to read
 parts.py      `Part`: one term as a reward function of its own
 learning.py   what completions leave in the store
 ranks.py      several ranks: one order of writes, equal replicas
@@ -22,6 +23,7 @@ config.py     to plain data and back
 from __future__ import annotations
 
 from sharpwave.reward.base import BaseSamples
+from sharpwave.reward.breakdown import Breakdown, ExplainedText
 from sharpwave.reward.later import AsyncReward
 from sharpwave.reward.output import RewardOutput
 from sharpwave.reward.parts import Part
@@ -34,9 +36,11 @@ __all__ = [
     "TERMS",
     "AsyncReward",
     "BaseSamples",
+    "Breakdown",
     "Constants",
     "Crowd",
     "Demonstrations",
+    "ExplainedText",
     "InstrumentalReward",
     "Part",
     "Protections",

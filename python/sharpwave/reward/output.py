@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave.results import Scores
+from sharpwave.reward.breakdown import Breakdown, known
 from sharpwave.text.chunkers import Batch, Span
 
 Floats = NDArray[np.float32]
@@ -32,9 +33,11 @@ class RewardOutput:
         batch: the steps' texts, offsets, context and spans.
         scores: of the scorable episodes, as the store gave them; None if there was none.
         factors: by name, (E,) what a conjunction or a protection saw: ``u_terminal`` and ``u_instrumental`` in [0, 1];
-            ``typicality`` T, and its ``typicality_z``, ``_entropy``, ``_distinct`` and ``_excess``; ``crowd``, 1 or
-            more, of the mean cosine ``alike``; ``gated``, what T and crowd left of the pay. Those that there are.
-        costs: by name, (E,) how much more the completion would earn if that factor alone were at its best.
+            ``typicality`` T, and its ``typicality_z``, ``_entropy``, ``_distinct`` and ``_excess``, with what the parts
+            make of T as ``typicality_gate_z``, ``_entropy`` and ``_distinct``; ``crowd``, 1 or more, of the mean cosine
+            ``alike``; ``gated``, what T and crowd left of the pay. Those that there are.
+        costs: by name, (E,) how much more the completion would earn if that factor alone were at its best; of
+            ``typicality``, and of its parts apart as ``typicality_z``, ``_entropy`` and ``_distinct``.
     """
 
     reward: Floats
@@ -63,6 +66,14 @@ class RewardOutput:
     def rewards(self) -> list[float | None]:
         """`reward` as trainers want it: None where a completion cannot be scored."""
         return as_list(self.reward)
+
+    def breakdown(self, episode: int) -> Breakdown:
+        """What one completion earned, and which factor took how much."""
+        first, end = self.batch.offsets[episode] + self.batch.context[episode], self.batch.offsets[episode + 1]
+        others = set(self.batch.others.tolist())
+        text = " ".join(self.batch.steps[row] for row in range(first, end) if row not in others)
+        tables = (known(values, episode) for values in (self.factors, self.parts, self.costs))
+        return Breakdown(text, self.rewards[episode], *tables)
 
     def pays(self, episode: int) -> tuple[Floats, list[Span]]:
         """What each scored step of one completion paid, and where in its text the step lies."""

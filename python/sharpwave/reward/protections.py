@@ -287,6 +287,10 @@ class Protections:
         if report is not None:
             parts |= {"typicality": over * (gate - 1.0), "excess": -excess}
             costs["typicality"] = over / others - gated + excess
+            for name, part in report.gates.items():
+                rest = np.prod([nobody, *(other for key, other in report.gates.items() if key != name)], axis=0)
+                factors[f"typicality_gate_{name}"] = part
+                costs[f"typicality_{name}"] = over * (rest * (report.tokens > 0) - gate) / others
             factors |= {"typicality": gate, "typicality_z": report.z, "typicality_entropy": report.entropy}
             factors |= {"typicality_distinct": report.distinct, "typicality_excess": report.excess}
         if crowd is not None:

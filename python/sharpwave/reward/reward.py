@@ -18,6 +18,7 @@ from sharpwave.habituation import Habituation
 from sharpwave.results import Explanation, ReplayReport, explained_without
 from sharpwave.reward import checkpoint, ranks
 from sharpwave.reward.base import BaseSamples
+from sharpwave.reward.breakdown import ExplainedText
 from sharpwave.reward.fitting import Fitted
 from sharpwave.reward.later import AsyncReward, BackgroundScorer, cached
 from sharpwave.reward.learning import LEARN, Learn, episodes_of, joined, write_of
@@ -212,23 +213,48 @@ class InstrumentalReward(Fitted):
         learning = self.training is not False if learn is None else learn
         return self._evaluate(prompts, completions, dict(columns or {}), learning, every_rank=False)
 
-    def explain_texts(self, prompt: Text | None, completion: Text, *, beside: Base | None = None) -> list[Explanation]:
-        """For every step of one episode (prompt first), the memories, channels and associations that paid.
+    def explain_texts(
+        self,
+        prompt: Text | None,
+        completion: Text,
+        *,
+        beside: Base | None = None,
+        columns: Mapping[str, Any] | None = None,
+    ) -> ExplainedText:
+        """For every step of one episode (prompt first), the memories, channels and associations that paid; and in
+        ``pay``, which factor of the reward took how much.
 
-        What is explained is ``instrumental`` of the `score_texts` that would be made of it now: what recent episodes
-        used pays less where the reward habituates, and the sums over the steps are the pay. Ask before the episode is
-        learned; afterwards, it has changed the store and the habituation itself.
+        What is explained is what `score_texts` would make of it now: what recent episodes used pays less where the
+        reward habituates, and the pay of the steps sums to ``instrumental``. Ask before the episode is learned;
+        afterwards, it has changed the store and the habituation itself.
+
+        >>> print(reward.explain_texts(prompt, completion).pay)
+        .21  “He met a girl at the harbour. …”
+          made of  terminal .64 · instrumental .42 → .52  × T .40 (z +3.10: .40, entropy +.02: 1)  ÷ crowd 1.00
+          lost     typicality .31 (.52 without it; by its z), instrumental .11 (.32 at its best)
 
         Args:
             prompt, completion: the episode.
             beside: prompts and completions of the rest of its training batch, with which it shares pay where
-                habituation shares; None: it is scored alone.
+                habituation shares, and which may crowd it; None: it is scored alone.
+            columns: as for `score_texts`, of the episode and the rest. Where T is from the trainer's reference pass and
+                ``reference_logprobs`` is not among them, it counts as 1.
 
         Returns:
             One entry a step; none for a completion that cannot be scored.
         """
         prompts, completions = ([], []) if beside is None else pairs(*beside)
-        batch = chunk_batch(self.chunker, [prompt, *prompts], [completion, *completions])
+        prompts, completions = [prompt, *prompts], [completion, *completions]
+        given = dict(columns or {})
+        if self.typicality is not None and not self.typicality.reads:
+            given.setdefault(REFERENCE, LATER)
+        shares = beside is not None
+        pay = self._evaluate(prompts, completions, given, False, every_rank=False, shares=shares).breakdown(0)
+        return ExplainedText(self._explained(prompts, completions, shares), pay)
+
+    def _explained(self, prompts: list[Text | None], completions: list[Text], shares: bool) -> list[Explanation]:
+        """The steps of the first of several episodes."""
+        batch = chunk_batch(self.chunker, prompts, completions)
         scorable = Scorable.of(batch, self.embedder, self.store.dim)
         if not scorable.kept[0]:
             return []
@@ -237,7 +263,7 @@ class InstrumentalReward(Fitted):
         with self._lock:
             view = self.store if self.store.remote else self.store.frozen()
             table = self.habituation
-            if table is not None and table.sharing and beside is not None:
+            if table is not None and table.sharing and shares:
                 scores = view.score(
                     scorable.steps,
                     scorable.offsets,
@@ -413,12 +439,14 @@ class InstrumentalReward(Fitted):
         learning: bool,
         *,
         every_rank: bool,
+        shares: bool = False,
     ) -> RewardOutput:
+        """Score a batch, and learn it if ``learning``; ``shares``: its episodes share pay though it is not learned."""
         clock = Clock()
         prompts, completions = pairs(prompts, completions)
         batch = chunk_batch(self.chunker, prompts, completions)
         clock.lap("chunk")
-        found = self._measure(prompts, completions, columns, batch, clock, learning, every_rank)
+        found = self._measure(prompts, completions, columns, batch, clock, learning or shares, every_rank)
         standardised = {term: self.scale(term, values) for term, values in found.raw.items()}
         report = self._typical(prompts, completions, columns)
         clock.lap("typicality")

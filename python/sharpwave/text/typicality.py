@@ -166,6 +166,9 @@ class TypicalityReport:
     edge of the range passes the gate; here it shows. NaN for fewer than two completions."""
     ks_p: float
     """The probability of that distance, or a greater one, if both were drawn alike (asymptotic)."""
+    gates: dict[str, Floats] = field(default_factory=dict[str, Floats])
+    """What each part, ``z``, ``entropy`` or ``distinct``, makes of the gate: their product is T. Those that were looked
+    at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -388,22 +391,24 @@ class Typicality:
             whole = varentropy if kind == "varentropy" else fitted.variance["entropy"] * length
             z = (surprise - entropy) / np.sqrt(np.maximum(whole, 1e-12))
         z = np.where(read, z, 0.0)
-        parts = [(fitted.z[kind], z)]
+        gates = {"z": fitted.z[kind].gate(z)}
+        excess = [fitted.z[kind].excess(z)]
         h = np.full(len(sums), np.nan)
         if kind != "surprise" and fitted.entropy_centre is not None:
             h = np.where(read, entropy / length - fitted.entropy_centre.at(names), 0.0)
             known = fitted.entropy_centre.known(names)
-            for name, which in (("known", known), ("unknown", ~known)):
-                within = fitted.entropy[name]
-                parts.append((within, np.where(which, h, within.low)))
+            ranges = fitted.entropy["known"], fitted.entropy["unknown"]
+            gates["entropy"] = np.where(known, *(within.gate(h) for within in ranges))
+            excess.append(np.where(known, *(within.excess(h) for within in ranges)))
         shares = np.full(len(sums), np.nan)
         if completions is not None and fitted.distinct is not None:
             shares = distinct_bigrams(_texts(completions, len(sums)))
-            parts.append((fitted.distinct, shares))
-        gate = np.prod([part.gate(values) for part, values in parts], axis=0) * read
-        excess = np.max([part.excess(values) for part, values in parts], axis=0)
+            gates["distinct"] = fitted.distinct.gate(shares)
+            excess.append(fitted.distinct.excess(shares))
+        gate = np.prod(list(gates.values()), axis=0) * read
         ks, ks_p = _ks(z[read], np.array(fitted.z_quantiles.get(kind, [])), fitted.samples)
-        return TypicalityReport(z, h, shares, gate, excess, tokens.astype(np.int64), ks, ks_p)
+        worst = np.max(excess, axis=0)
+        return TypicalityReport(z, h, shares, gate, worst, tokens.astype(np.int64), ks, ks_p, gates)
 
     def _read(self, prompts: Sequence[Text | None], completions: Sequence[Text]) -> Floats:
         if self._reader is None:
