@@ -24,12 +24,12 @@ const SHARES: usize = 16;
 /// About a tenth of a millisecond's worth of multiplications.
 const WAKE_COST: usize = 1 << 20;
 
-/// What a thread has to do with others.
+/// The part of a thread in shared work.
 enum Role {
     Alone,
     /// Its call has helpers.
     Leads(WorkerLease),
-    /// It is in the middle of a [`map`] that is shared out, or helps with one: what is in there is not shared out again.
+    /// It works on a [`map`] that is shared out: a map within that is not shared out again.
     Busy,
 }
 
@@ -37,7 +37,7 @@ thread_local! {
     static ROLE: RefCell<Role> = const { RefCell::new(Role::Alone) };
 }
 
-/// The role that the thread had before; it has it again when this is dropped, also after a panic.
+/// The role before this one, restored when this is dropped, also after a panic.
 struct Before(Role);
 
 impl Before {
@@ -148,7 +148,7 @@ fn shared_out<T: Send>(
     let share = (n / (threads * SHARES)).max(1);
     let (next, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
     let done = Mutex::new(Vec::new());
-    // Does shares until none is left; `go_on` is asked before every item.
+    // Takes shares until none is left; checks `go_on` before every item.
     let work = |go_on: &dyn Fn() -> bool| {
         let mut mine = Vec::new();
         loop {

@@ -94,8 +94,8 @@ impl File<'_> {
         let counters = [state.next_memory, state.inserts as i64, state.clock as i64];
         let inside = counters.iter().all(|n| (0..=COUNTER).contains(n)) && state.next_episode >= 0;
         damaged_if!(!inside, "state", "a counter is out of range");
-        let one = state.config.dim == state.given.dim;
-        damaged_if!(!one, "config", "it is of two dimensions");
+        let same = state.config.dim == state.given.dim;
+        damaged_if!(!same, "config", "it is of two dimensions");
         let mut entries = state.history.as_deref().into_iter().flatten();
         let inside = entries.all(|entry| (0..=state.next_memory).contains(&entry.next_memory));
         damaged_if!(!inside, "state", "an id in the history is out of range");
@@ -134,8 +134,8 @@ impl File<'_> {
 
     fn restore_episode_ids(&self, store: &mut Store) -> Result<()> {
         let ids = self.i64s("episode_ids", &[self.rows("episode_ids")?])?;
-        let all = ids.len() as u64 == store.clock;
-        damaged_if!(!all, "episode_ids", "do not fit the clock");
+        let fit = ids.len() as u64 == store.clock;
+        damaged_if!(!fit, "episode_ids", "do not fit the clock");
         store.ordinals = ids.iter().copied().zip(0u64..).collect();
         let twice = store.ordinals.len() != ids.len();
         damaged_if!(twice, "episode_ids", "an id comes twice");
@@ -159,8 +159,8 @@ impl File<'_> {
         let inside = merged.iter().all(|&m| m <= COUNTER as u64);
         damaged_if!(!inside, "merged", "a count is out of range");
         let written = self.u64s("written", &[n])?;
-        let past = written.iter().all(|&at| at <= store.clock);
-        damaged_if!(!past, "written", "lies after the clock");
+        let inside = written.iter().all(|&at| at <= store.clock);
+        damaged_if!(!inside, "written", "lies after the clock");
         let terminal = self.flags("terminal", n)?;
         let dirty = self.flags("dirty", n)?;
         let texts = self.texts(n)?;
@@ -290,8 +290,8 @@ impl File<'_> {
                 ((-1 - origin) as u64) < store.inserts
             }
         };
-        let all = origins.iter().all(|&origin| known(origin));
-        damaged_if!(!all, "provenance_origins", "an episode is unknown");
+        let sound = origins.iter().all(|&origin| known(origin));
+        damaged_if!(!sound, "provenance_origins", "an episode is unknown");
         let mut all = origins
             .into_iter()
             .zip(steps)
