@@ -178,6 +178,10 @@ def test_a_label_makes_a_store_that_tells_chats_in_other_words_apart(support: Pa
     notes = json.loads((support / "store.json").read_text())
     assert notes["weights"] == {"resolved": 1.0, "not_resolved": -1.0}
     assert notes["embedder"]["kind"] == "contrast"
+    moved = {**notes, "embedder": {**notes["embedder"], "embedder": {"path": "/gone"}}}
+    for given in (jobs.embedder_from(None, notes), jobs.embedder_from(None, moved)):
+        sw.ValueStore.load(support).bind_embedder(given)  # an EmbedderError without the fitted numbers
+    sw.ValueStore.load(support).bind_embedder(jobs.embedder_from(notes["embedder"]["embedder"]["path"], notes))
     capsys.readouterr()
     run("eval", support, CHATS / "held_out.jsonl", "--label", "resolved", "--json")
     found = json.loads(capsys.readouterr().out)
