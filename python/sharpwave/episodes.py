@@ -1,43 +1,7 @@
 """Chunkers: a prompt and a completion become the steps of an episode. The code is in `sharpwave.text`."""
 
-from sharpwave.text.chunkers import (
-    NO_SPAN,
-    Batch,
-    Chunker,
-    Episode,
-    Sentences,
-    Span,
-    Text,
-    Turns,
-    Unreadable,
-    Words,
-    chunk_batch,
-    completion_text,
-    from_config,
-    hide_think,
-    message_texts,
-    pairs,
-    strip_think,
-    token_steps,
-)
+from sharpwave.text import chunkers
+from sharpwave.text.chunkers import *  # noqa: F403
 
-__all__ = [
-    "NO_SPAN",
-    "Batch",
-    "Chunker",
-    "Episode",
-    "Sentences",
-    "Span",
-    "Text",
-    "Turns",
-    "Unreadable",
-    "Words",
-    "chunk_batch",
-    "completion_text",
-    "from_config",
-    "hide_think",
-    "message_texts",
-    "pairs",
-    "strip_think",
-    "token_steps",
-]
+__all__: list[str] = []
+__all__ += chunkers.__all__
