@@ -4,6 +4,11 @@ A `RemoteStore` has the methods of `ValueStore`, made from the table of verbs: e
 over a *link* and restores the result, so that callers see the same types and the same messages. A link carries a verb
 and its arguments to a `Service` and brings the answer back; there is one for HTTP (`client.py`) and one for Ray
 (`ray.py`).
+
+`RemoteStore` inherits `ValueStore` so that every function that takes a store takes a client as well, for type checkers
+and for ``isinstance``. A protocol or a common base class would state the signature of each method a second time, and
+code that asks for a `ValueStore` would refuse a client. The usual fault of such inheritance, an inherited method that
+looks for a store in this process, cannot occur: the import fails if a public member is not replaced.
 """
 
 from __future__ import annotations
