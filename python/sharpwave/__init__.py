@@ -19,6 +19,7 @@ from sharpwave._core import (
 if TYPE_CHECKING:
     from sharpwave import embed, episodes, text
     from sharpwave.config import Config
+    from sharpwave.guide import Guide
     from sharpwave.habituation import Habituation
     from sharpwave.results import (
         Association,
@@ -44,6 +45,7 @@ __all__ = [
     "Explanation",
     "FormatError",
     "FrozenView",
+    "Guide",
     "Habituation",
     "InstrumentalReward",
     "ObserveReport",
@@ -73,6 +75,7 @@ _MODULES = {
     "divergence",
     "embed",
     "episodes",
+    "guide",
     "habituation",
     "integrations",
     "interop",
@@ -88,6 +91,7 @@ _MODULES = {
 }
 _NAMES = {
     "config": ["Config"],
+    "guide": ["Guide"],
     "habituation": ["Habituation"],
     "results": [
         "Association",

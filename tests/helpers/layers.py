@@ -43,7 +43,7 @@ PYTHON: Sequence[Sequence[str]] = (
     ("embed", "episodes"),
     ("reward",),
     ("trainers", "envs"),
-    ("remedies",),
+    ("remedies", "guide"),
     ("probe",),
     ("demo", "integrations"),
     ("cli",),

@@ -15,7 +15,7 @@ import typer
 from sharpwave._core import functionals
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
-from sharpwave.cli import bon, evaluation, tune
+from sharpwave.cli import bon, evaluation, guidance, tune
 
 commands = typer.Typer(
     name="sharpwave",
@@ -134,6 +134,7 @@ def build(
 commands.command()(tune.tune)
 commands.command()(bon.bon)
 commands.command(name="eval")(evaluation.evaluate)
+commands.command()(guidance.guide)
 
 
 @commands.command()

@@ -26,8 +26,8 @@ def load(path: str, device: str | None, dtype: str | None) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def first_token(tokenizer: Any) -> int:
-    """The token that a text is read behind."""
+def first_token(tokenizer: Any) -> Any:
+    """The token that a text is read behind; None if the tokenizer has no such token."""
     return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
 

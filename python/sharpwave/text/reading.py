@@ -28,6 +28,31 @@ TOKENS = 512
 """Tokens whose predictions are held at once: each is a row as long as the vocabulary."""
 
 
+def check_template(template: Template) -> None:
+    """A ValueError if a template has no place for the prompt."""
+    if isinstance(template, str) and template != "chat" and "{prompt}" not in template:
+        raise ValueError(f'template must be "chat" or hold {{prompt}}, got {template!r}')
+
+
+def needs_tokenizer(prompt: Text | None, template: Template) -> bool:
+    """Whether `wrapped` writes the prompt in a tokenizer's chat format."""
+    if prompt is None or callable(template):
+        return False
+    return template == "chat" or (template is None and not isinstance(prompt, str))
+
+
+def wrapped(prompt: Text | None, template: Template, tokenizer: Any = None) -> str:
+    """The text that goes before a completion; the tokenizer is that of a chat format."""
+    if prompt is None:
+        return ""
+    if needs_tokenizer(prompt, template):
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    if callable(template):
+        return template(prompt)
+    return completion_text(prompt) if template is None else template.replace("{prompt}", completion_text(prompt))
+
+
 class Reader:
     """A causal language model that reads completions after their prompts.
 
@@ -63,8 +88,7 @@ class Reader:
             raise ValueError("batch_size must be at least 1 and max_tokens at least 2")
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
-        if isinstance(template, str) and template != "chat" and "{prompt}" not in template:
-            raise ValueError(f'template must be "chat" or hold {{prompt}}, got {template!r}')
+        check_template(template)
         self.path = fixed_path(model) if isinstance(model, str | os.PathLike) else None
         if self.path is None and tokenizer is None:
             raise ValueError("a loaded model needs its tokenizer")
@@ -90,17 +114,8 @@ class Reader:
 
     def wrapped(self, prompt: Text | None) -> str:
         """The text that goes before a completion."""
-        if prompt is None:
-            return ""
-        if callable(self.template):
-            return self.template(prompt)
-        if isinstance(self.template, str) and self.template != "chat":
-            return self.template.replace("{prompt}", completion_text(prompt))
-        if isinstance(prompt, str) and self.template is None:
-            return prompt
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        rendered = self._load()[1].apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return str(rendered)
+        tokenizer = self._load()[1] if needs_tokenizer(prompt, self.template) else None
+        return wrapped(prompt, self.template, tokenizer)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None if self.path is not None else self._loaded}
