@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from installs import PAGES, ROOT, installs, programs
+from installs import EXTRAS as TRIED
+from installs import PAGES, ROOT, imports, installs, programs
 from packaging.requirements import Requirement
 
 SOURCE = ROOT / "python" / "sharpwave"
@@ -88,6 +89,19 @@ def test_a_missing_package_names_an_extra_that_brings_it(path: Path) -> None:
     for module, extra in required(path.read_text("utf-8")):
         if not module.startswith("verl"):  # which no extra brings; the message says so
             assert covered(module, brings(f"sharpwave[{extra}]")), f"{module} does not come with [{extra}]"
+
+
+def test_every_extra_is_tried_and_brings_what_is_then_imported() -> None:
+    assert TRIED["trl"] == "sharpwave.trainers.trl"
+    assert TRIED["torchrl"] == "sharpwave.envs.torchrl"
+    for extra, modules in TRIED.items():
+        for module in modules.split(", "):
+            if module.startswith("sharpwave."):
+                assert (SOURCE / (module.removeprefix("sharpwave.").replace(".", "/") + ".py")).is_file(), module
+            else:
+                assert covered(module, brings(f"sharpwave[{extra}]")), f"{module} does not come with [{extra}]"
+    with pytest.raises(LookupError, match="the extra foo"):
+        imports("foo")
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if installs(p)], ids=lambda p: p.name)

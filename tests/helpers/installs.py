@@ -16,6 +16,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,8 +24,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 UV = str(ROOT / ".venv/bin/uv")
 SECONDS = 900
 
-# What is imported once an extra is installed.
-EXTRAS = {
+IMPORTS = {
     "cli": "sharpwave.cli.commands",
     "embed": "sentence_transformers, sharpwave.embed",
     "faiss": "faiss, sharpwave.interop",
@@ -33,11 +33,29 @@ EXTRAS = {
     "parquet": "pyarrow.parquet, sharpwave.text.rows",
     "ray": "ray, sharpwave.serve.ray",
     "serve": "sharpwave.serve.server",
-    "torchrl": "sharpwave.envs.torchrl",
-    "trl": "sharpwave.trainers.trl",
     "verifiers": "verifiers.v1, sharpwave.trainers.verifiers",
     "viz": "matplotlib, sharpwave.viz",
     "yaml": "yaml, sharpwave.reward.config",
+}
+"""What is imported once an extra is installed, unless it is just the trainer's module of the extra's name."""
+ELSEWHERE = {"demo", "dev"}
+"""Extras that `make demo` and `make setup` try."""
+
+
+def imports(extra: str) -> str:
+    """The modules to import once an extra is installed."""
+    if extra in IMPORTS:
+        return IMPORTS[extra]
+    for folder in ("trainers", "envs"):
+        if (ROOT / "python" / "sharpwave" / folder / f"{extra}.py").is_file():
+            return f"sharpwave.{folder}.{extra}"
+    raise LookupError(f"no trainer is named as the extra {extra}: say in IMPORTS what to import")
+
+
+EXTRAS = {
+    extra: imports(extra)
+    for extra in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    if extra not in ELSEWHERE
 }
 
 
