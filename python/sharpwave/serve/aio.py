@@ -15,7 +15,7 @@ COROUTINES = frozenset({"frozen", *(verb.name for verb in VERBS.values() if verb
 
 
 class AsyncStore:
-    """The verbs of a store as coroutines; each call has a thread of its own meanwhile.
+    """The verbs of a store as coroutines. Each call runs in a thread.
 
     >>> store = sw.serve.AsyncStore(sw.serve.Client("http://127.0.0.1:8808"))
     >>> scores = await store.score(steps)

@@ -1,4 +1,4 @@
-"""The HTTP service: one path a verb, bodies in JSON or safetensors, every error one line."""
+"""The HTTP service: one path per verb, bodies in JSON or safetensors, errors of one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ except ImportError as error:
 
 BINARIES = (wire.BINARY, "application/octet-stream")
 _LARGE = 1 << 16
-"""A JSON body of so many bytes is read and written beside the loop."""
+"""JSON bodies of more bytes are read and written in a thread, so that they do not block the event loop."""
 
 
 def create_app(
@@ -82,7 +82,7 @@ def _answering(service: Service, verb: Verb, limits: Limits) -> Callable[[Reques
             arguments = await _arguments(request)
             _within(verb, arguments, limits)
             waiting = asyncio.wrap_future(service.submit(verb.name, arguments, key))
-            # A write that somebody else may be waiting for is not given up with this request.
+            # Another request may wait for the same write, so it continues when this request is cancelled.
             found = await (asyncio.shield(waiting) if verb.kind == "write" else waiting)
         except (Refused, asyncio.CancelledError):
             raise
@@ -94,7 +94,7 @@ def _answering(service: Service, verb: Verb, limits: Limits) -> Callable[[Reques
 
 
 def _beside(api: FastAPI, service: Service, counts: Metrics) -> None:
-    """What is no verb: health, metrics, and the store as a whole."""
+    """The routes that are no verbs: health, metrics, and the store as a whole."""
 
     @api.get("/health", summary="Whether it answers; needs no token.")
     async def health() -> dict[str, str]:
@@ -184,7 +184,7 @@ def _within(verb: Verb, arguments: Data, limits: Limits) -> None:
 
 
 def _worded(error: Exception) -> Refused:
-    """What an exception of the store is in HTTP."""
+    """The HTTP response for an exception of the store."""
     if isinstance(error, Unsettled):
         return Refused(503 if error.errno == EAGAIN else 507, one_line(error), "OSError", later=True)
     kinds: tuple[tuple[type[BaseException], int], ...] = (

@@ -25,7 +25,7 @@ from sharpwave.serve.verbs import VERBS, Data
 from sharpwave.store import ValueStore
 
 STEPWISE = ("step", "support", "edge", "redundancy", "ids", "phi", "similarity")
-"""What a score has for each step; the rest it has for each episode."""
+"""Fields of a score with one entry per step; the others have one per episode."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class QueryBatcher:
         return self._batcher.submit(query, group, len(query.rows))
 
     def close(self) -> None:
-        """Answer what waits, and end the thread."""
+        """Answer the requests that wait, and end the thread."""
         self._batcher.close()
 
     def _answers(self, group: Hashable, queries: list[Query]) -> Sequence[Data | BaseException]:

@@ -1,4 +1,4 @@
-"""The client: a store on a server, as if it were here."""
+"""The client of a store on a server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS: dict[str, type[Exception]] = {
 
 
 class Held:
-    """A connection of one thread, closed when the thread or the link is no more."""
+    """A connection of one thread. It is closed when the thread or the link ends."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self.connection, self.process = connection, os.getpid()
@@ -42,9 +42,9 @@ class Held:
 
 
 class HttpLink:
-    """One connection a thread, made when it is needed; requests that fail on the way are sent again.
+    """One connection per thread, made when it is needed. Requests that fail on the way are sent again.
 
-    A write carries a key of its own, so that the server does it once however often it is sent.
+    A write carries a key of its own, so that the server carries it out once, however often it is sent.
     """
 
     def __init__(self, url: str, token: str | None, timeout: float, patience: float) -> None:
@@ -63,7 +63,7 @@ class HttpLink:
         self._send("PUT", "/v1/snapshot", snapshot, key_for("become"))
 
     def get(self, path: str) -> bytes:
-        """What the server says at some other path."""
+        """The body at some other path of the server."""
         return bytes(self._send("GET", path, b"", None))
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class HttpLink:
                 failure = f"{status}: {_error(answer)[1]}"
             except (OSError, http.client.HTTPException) as error:
                 self._drop()
-                if used:  # an idle connection that the server has closed meanwhile: a new one, at once
+                if used:  # the server has closed an idle connection: retry at once on a new one
                     continue
                 failure = f"{type(error).__name__}: {error}"
             if time.monotonic() + pause > end:
@@ -154,7 +154,7 @@ class Client(RemoteStore):
 
     Args:
         url: such as ``http://127.0.0.1:8808``.
-        token: what the server was given; by default what the environment has as ``SHARPWAVE_TOKEN``, if
+        token: that of the server; by default the value of ``SHARPWAVE_TOKEN`` in the environment, if
             ``SHARPWAVE_TOKEN_ORIGIN`` names this url there (or several, with blanks between them).
         timeout: seconds for one attempt.
         patience: seconds after which no further attempt is made.
@@ -162,10 +162,10 @@ class Client(RemoteStore):
             the process that loads it takes its own from the environment.
 
     Raises:
-        ValueError: an url or a token that is none. Nothing is asked of the server until the first call.
+        ValueError: the url or the token is not valid. No request is sent before the first call.
         ConnectionError: (of any call) the server could not be reached in time.
-        TimeoutError: (of any call) it was reached and had no time.
-        PermissionError: (of any call) it wants another token.
+        TimeoutError: (of any call) the server was reached but was too busy to answer in time.
+        PermissionError: (of any call) the server refuses the token.
     """
 
     __slots__ = ("_http", "_pickle_token")
@@ -192,11 +192,11 @@ class Client(RemoteStore):
         return self._http.url
 
     def health(self) -> dict[str, Any]:
-        """What the server says of itself: its status and version."""
+        """The server's status and version."""
         return json.loads(self._http.get("/health"))
 
     def metrics(self) -> str:
-        """What the server counted, as Prometheus reads it."""
+        """The server's counters in the format of Prometheus."""
         return self._http.get("/metrics").decode()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -41,13 +41,13 @@ from sharpwave.store import SNAPSHOT, ValueStore
 
 FILE = "requests.sqlite"
 VERSION = 1
-"""Ledgers of version 0 let writes go on behind an intent that was left open."""
+"""With ledgers of version 0, writes continued although an intent was still open."""
 Data = dict[str, Any]
 Statement = tuple[str, tuple[Any, ...]]
 
 
 class Conflict(ValueError):
-    """A key that was used for another request, or whose outcome is not known."""
+    """The key was used for another request, or the outcome of its request is unknown."""
 
 
 class Unsettled(OSError):
@@ -74,7 +74,7 @@ class Ledger:
         self._owner = b""
         self._owed: Statement | None = None
         self._lock = threading.Lock()
-        if directory is not None:  # it is nobody else's to read, and SQLite gives the files beside it the same mode
+        if directory is not None:  # readable by the owner only; SQLite gives its other files the same mode
             os.close(os.open(self._where, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         with self._worded():
             self._file = sqlite3.connect(self._where, timeout=10, check_same_thread=False, isolation_level=None)
@@ -132,7 +132,7 @@ class Ledger:
         return f"{max(cut, 0)} bytes of a request that was never answered were cut off the journal"
 
     def opened(self) -> None:
-        """The store was opened: who holds its lock goes into every intent. What was not recovered stays unknown."""
+        """The store is open: intents now record the holder of its lock. Those that were not recovered stay unknown."""
         if self.directory is not None:
             self._owner = (self.directory / "lock").read_bytes()
             self._run("UPDATE request SET state = 'unknown' WHERE state IN ('intent', 'replacing')")
@@ -159,7 +159,7 @@ class Ledger:
         return wire.unpack(result)
 
     def intend(self, key: str, fingerprint: bytes, becomes: str | None = None) -> None:
-        """Note what is about to be done, and where the journal ends.
+        """Record the write that is about to begin, and where the journal ends.
 
         Args:
             becomes: the digest of the store that is to take the place of this one, by a snapshot, whole or not at all.
@@ -169,7 +169,7 @@ class Ledger:
             "DELETE FROM request WHERE state = 'done' AND number < (SELECT max(number) FROM request) + 2 - ?",
             (self.keep,),
         )
-        # If it fails, the file may hold it all the same: it has to be gone before anything else is begun.
+        # If this fails, the file may hold the intent all the same: it must be removed before the next write begins.
         self._owed = _forgotten(key)
         state = "intent" if becomes is None else "replacing"
         self._run(
@@ -188,16 +188,16 @@ class Ledger:
         self._owe(_forgotten(key) if message is None else (failed, (message.encode(), key)))
 
     def settle(self) -> None:
-        """Write what is owed."""
+        """Write the entry that could not be written before."""
         if self._owed is not None:
             self._owe(self._owed)
 
     def journal_size(self) -> int:
-        """Bytes of the store's journal."""
+        """The size of the store's journal, in bytes."""
         return self._end()[1]
 
     def close(self) -> None:
-        """Close the file. What is owed and cannot be written is left to `recover`."""
+        """Close the file. `recover` settles an entry that still cannot be written."""
         with contextlib.suppress(Unsettled):
             self.settle()
         with self._lock:

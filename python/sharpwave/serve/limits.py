@@ -1,4 +1,4 @@
-"""What a server does not take: strangers, bodies too large, more at once than it can hold, requests without an end."""
+"""The limits of a server: who may ask, the size of bodies, requests at the same time, and the time of a request."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def one_line(error: object) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can be meant by a name or an address."""
+    """Whether a name or an address is one of the loopback interface."""
     if host == "localhost":
         return True
     try:
@@ -103,7 +103,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """The outermost layer of the app: who is let in, how many, how much, how long.
+    """The outermost layer of the app. It enforces the limits.
 
     Args:
         token: that every request but the one for health must bear; None: everybody is let in.
@@ -161,7 +161,7 @@ class Guard:
             raise Refused(413, f"the body must not be longer than {self._most(scope)} bytes")
 
     def _from_here(self, headers: dict[bytes, bytes], hosts: list[bytes]) -> None:
-        """Refuse what a page of somebody else's makes a browser send: by another name, or from another origin."""
+        """Refuse requests that a page of another site makes a browser send: other host names and other origins."""
         where = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
         if self._hosts is not None:
             name = (where[1:].partition("]")[0] if where.startswith("[") else where.partition(":")[0]).rstrip(".")
@@ -197,7 +197,7 @@ class Guard:
             raise Refused(408, "the body took too long to arrive", "TimeoutError", later=True) from None
 
     def _make_room(self, mine: asyncio.Timeout) -> None:
-        """Give up the oldest of the bodies that are on their way, but for this one, if they are too much together."""
+        """Drop the oldest incomplete body, other than this one, if all of them together are too large."""
         oldest = next((end for end, got in self._arriving.items() if got and end is not mine), None)
         if oldest is not None and sum(self._arriving.values()) > self.limits.arriving:
             self._arriving[oldest] = 0
@@ -205,7 +205,7 @@ class Guard:
 
     @contextlib.contextmanager
     def _place(self, scope: MutableMapping[str, Any]) -> Generator[None]:
-        """Of those that are answered at once."""
+        """Hold one of the places for requests that are answered at the same time."""
         if self._active >= self.limits.concurrent and scope["path"] not in ("/health", "/metrics"):
             raise Refused(503, f"{self.limits.concurrent} requests are being answered: try again", "TimeoutError")
         self._active += 1

@@ -1,4 +1,4 @@
-"""What a server counts, for Prometheus."""
+"""The counters of a server, for Prometheus."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Metrics:
         self.known: frozenset[str] = frozenset()
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """A request is over. Paths that do not exist are counted as one."""
+        """Count a request that has ended. All paths that do not exist are counted under one name."""
         verb = path.rsplit("/", 1)[-1]
         verb = verb if verb in self.known else "other"
         self.requests.labels(verb, str(status)).inc()
         self.seconds.labels(verb).observe(seconds)
 
     def batched(self, requests: int, rows: int) -> None:
-        """Some were answered together."""
+        """Count the requests of one batch."""
         self.batches.observe(requests)
         self.rows.observe(rows)
 

@@ -1,4 +1,4 @@
-"""What the API's documentation says of each verb."""
+"""The OpenAPI description of each verb."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ERRORS = {
 
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""Of the page: it loads and runs nothing."""
+"""The content security policy of the page: it loads and runs nothing."""
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>sharpwave</title>
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto }} td, th {{ text-align: left; \
@@ -50,7 +50,7 @@ file; those in bold have to be there. <a href="/openapi.json">/openapi.json</a> 
 
 
 def page() -> str:
-    """The verbs for people who look with a browser: no scripts, and nothing of anybody else's."""
+    """The verbs as a page for browsers, without scripts and without content of other sites."""
     rows: list[str] = []
     for verb in VERBS.values():
         names = [
@@ -63,7 +63,7 @@ def page() -> str:
 
 
 def operation(verb: Verb) -> dict[str, Any]:
-    """What OpenAPI says of a verb, beyond its path and summary."""
+    """The OpenAPI entry of a verb, except its path and summary."""
     required = [name for name, default in verb.arguments.items() if default is REQUIRED]
     schema: Schema = {
         "type": "object",

@@ -1,4 +1,4 @@
-"""Connections of the server: what has to be there by when, before a request reaches the application.
+"""Connections of the server, with a deadline for each part of a request before it reaches the application.
 
 uvicorn's protocol reads requests of any length for as long as they like to come. This one bounds what is read without
 getting on (a request line, headers, lines between pieces of a body, trailers), the time until headers are there, the
@@ -22,7 +22,7 @@ except ImportError as error:
     raise MissingExtra(f"uvicorn and httptools are needed ({error}): pip install 'sharpwave[serve]'") from None
 
 _SPARE = 64
-"""Files that a server has open beside its connections."""
+"""Open files of a server that are not connections."""
 
 
 def protocol(limits: Limits) -> type[HttpToolsProtocol]:
@@ -61,7 +61,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             return not self._is_asked() or self.cycle.more_body
 
         def _is_asked(self) -> bool:
-            """Whether there is a request that was not answered yet."""
+            """Whether a request has not been answered yet."""
             return self._requests > 0 and not self.cycle.response_complete
 
         # What comes
@@ -135,7 +135,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 setattr(self, name, None)
 
         def _refuse(self, refused: Refused) -> None:
-            """Answer beside the application, and close."""
+            """Answer without the application, and close the connection."""
             body, headers = refused.answer()
             lines = [f"HTTP/1.1 {refused.status} ", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
             self.transport.write("\r\n".join(lines).encode() + body)

@@ -1,6 +1,6 @@
 """Over Ray: a named actor with one store, and handles that have the methods of a store.
 
-    handle = sharpwave.serve.ray.actor("store", "runs/a/store")     # started if there is none of that name
+    handle = sharpwave.serve.ray.actor("store", "runs/a/store")     # starts the actor if there is none of that name
     reward = sw.InstrumentalReward(handle, embedder, learn="propose")
 
 The actor does what the HTTP server does, with the same `Service`: it answers what many ask at once together, does
@@ -32,7 +32,7 @@ SILENCE = 60.0
 
 
 class StoreActor:
-    """What runs in the actor. Bodies are those of the wire, so that arrays come back as the caller's own."""
+    """The actor's class. Bodies are bytes (`wire.pack`), so that the caller owns the arrays that it gets."""
 
     def __init__(
         self, directory: str | None, config: str | None, durability: Durability, snapshot: bytes | None
@@ -59,7 +59,7 @@ class StoreActor:
         await asyncio.shield(asyncio.wrap_future(waiting))
 
     async def close(self) -> None:
-        """Finish what was begun and close the store; the actor answers nothing afterwards."""
+        """Finish the requests that were begun and close the store. The actor answers no request afterwards."""
         await asyncio.to_thread(self.service.close)
 
     async def process(self) -> int:
@@ -118,7 +118,7 @@ def actor(
 
 
 class RayLink:
-    """The way to a named actor, looked up once a process."""
+    """A link to a named actor, which is looked up once per process."""
 
     def __init__(self, name: str, namespace: str | None, patience: float) -> None:
         self.name, self.namespace, self.patience = name, namespace, patience
@@ -135,8 +135,8 @@ class RayLink:
         self.ask("become", snapshot, key_for("become"))
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """What a method of the actor gives. Sent again while the actor is being started again, and where no answer
-        comes: a write bears its key, and the rest may be asked twice."""
+        """The result of a method of the actor. The call is repeated while the actor restarts, and if no answer comes:
+        a write carries its key, and reads can be repeated."""
         ray = require("ray", "ray")
         end, pause = time.monotonic() + self.patience, 0.05
         while True:
@@ -212,7 +212,7 @@ class Handle(RemoteStore):
         return self._ray.ask("process")
 
     def stop(self) -> None:
-        """End the actor: what was begun is finished, and its store closed."""
+        """End the actor: it finishes the requests that were begun, and closes its store."""
         ray = require("ray", "ray")
         self._ray.ask("close")
         ray.kill(ray.get_actor(self._ray.name, namespace=self._ray.namespace), no_restart=True)
@@ -223,7 +223,7 @@ class Handle(RemoteStore):
 
 
 def last_line(error: BaseException) -> str:
-    """What went wrong at the end of a long report."""
+    """The last line of an error's message: in a traceback, the error itself."""
     return str(error).strip().splitlines()[-1].strip()
 
 

@@ -1,4 +1,4 @@
-"""The server process: an address, a store, and an end that loses nothing."""
+"""The server process: it listens, answers, and on a signal ends without loss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def serve(
     Args:
         host: an address of this machine. One that others can reach needs a token.
         port: 0 for any that is free.
-        token: by default what the environment has as ``SHARPWAVE_TOKEN``.
+        token: by default the value of ``SHARPWAVE_TOKEN`` in the environment.
         allowed_hosts: names under which the server may be asked, beside those of the loopback address and `host`.
             Where others can reach it (and need a token), any name will do if none is given.
         grace: seconds for requests that are being answered when the end comes. A write that has begun is finished
@@ -98,13 +98,13 @@ def address(taken: socket.socket) -> str:
 
 def _server(uvicorn: Any, config: Any, ready: Callable[[], Any]) -> Any:
     class Server(uvicorn.Server):
-        """Ends by returning: uvicorn's own raises the signal once more, and a process would end by it."""
+        """Returns at the end. Uvicorn's own handler raises the signal again, which would end the process."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Generator[None]:
             try:
                 before = {which: signal.signal(which, self.handle_exit) for which in (signal.SIGINT, signal.SIGTERM)}
-            except ValueError:  # not in the main thread: whoever started it ends it
+            except ValueError:  # not in the main thread: the caller ends the server
                 before = {}
             try:
                 yield

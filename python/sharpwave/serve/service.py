@@ -1,4 +1,4 @@
-"""A store at the service of many: reads together, writes one after the other, each write once.
+"""Answers the requests of many clients about one store: batched reads, serialised writes, each write once.
 
 What the HTTP server and the Ray actor have in common. Both hand over a verb and its arguments and get a future.
 """
@@ -38,7 +38,7 @@ class Service:
         linger: see `QueryBatcher`.
         told: called with the number of requests and of rows whenever a batch was answered.
 
-    A store in a directory is best opened by `open`, which first settles what a killed server left open.
+    Open a store that lives in a directory with `open`: it first completes or undoes the write of a killed server.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Service:
     # Asking
 
     def submit(self, verb: str, arguments: Data, key: str | None = None) -> Future[Data]:
-        """The answer of a verb, when it is there.
+        """A future of the answer of a verb.
 
         Args:
             key: of a write: a second request of the same key is not carried out, but given the result of the first.
@@ -113,11 +113,11 @@ class Service:
         return self._write(verb, wire.pack(arguments), key, lambda: (partial(found.run, self.store, arguments), None))
 
     def call(self, verb: str, arguments: Data, key: str | None = None) -> Data:
-        """`submit`, waited for."""
+        """The answer of a verb; waits for it."""
         return self.submit(verb, arguments, key).result()
 
     def read(self, work: Callable[[ValueStore], T]) -> Future[T]:
-        """Some other read."""
+        """The result of a function that reads the store."""
         return self._readers.submit(work, self.store)
 
     def become(self, snapshot: bytes, key: str | None = None) -> Future[Data]:
@@ -137,7 +137,7 @@ class Service:
     # Writing
 
     def _write(self, name: str, packed: bytes, key: str | None, prepare: Callable[[], Prepared]) -> Future[Data]:
-        """The one way to write.
+        """Carry out a write. All writes pass through here.
 
         Args:
             packed: the request, of which nothing is kept but a hash.
@@ -150,7 +150,7 @@ class Service:
             return self._writer.submit(self._once, None, fingerprint, len(packed), prepare)
         with self._lock:
             before = self._doing.get(key)
-            if before is not None and before[0] == fingerprint:  # it is being carried out
+            if before is not None and before[0] == fingerprint:  # the same request is being carried out
                 return before[1]
             future = self._writer.submit(self._once, key, fingerprint, len(packed), prepare)
             self._doing[key] = fingerprint, future
@@ -177,7 +177,7 @@ class Service:
             result = run()
         except BaseException as error:
             begun = key is not None and self._writes() != before
-            with contextlib.suppress(Unsettled):  # it is owed, and the caller is told of the first error
+            with contextlib.suppress(Unsettled):  # it is written later, and the caller gets the first error
                 self.ledger.failed(noted, f"{type(error).__name__}: {error}" if begun else None)
             raise
         self.ledger.done(noted, None if key is None else result)
@@ -200,7 +200,7 @@ class Service:
         return self._closed
 
     def close(self) -> None:
-        """Finish what was begun, then close the store. Closing twice is fine."""
+        """Finish the requests that were begun, then close the store. Closing twice is fine."""
         with self._lock:
             if self._closed:
                 return

@@ -1,4 +1,4 @@
-"""Bearer tokens: what is one, and where it may go. Nothing here, or anywhere else, prints one."""
+"""Bearer tokens: their form, and the origins that they may be sent to. No token is ever printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def checked(token: str) -> str:
     """A token without the end of line that files and commands put behind it.
 
     Raises:
-        ValueError, TypeError: it is none. The message does not show it.
+        ValueError, TypeError: it is not a token. The message does not show it.
     """
     if not isinstance(token, str):
         raise TypeError(f"the token must be a string, got {type(token).__name__}")
@@ -29,7 +29,7 @@ def parsed(url: str) -> SplitResult:
     """The parts of the address of a server.
 
     Raises:
-        ValueError: it is none. The message shows no password.
+        ValueError: it is not the address of a server. The message shows no password.
     """
     said = f"url must be like http://127.0.0.1:8808, got {_shown(_coerce.string('url', url))!r}"
     try:
@@ -57,7 +57,7 @@ def of_environment(url: str) -> str | None:
     environment says.
 
     Raises:
-        ValueError: the token, or one of the origins, is none.
+        ValueError: the token or one of the origins is not valid.
     """
     token = os.environ.get(TOKEN)
     named = os.environ.get(ORIGINS, "").replace(",", " ").split()

@@ -43,7 +43,7 @@ Tensors = dict[str, NDArray[Any]]
 
 
 class WireError(ValueError):
-    """Bytes that are no body."""
+    """The bytes are not a valid body."""
 
 
 # Binary
@@ -131,7 +131,7 @@ def _without_arrays(value: Any, path: str, tensors: Tensors) -> Any:
 
 
 def _place(data: Data, name: str, array: Any) -> None:
-    """Put an array where its name says; only into what is there, except at the top."""
+    """Put an array at the place that its name gives. What holds the place must exist."""
     *path, last = name.split(".")
     where: Any = data
     try:
@@ -159,7 +159,7 @@ def from_json(body: bytes | bytearray | memoryview) -> Data:
     """Plain data of a JSON object; lists stay lists.
 
     Raises:
-        WireError: it is none.
+        WireError: it is not a JSON object.
     """
     return _object("the body", bytes(body)) if len(body) else {}
 

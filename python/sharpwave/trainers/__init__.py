@@ -1,1 +1,1 @@
-"""The reward in the hands of trainers of language models; each module needs its own extra."""
+"""The reward for trainers of language models. Each module needs the extra of its trainer."""

@@ -1,4 +1,4 @@
-"""What callbacks keep in a trainer's checkpoint, and how a resumed run finds it again.
+"""State of callbacks in a trainer's checkpoint, and how a resumed run finds it.
 
 A trainer of transformers tells its callbacks the step that it resumes from, not the directory, and another run's
 checkpoint of the same step may lie where one would look. So `marked` writes into the trainer's own state
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 STATE = "trainer_state.json"
 MARKS = "sharpwave"
-"""Where they stand among the states of callbacks."""
+"""The key of the marks among the states of callbacks."""
 
 
 def checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the trainer keeps the checkpoint of this moment."""
+    """The directory of the trainer's current checkpoint."""
     return Path(str(args.output_dir)).absolute() / f"checkpoint-{state.global_step}"
 
 
@@ -32,8 +32,8 @@ def marked(args: TrainingArguments, state: TrainerState, name: str, last: str | 
     Args:
         args, state: as a callback's ``on_save`` has them.
         name: what was kept.
-        last: the id that this callback got the last time.
-        facts: what else is to be known of it, such as a digest.
+        last: the id that the previous call of this callback returned.
+        facts: further facts about it, such as a digest.
 
     Raises:
         ValueError: another callback has kept something under this name in the same checkpoint.
@@ -98,13 +98,13 @@ def of_run(directory: Path, state: TrainerState) -> bool:
 
 
 def _marks(states: Any) -> dict[str, Any]:
-    """Those among the states of callbacks."""
+    """The marks among the states of callbacks."""
     found = states.get(MARKS) if isinstance(states, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def _marks_of(directory: Path) -> dict[str, Any]:
-    """Those of a checkpoint on disk; none where there is none that can be read."""
+    """The marks of a checkpoint on disk; empty if there is no checkpoint that can be read."""
     try:
         return _marks(json.loads((directory / STATE).read_text("utf-8"))["stateful_callbacks"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Dense credit: what each step of a completion paid becomes credit of its tokens.
+"""Dense credit: the pay of each step of a completion becomes credit of the step's tokens.
 
 One number a completion tells a policy that an episode was good, not where. The pay of the steps does: the tokens of a
 step that paid more than the completion's other tokens are credited, the others debited. Credit sums to zero over a
@@ -35,7 +35,7 @@ class DenseCreditMixin:
     Raises:
         TypeError: the trainer is not GRPO (RLOO's and OnlineDPO's losses know one number a completion), or no reward
             is there.
-        ValueError: ``use_liger_kernel``, whose loss knows one number a completion.
+        ValueError: ``use_liger_kernel`` is set, whose loss takes one advantage per completion.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ def token_credit(
     """(B, T) credit of each token, in units of pay: its step's pay less the mean over the completion's step tokens.
 
     Args:
-        reward: whose last call was of these completions; otherwise they are scored now, and not learned.
-        tokenizer: that wrote the completions; a processor with a ``tokenizer`` will do.
+        reward: if its last call was not for these completions, they are scored now, and not learned.
+        tokenizer: of the completions, or a processor that has a ``tokenizer``.
         prompts, completions: B of each.
         completion_ids: B lists of tokens.
         mask: (B, T) the tokens that the loss counts.

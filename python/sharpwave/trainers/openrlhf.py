@@ -100,7 +100,7 @@ def scores(
     """The parts of each query.
 
     Raises:
-        ValueError: not as many prompts or labels as queries.
+        ValueError: the numbers of queries, prompts and labels differ.
     """
     labels = [None] * len(queries) if labels is None else labels
     if not len(queries) == len(prompts) == len(labels):
@@ -130,7 +130,7 @@ def completion_of(query: str, prompt: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Without special tokens and the blanks around."""
+    """The text without special tokens and surrounding blanks."""
     return SPECIAL.sub("", text).strip()
 
 
@@ -166,7 +166,7 @@ def create_app(reward: InstrumentalReward | BatchedReward, *, learn: bool = True
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Without ``--port``: say where this file is. With it: serve."""
+    """Print the path of this file; with ``--port``, serve."""
     parser = argparse.ArgumentParser(prog="python -m sharpwave.trainers.openrlhf", description=main.__doc__)
     parser.add_argument("--config", help="the file that describes the reward; SHARPWAVE_REWARD by default")
     parser.add_argument("--host", default="127.0.0.1")

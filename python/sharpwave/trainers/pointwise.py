@@ -44,7 +44,7 @@ class _Sample:
 
 
 class BatchedReward:
-    """Scores what is asked at the same time as one batch. Safe to share between threads and event loops.
+    """Scores concurrent requests as one batch. Safe to share between threads and event loops.
 
     >>> together = BatchedReward(reward)
     >>> together.ask(prompt, completion)["score"]
@@ -53,13 +53,13 @@ class BatchedReward:
     The parts of a sample are ``score``, which is what the trainer gets, the terms ``terminal``, ``instrumental`` and
     ``divergence`` in standard deviations of the base, ``support``, ``gated`` (what a gate T multiplies, of a protected
     reward), and ``scorable`` (1, or 0 for a completion that
-    cannot be scored). A part that there is not is 0, so that all samples have all parts.
+    cannot be scored). A part that is missing is 0, so that all samples have all parts.
 
     Args:
-        reward: what scores.
+        reward: scores the batches.
         wait: seconds that the first of a batch waits for others.
-        most: samples of a batch at most.
-        sleep_every: learned samples from one sleep of the store to the next; 0: never.
+        most: the largest batch, in samples.
+        sleep_every: the store sleeps after this many learned samples; 0: never.
         unscorable: the score of a completion that cannot be scored (it is empty, or nothing but a ``<think>`` block).
     """
 
@@ -91,21 +91,21 @@ class BatchedReward:
         learn: bool = False,
         columns: Mapping[str, Any] | None = None,
     ) -> Future[Parts]:
-        """Ask, and go on.
+        """Request a score without waiting for it; returns a future.
 
         Args:
-            prompt, completion: texts or chat messages; a prompt of None is none.
+            prompt, completion: texts or chat messages; None if there is no prompt.
             learn: whether the completion may enter the store in the way that the reward's ``learn`` says.
-            columns: what else a terminal may want; each reaches it as a list, one entry a sample of the batch.
+            columns: further arguments of a terminal. Each reaches it as a list with one entry per sample of the batch.
         """
         return self._batcher.submit(_Sample(prompt, completion, dict(columns or {})), learn)
 
     def ask(self, prompt: Text | None, completion: Text, **options: Any) -> Parts:
-        """Ask, and wait for the answer."""
+        """The score; waits for it."""
         return self.submit(prompt, completion, **options).result()
 
     async def asked(self, prompt: Text | None, completion: Text, **options: Any) -> Parts:
-        """Ask, and let the event loop go on meanwhile."""
+        """The score; the event loop continues in the meantime."""
         return await asyncio.wrap_future(self.submit(prompt, completion, **options))
 
     def many(
@@ -115,7 +115,7 @@ class BatchedReward:
         columns: Sequence[Mapping[str, Any]],
         **options: Any,
     ) -> list[Parts]:
-        """Ask for several at once, and wait for the answers."""
+        """The scores of several samples; waits for them."""
         waiting = [
             self.submit(prompt, completion, columns=column, **options)
             for prompt, completion, column in zip(*pairs(prompts, completions), columns, strict=True)
@@ -173,7 +173,7 @@ _making = threading.Lock()
 
 
 def _make_anew() -> None:
-    """In a child, where the thread that held the lock is not."""
+    """Renew the lock in a forked child, which does not have the thread that may hold it."""
     global _making
     _making = threading.Lock()
 
@@ -182,15 +182,15 @@ os.register_at_fork(after_in_child=_make_anew)
 
 
 def shared(config: str | os.PathLike[str] | None = None, **options: Any) -> BatchedReward:
-    """The reward that a YAML or JSON file describes, made once a process.
+    """The reward that a YAML or JSON file describes, made once per process.
 
     Args:
-        config: the file; by default what the environment has as ``SHARPWAVE_REWARD``.
-        options: of `BatchedReward`; the first to ask decides.
+        config: the file; by default the value of ``SHARPWAVE_REWARD`` in the environment.
+        options: of `BatchedReward`. Those of the first call count.
 
     Raises:
         ValueError: no file was named.
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
     name = os.environ.get(CONFIG) if config is None else os.fspath(config)
     if not name:
@@ -204,7 +204,7 @@ def shared(config: str | os.PathLike[str] | None = None, **options: Any) -> Batc
 
 @atexit.register
 def forget() -> None:
-    """Let go of the rewards that `shared` made, and close their stores."""
+    """Drop the rewards that `shared` made, and close their stores."""
     with _making:
         for key, together in list(_made.items()):
             del _made[key]

@@ -1,4 +1,4 @@
-"""Typicality from the reference pass that a trainer makes anyway: no model of one's own, no pass more.
+"""Typicality from the reference pass that a trainer makes anyway, without a second model or a further pass.
 
 TRL's GRPO and RLOO compute the reference's log-probability of every token before they call reward functions, and keep
 them to themselves. The mixin hands them over, with the entropies, which the same pass gives.
@@ -63,7 +63,7 @@ class ReferenceLogprobsMixin:
             self._before_rewards, self._reference_pass = False, None
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        """The last pass before the rewards is the reference's."""
+        """Record the last pass before the rewards, which is the reference model's."""
         parent: Any = super()
         if not self._before_rewards:
             return parent._get_per_token_logps_and_entropies(*args, **kwargs)
@@ -86,7 +86,7 @@ class ReferenceLogprobsMixin:
 def token_logprobs(
     logps: Any, entropies: Any, completion_ids: Sequence[Sequence[int]], ends: Iterable[int]
 ) -> list[TokenLogprobs]:
-    """What a reference pass (B, T), padded on the right, said of each completion, without the end of the sequence.
+    """The result of a reference pass (B, T), padded on the right, per completion, without the end of the sequence.
 
     Args:
         logps: (B, T) tensors.
@@ -111,13 +111,13 @@ def token_logprobs(
 def report_of_pass(
     typicality: Typicality, tokenizer: Any, prompts: Sequence[Any], ids: Any, mask: Any, logps: Any
 ) -> TypicalityReport:
-    """T of completions by a reference pass that has log-probabilities alone.
+    """T of completions, from a reference pass that gives log-probabilities only.
 
     Args:
         typicality: fitted on base samples.
         tokenizer: of the policy.
         prompts: (n,) as the base samples have them.
-        ids, mask, logps: (n, T) tensors: tokens, which of them are the completion's, and what the reference said.
+        ids, mask, logps: (n, T) tensors: tokens, which of them are the completion's, and their log-probabilities.
     """
     ends = _ends(tokenizer)
     own = [row[kept].tolist() for row, kept in zip(ids, mask, strict=True)]
@@ -141,10 +141,10 @@ def gated(scores: Floats, pay: Floats, report: TypicalityReport) -> Floats:
 
 
 def typicality_of(config: str | Path) -> Typicality:
-    """That of a reward's file, which must hold fitted numbers, as `Typicality.to_config` has them after `fit`.
+    """The typicality of a reward's file, which must hold fitted numbers, as `Typicality.to_config` gives after `fit`.
 
     Raises:
-        ValueError: the file has none, it is not fitted, or it has a model, so that the reward applies it already.
+        ValueError: the file has no typicality, or it is not fitted, or has a model: then the reward applies it already.
     """
     found = of(read(config).get("typicality"))
     if found is None or found.fitted is None:
@@ -175,7 +175,7 @@ def _ends(processing: Any) -> set[int]:
 
 
 def _unfitted(functions: Iterable[Any]) -> list[InstrumentalReward]:
-    """Rewards with a typicality that has seen no base samples yet."""
+    """The rewards whose typicality is not fitted yet."""
     rewards = [function.reward if isinstance(function, AsyncReward) else function for function in functions]
     return [
         reward

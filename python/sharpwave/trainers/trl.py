@@ -1,4 +1,4 @@
-"""TRL: the reward is itself a reward function of GRPO, RLOO and OnlineDPO; this is what goes with it.
+"""TRL: `InstrumentalReward` is a reward function of GRPO, RLOO and OnlineDPO; this module adds the callback.
 
     reward = sw.InstrumentalReward(store, embedder, learn="propose", base=(prompts, completions))
     trainer = GRPOTrainer(model, reward_funcs=reward, callbacks=[SharpwaveCallback(reward)], …)
@@ -37,20 +37,20 @@ __all__ = ["DenseCreditMixin", "ReferenceLogprobsMixin", "SharpwaveCallback"]
 class SharpwaveCallback(TrainerCallback):
     """Sleeps, saves and restores a reward with its trainer.
 
-    * After an optimizer step the store sleeps: what was proposed is consolidated, values are replayed.
+    * After an optimizer step the store sleeps: it consolidates proposed episodes and replays.
     * Each checkpoint gets a folder of the reward's name with the store and the reward's state; one rank writes it. The
       trainer's own state there gets a mark of it, with the store's digest.
     * A resumed run gets both back before it goes on, from the checkpoint that the trainer has loaded. If it was moved
       since, and is neither in ``output_dir`` nor where ``args.resume_from_checkpoint`` says, pass ``resume_from``.
 
     Args:
-        reward: what the trainer was given; of `InstrumentalReward.parts`, the reward that they are of.
-        sleep_every: optimizer steps from one sleep to the next; 0: never.
+        reward: that of the trainer; if the trainer was given `InstrumentalReward.parts`, their reward.
+        sleep_every: the store sleeps after this many optimizer steps; 0: never.
         resume_from: a checkpoint directory (or the reward's folder in it) to start from in any case.
 
     Raises:
         FileNotFoundError: (at the beginning of a resumed run) the checkpoint holds no such reward, or is not found.
-        ValueError: what lies there is not what was saved with it; (when saving) two rewards have one name.
+        ValueError: the store found there is not the one of the checkpoint; (when saving) two rewards have one name.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SharpwaveCallback(TrainerCallback):
             self.reward.restore(found / name, snapshot=mark["snapshot"])
 
     def on_step_end(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
-        """Sleep."""
+        """Let the store sleep, if it is due."""
         if self.sleep_every and self.reward.learn != "off" and state.global_step % self.sleep_every == 0:
             self.reward.sleep()
 

@@ -37,7 +37,7 @@ async def reward(task: Any, trace: Any) -> float:
 
 
 async def support(task: Any, trace: Any) -> float:
-    """Of the same reward: how much the store knows about the trace at all; to be plugged as a metric."""
+    """The support of the same reward: how well the store knows the trace; for use as a metric."""
     together = shared()
     prompt, completion = messages_of(task, trace)
     return (await together.asked(prompt, completion, columns=columns_of(task)))["support"]
@@ -51,7 +51,7 @@ def reward_function(
     The parts of the score go to ``trace.metrics`` as ``<name>/instrumental`` and so on.
 
     Args:
-        reward: what scores.
+        reward: scores the traces.
         learn: whether traces enter the store in the way that the reward's ``learn`` says; not in evaluation.
         name: by default that of the reward.
     """
@@ -88,7 +88,7 @@ async def _score(together: BatchedReward, task: Any, trace: Any, learn: bool = T
 
 
 def messages_of(task: Any, trace: Any) -> tuple[list[dict[str, Any]] | None, list[dict[str, Any]]]:
-    """What the model was given and what came of it, as chat messages: the last branch, cut at its first own message.
+    """The prompt and the completion as chat messages: the last branch, cut at the model's first message.
 
     What tools and users answered later is in it, and is not scored. Reasoning that the provider gives apart is left
     out.
@@ -112,7 +112,7 @@ def _plain(message: Any) -> dict[str, Any]:
 
 
 def columns_of(task: Any) -> dict[str, Any]:
-    """The fields of a task's data that are its own, for a terminal: ``answer`` and the like."""
+    """The task's own data fields, such as ``answer``, as arguments of a terminal."""
     if task is None:
         return {}
     common = {"prompt", "system_prompt", "image", "workdir", "skills", "timeout", "resources", "artifacts"}
