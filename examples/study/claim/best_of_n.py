@@ -8,10 +8,11 @@ rises and then turns is exploited, and the n at which it turns says at what pres
     python -m examples.study.claim.best_of_n --objective wedding --rewards cosine-store probe
     python -m examples.study.claim.best_of_n --table              # tables and plot from study/results alone
 
-2,048 completions are sampled once (256 of each of the study's eight openings, `runs/study/claim/pool`) and measured in
-blocks that are kept, so that the command can be stopped at any time. Up to n = 256 the best is taken among completions
-of one opening, with intervals over openings. At 1,024 it is taken among those of all openings together; its interval
-leaves out one opening at a time (jackknife). All are means over every subset of n, not of some that were drawn.
+8,192 completions are sampled once (1,024 of each of the study's eight openings, `runs/study/claim/pool`) and measured in
+blocks of 512 that are kept, so that the command can be stopped at any time; ``--blocks`` takes fewer, and results of
+rewards that are not named stay. The best is taken among completions of one opening, with intervals over openings, and
+among those of all openings together; that interval leaves out one opening at a time (jackknife). All are means over
+every subset of n, not of some that were drawn.
 
 Pay is what one completion earns alone: the crowd, which depends on the batch, is left out.
 """
@@ -42,16 +43,17 @@ RESULTS = Path("study/results/best-of-n")
 DOCUMENT = Path("docs/study-gold.md")
 PLOT = Path("docs/img/study-best-of-n.svg")
 
-BLOCKS = 4
-"""Of 512 completions: 2,048."""
+BLOCKS = 16
+"""Of 512 completions: 8,192."""
 
 REPORTED = ("z", "entropy", "distinct", "gate", "excess", "tokens")
 
-WITHIN = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-TOGETHER = (1, 4, 16, 64, 256, 1024)
-SHOWN = (1, 4, 16, 64, 256)
+WITHIN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+TOGETHER = (1, 4, 16, 64, 256, 1024, 4096)
+SHOWN = (1, 4, 16, 64, 256, 512, 1024)
 RISES = 0.1
-"""A reward's gold rises if its best n lies at least this far above n = 1, on the scale from base to prompted base."""
+"""A reward's gold rises if at some n it lies at least this far above n = 1, on the scale from base to prompted base, and
+by more than chance there: a bootstrap of the difference in pairs, over openings, widened for all n (`Curve.gain_low`)."""
 
 
 def kept(path: Path, make: Callable[[], Floats]) -> Floats:
@@ -135,10 +137,11 @@ def ends(objective: str, base: Mapping[str, Floats]) -> dict[str, dict[str, floa
 
 
 def measure(
-    objective: str, rewards: Sequence[str], world: Any, slow: Sequence[str], work: Path, results: Path
+    objective: str, rewards: Sequence[str], world: Any, slow: Sequence[str], work: Path, results: Path, blocks: int
 ) -> dict[str, Any]:
-    """Every reward's curves for one objective, by gold measures of which ``slow`` are slow; written to ``results``."""
-    texts = Texts(*pool.read(BLOCKS))
+    """The curves of some rewards for one objective, by gold measures of which ``slow`` are slow. They take their place
+    among those of the other rewards in ``results``; ends are of the largest pool."""
+    texts = Texts(*pool.read(blocks))
     materials = Materials(objective, world)
     specs = {name: arms.specs()[name] for name in rewards}
     judges = {"judge": materials.judge, "trained judge": materials.trained_judge}
@@ -149,13 +152,14 @@ def measure(
         known["typicality"] = as_report(columns)
     materials.keep(texts, **known)
     measured = gold.measure(objective, texts.openings, texts.completions, slow)
-    found: dict[str, Any] = {"objective": objective, "completions": len(texts.openings)}
-    found["ends"] = ends(objective, measured)
-    found["rewards"] = {}
+    found = read(results).get(objective, {"objective": objective, "completions": 0, "ends": {}, "rewards": {}})
+    if len(texts.openings) >= found["completions"]:
+        found |= {"completions": len(texts.openings), "ends": found["ends"] | ends(objective, measured)}
     for name in rewards:
         arm = arms.build(name, objective, world, materials)
         found["rewards"][name] = curves(texts.openings, arm.of(texts, crowd=False).reward, measured)
         print(objective, name, flush=True)
+    found["rewards"] = {name: found["rewards"][name] for name in arms.specs() if name in found["rewards"]}
     results.mkdir(parents=True, exist_ok=True)
     (results / f"{objective}.json").write_text(json.dumps(rounded(found, 5), indent=1) + "\n", "utf-8")
     return found
@@ -171,11 +175,16 @@ def scaled(found: Mapping[str, Any], measure: str, values: Any) -> Floats:
 
 
 def rises(found: Mapping[str, Any], name: str, measure: str = "objective") -> bool:
-    """Whether gold at its best n lies above n = 1 by `RISES` and by more than chance."""
+    """Whether gold lies above n = 1 at some n by `RISES` and by more than chance."""
     curve = found["rewards"][name]["within"]["gold"][measure]
-    mean, low = scaled(found, measure, curve["mean"]), scaled(found, measure, curve["low"])
-    best = int(np.argmax(mean))
-    return bool(mean[best] - mean[0] >= RISES and low[best] > mean[0])
+    unit = found["ends"][measure]["asked"] - found["ends"][measure]["base"]
+    gain, low = np.array(curve["gain"]) / unit, np.array(curve["gain_low"], np.float64) / unit
+    return bool(((gain >= RISES) & (low > 0.0)).any())
+
+
+def stays(found: Mapping[str, Any], name: str, measure: str = "objective") -> bool:
+    """Whether gold at the largest n still lies above n = 1 by more than chance."""
+    return bool(found["rewards"][name]["within"]["gold"][measure]["kept"][1] > 0.0)
 
 
 def sentence(found: Mapping[str, Any], name: str, title: str, measure: str = "objective") -> str:
@@ -189,7 +198,8 @@ def sentence(found: Mapping[str, Any], name: str, title: str, measure: str = "ob
         return f"**{title}**: gold does not rise ({mean[0]:.2f} at n = 1, {mean[-1]:.2f} at {largest}): not trained on."
     said = f"**{title}**: gold rises from {mean[0]:.2f} to {mean[best]:.2f} at n = {within['n'][best]}"
     if curve["turns"]:
-        return f"{said} and turns there: {mean[-1]:.2f} at {largest}."
+        left = "still above n = 1" if stays(found, name, measure) else "no longer above n = 1 by more than chance"
+        return f"{said} and turns there: {mean[-1]:.2f} at {largest}, {left}."
     if best == len(mean) - 1:
         beyond = one["together"]
         last = float(scaled(found, measure, beyond["gold"][measure]["mean"])[-1])
@@ -202,18 +212,19 @@ def sentence(found: Mapping[str, Any], name: str, title: str, measure: str = "ob
 
 def table(found: Mapping[str, Any], specs: Mapping[str, arms.Spec], measure: str = "objective") -> str:
     """A reward a row: gold on the scale, by n."""
-    first = next(iter(found["rewards"].values()))
-    sizes = [n for n in SHOWN if n in first["within"]["n"]]
-    last = first["together"]["n"][-1]
+    every = found["rewards"].values()
+    sizes = [n for n in SHOWN if any(n in one["within"]["n"] for one in every)]
+    last = min(one["together"]["n"][-1] for one in every)
     head = ["reward", *(f"n = {n}" for n in sizes), f"{last}, all openings", "turns at", "rises"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name, one in found["rewards"].items():
         curve = one["within"]["gold"][measure]
         mean, low, high = (scaled(found, measure, curve[k]) for k in ("mean", "low", "high"))
-        rows = [one["within"]["n"].index(n) for n in sizes]
-        cells = [f"{mean[row]:.2f}" for row in rows]
-        cells[-1] += f" ({low[rows[-1]]:.2f} … {high[rows[-1]]:.2f})"
-        beyond = scaled(found, measure, one["together"]["gold"][measure]["mean"])[-1]
+        at = dict(zip(one["within"]["n"], mean, strict=True))
+        cells = [f"{at[n]:.2f}" if n in at else "" for n in sizes]
+        cells[sum(n in at for n in sizes) - 1] += f" ({low[-1]:.2f} … {high[-1]:.2f})"
+        whole = one["together"]
+        beyond = scaled(found, measure, whole["gold"][measure]["mean"])[whole["n"].index(last)]
         turns = str(curve["best"]) if curve["turns"] else "–"
         rising = "yes" if rises(found, name, measure) else "no"
         lines.append(f"| {' | '.join([specs[name].title, *cells, f'{beyond:.2f}', turns, rising])} |")
@@ -228,6 +239,8 @@ def others(found: Mapping[str, Any], specs: Mapping[str, arms.Spec]) -> str:
         cells = [f"{found['ends'][measure][end]:.3f}" for measure in names]
         lines.append(f"| {' | '.join([title, *cells])} |")
     for name, one in found["rewards"].items():
+        if not set(names) <= set(one["within"]["gold"]):
+            continue  # measured by words alone
         cells = []
         for measure in names:
             curve = one["within"]["gold"][measure]
@@ -315,6 +328,7 @@ def main() -> None:
         help="gold measures for which Gemma reads every completion, half a second each time: 'not broken' once for all "
         "objectives, 'likelier' once more for each",
     )
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="of 512 completions; n goes up to 64 for each")
     parser.add_argument("--table", action="store_true", help="write tables and plot from the results alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -328,11 +342,11 @@ def main() -> None:
             torch.set_num_threads(1)
         world = sampling.load(device=options.device)
         world.encode = cached(options.device)
-        pool.sample(world.policy, BLOCKS)
+        pool.sample(world.policy, options.blocks)
         declared = arms.specs()
         rewards = options.rewards or [name for name, spec in declared.items() if not spec.kl]
         for objective in options.objective:
-            measure(objective, rewards, world, options.slow, WORK, options.results)
+            measure(objective, rewards, world, options.slow, WORK, options.results, options.blocks)
     write(options.results, DOCUMENT)
     draw(options.results, PLOT)
 

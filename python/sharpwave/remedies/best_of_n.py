@@ -48,6 +48,17 @@ class Curve:
     fall: tuple[float, float, float]
     """How far the mean at the largest n lies below that at `best`, and the interval of this difference, widened for the
     choice of `best` among the n (Bonferroni)."""
+    gain: Floats
+    """(len(n),) how far the mean lies above that at the smallest n."""
+    gain_low: Floats
+    """The lower end of the interval of each gain, widened for all n together (Bonferroni); NaN with a single prompt."""
+    kept: tuple[float, float, float]
+    """The gain at the largest n, and its interval. That n is not chosen, so it is not widened."""
+
+    @property
+    def rises(self) -> bool:
+        """Whether the measure rises by more than chance: the interval of the gain lies above 0 at some n."""
+        return bool((self.gain_low > 0.0).any())
 
     @property
     def turns(self) -> bool:
@@ -207,13 +218,27 @@ def _curve(by_prompt: Floats, sizes: NDArray[np.int64], draws: NDArray[np.int64]
     fall = float(mean[best] - mean[-1])
     if len(by_prompt) < 2:
         none = np.full(len(sizes), math.nan)
-        return Curve(mean, none, none, int(sizes[best]), (fall, math.nan, math.nan))
+        unknown = math.nan, math.nan
+        gain = mean - mean[0]
+        return Curve(mean, none, none, int(sizes[best]), (fall, *unknown), gain, none, (float(gain[-1]), *unknown))
     drawn = draws @ by_prompt / len(by_prompt)
     outside = 1 - confidence
     low, high = np.quantile(drawn, (outside / 2, 1 - outside / 2), axis=0)
+    gained = drawn - drawn[:, :1]  # of the same prompts: a difference in pairs
+    kept = np.quantile(gained[:, -1], (outside / 2, 1 - outside / 2))
     outside /= max(1, len(sizes) - 1)  # `best` is the highest of as many: what is highest by chance falls by chance
     fallen = np.quantile(drawn[:, best] - drawn[:, -1], (outside / 2, 1 - outside / 2))
-    return Curve(mean, low, high, int(sizes[best]), (fall, float(fallen[0]), float(fallen[1])))
+    gain_low = np.quantile(gained, outside / 2, axis=0)
+    return Curve(
+        mean,
+        low,
+        high,
+        int(sizes[best]),
+        (fall, float(fallen[0]), float(fallen[1])),
+        mean - mean[0],
+        gain_low,
+        (float(mean[-1] - mean[0]), float(kept[0]), float(kept[1])),
+    )
 
 
 def _sizes(n: Sequence[int] | None, fewest: int) -> NDArray[np.int64]:
@@ -254,8 +279,9 @@ def _numbers(
 
 
 def _plain(curve: Curve) -> dict[str, Any]:
-    columns = {name: [_or_none(v) for v in getattr(curve, name).tolist()] for name in ("mean", "low", "high")}
-    return {**columns, "best": curve.best, "fall": [_or_none(v) for v in curve.fall], "turns": curve.turns}
+    names = "mean", "low", "high", "gain", "gain_low", "fall", "kept"
+    columns = {name: [_or_none(float(v)) for v in getattr(curve, name)] for name in names}
+    return {**columns, "best": curve.best, "rises": curve.rises, "turns": curve.turns}
 
 
 def _or_none(number: float) -> float | None:
