@@ -79,14 +79,46 @@ def test_a_reward_that_is_exploited_turns_and_one_that_is_not_does_not() -> None
     assert found.kl[0] == 0
 
 
-def test_a_measure_that_nothing_selects_rarely_turns() -> None:
-    turned = 0
+def test_a_measure_may_rise_and_turn_and_keep_or_lose_what_it_gained() -> None:
+    prompts, reward, gold = exploited(0)
+    found = best_of(prompts, reward=reward, gold={"gold": gold, "pay": reward, "worse": -reward})
+    curve, pay, worse = found.gold["gold"], found.gold["pay"], found.gold["worse"]
+    np.testing.assert_array_equal(curve.gain, curve.mean - curve.mean[0])
+    assert curve.rises
+    assert curve.turns
+    assert curve.gain_low[0] == 0
+    assert (curve.gain_low[1:] < curve.gain[1:]).all()
+    assert curve.kept[0] == curve.gain[-1]
+    assert curve.kept[2] < 0  # below where it began
+    assert pay.kept[1] > 0
+    assert pay.rises
+    assert not worse.rises
+    assert worse.best == 1
+    one = best_of(["p"] * 8, reward=np.arange(8), gold=np.arange(8)).gold["gold"]
+    assert not one.rises
+    assert np.isnan(one.kept[1])
+
+
+def test_a_rise_at_a_middle_n_counts_where_the_largest_is_noise() -> None:
+    """Gold 1 is what pays 24 … 30 of 32; at n = 32 the best is one text a prompt, gold in half of the prompts."""
+    reward = np.tile(np.arange(32.0), 8)
+    gold = ((reward >= 24) & (reward < 31)).astype(float)
+    gold[31::64] = 1.0
+    curve = best_of([f"{n // 32}" for n in range(256)], reward=reward, gold=gold).gold["gold"]
+    assert curve.gain_low[-1] <= 0
+    assert curve.rises
+
+
+def test_a_measure_that_nothing_selects_rarely_turns_or_rises() -> None:
+    turned = rose = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
         prompts = [f"{n % 24}" for n in range(24 * 32)]
         found = best_of(prompts, reward=rng.normal(size=768), gold=rng.normal(size=768), resamples=400)
         turned += found.gold["gold"].turns
+        rose += found.gold["gold"].rises
     assert turned <= 5
+    assert rose <= 8
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:

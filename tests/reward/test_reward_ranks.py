@@ -44,6 +44,25 @@ def live(reward: sw.InstrumentalReward, number: int | None) -> list[str]:
     return [*digests, json.dumps({"scale": state["scale"], "habituation": state["habituation"]})]
 
 
+def crowded(number: int | None) -> list[list[float]]:
+    """What a crowd makes of four completions, whose near copies are on different ranks: crowds, likeness, rewards; and
+    the crowds of a rank's own completions alone."""
+    rows = [
+        (tiny.PROMPT, NEW[0]),
+        (tiny.PROMPT, NEW[0][:-1] + " then."),
+        (OTHER, NEW[1]),
+        (OTHER, NEW[1] + " Rain fell."),
+    ]
+    cut = {None: slice(None), 0: slice(0, None, 2), 1: slice(1, None, 2)}[number]
+    prompts, completions = [p for p, _ in rows[cut]], [c for _, c in rows[cut]]
+    options = {**OPTIONS, "combine": "conjunction", "crowd": True, "habituation": None}
+    reward = sw.InstrumentalReward(tiny.store(), tiny.embed, **options).eval()
+    out = reward.call(prompts, completions, asker="")
+    alone = reward.score_texts(prompts, completions, learn=False)
+    tables = out.factors["crowd"], out.factors["alike"], out.reward, alone.factors["crowd"]
+    return [table.tolist() for table in tables]
+
+
 def rank(number: int, folder: str, url: str | None) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     lines = []
@@ -64,6 +83,7 @@ def rank(number: int, folder: str, url: str | None) -> None:
     shared = sw.InstrumentalReward(sw.serve.Client(str(url)), tiny.embed, learn="online", **OPTIONS).train()
     lines += live(shared, number)
     Path(folder, f"lines-{number}").write_text("\n".join(lines))
+    Path(folder, f"crowd-{number}").write_text(json.dumps(crowded(number)))
     torch.distributed.destroy_process_group()
 
 
@@ -86,6 +106,13 @@ def test_stores_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
     assert first == second
     assert first[:-3] == alone
     assert first[-3:] == shared
+    # One crowd for the batch of all ranks: what each rank gives is what one process gives, bit for bit.
+    whole, one, two = crowded(None), *(json.loads(Path(tmp_path, f"crowd-{n}").read_text()) for n in range(2))
+    for table in range(3):
+        assert one[table] == whole[table][0::2]
+        assert two[table] == whole[table][1::2]
+    assert min(whole[0]) > 1  # each has a near copy, which is on the other rank
+    assert one[3] == two[3] == [1, 1]  # and would not be crowded among its own rank's completions
 
 
 # TRL's own trainer

@@ -8,8 +8,8 @@ rises and then turns is exploited, and the n at which it turns says at what pres
     python -m examples.study.claim.best_of_n --objective wedding --rewards cosine-store probe
     python -m examples.study.claim.best_of_n --table              # tables and plot from study/results alone
 
-8,192 completions are sampled once (1,024 of each of the study's eight openings, `runs/study/claim/pool`) and measured in
-blocks of 512 that are kept, so that the command can be stopped at any time; ``--blocks`` takes fewer, and results of
+8,192 completions are sampled once (1,024 of each of the study's eight openings, `runs/study/claim/pool`) and measured
+in blocks of 512 that are kept, so that the command can be stopped at any time; ``--blocks`` takes fewer, and results of
 rewards that are not named stay. The best is taken among completions of one opening, with intervals over openings, and
 among those of all openings together; that interval leaves out one opening at a time (jackknife). All are means over
 every subset of n, not of some that were drawn.
@@ -52,8 +52,8 @@ WITHIN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TOGETHER = (1, 4, 16, 64, 256, 1024, 4096)
 SHOWN = (1, 4, 16, 64, 256, 512, 1024)
 RISES = 0.1
-"""A reward's gold rises if at some n it lies at least this far above n = 1, on the scale from base to prompted base, and
-by more than chance there: a bootstrap of the difference in pairs, over openings, widened for all n (`Curve.gain_low`)."""
+"""A reward's gold rises if at some n it lies at least this far above n = 1, on the scale from base to prompted base,
+and by more than chance there: a bootstrap of the difference in pairs, over openings, widened for all n."""
 
 
 def kept(path: Path, make: Callable[[], Floats]) -> Floats:
