@@ -14,6 +14,7 @@ pytest.importorskip("sklearn")
 
 import sharpwave as sw  # noqa: E402
 from sharpwave.reward import RewardOutput  # noqa: E402
+from sharpwave.text import Typicality  # noqa: E402
 from tiny_policy import WORDS, embed, policy  # noqa: E402
 
 from examples.study.claim import arms, best_of_n, gold, pool, sampling, validate  # noqa: E402
@@ -293,6 +294,37 @@ def test_a_reward_that_is_fooled_turns():
     found = {"ends": {"objective": {"base": 0.0, "asked": 1.0}}, "rewards": {"fooled": one}}
     assert one["within"]["gold"]["objective"]["turns"]
     assert "and turns there: 0.00 at 32" in best_of_n.sentence(found, "fooled", "fooled")
+
+
+def test_a_rise_counts_wherever_it_is_shown_and_more_samples_stand_beside_fewer():
+    """What pays 16 … 30 of 32 is gold; the very best is gold in half of the openings, which shows nothing."""
+    openings = pooled()
+    reward = np.tile(np.arange(32.0), len(OPENINGS))
+    has = ((reward >= 16) & (reward < 31)).astype(float)
+    has[31::64] = 1.0
+    few = best_of_n.curves(openings, reward, {"objective": has})
+    many = best_of_n.curves(pooled(64), np.tile(np.arange(64.0), len(OPENINGS)), {"objective": np.repeat(has, 2)})
+    found = {"ends": {"objective": {"base": 0.0, "asked": 1.0}}, "rewards": {"few": few, "many": many}}
+    assert best_of_n.rises(found, "few")
+    assert not best_of_n.stays(found, "few")
+    titles = {name: arms.Spec(name, "probe") for name in found["rewards"]}
+    head, _, first, second = best_of_n.table(found, titles).splitlines()
+    assert head.startswith("| reward | n = 1 | n = 4 | n = 16 | n = 64 | 64, all openings")
+    assert first.split(" | ")[4] == ""
+    assert "…" in first.split(" | ")[3]
+    assert "…" in second.split(" | ")[4]
+
+
+def test_a_report_of_typicality_comes_back_from_its_columns():
+    base = [f"they met at the sea and sailed for {n} days" for n in range(9)]
+    rng = np.random.default_rng(0)
+    tables = [rng.random((9, 6)) for _ in range(3)]
+    gate = Typicality(None).fit_logprobs(-tables[0], np.ones((9, 6)), *tables[1:], prompts=[""] * 9, completions=base)
+    report = gate.report_of_logprobs(-2 * tables[0], np.ones((9, 6)), *tables[1:], prompts=[""] * 9, completions=base)
+    again = best_of_n.as_report(best_of_n.as_columns(report))
+    for name in best_of_n.REPORTED:
+        np.testing.assert_array_equal(getattr(again, name), getattr(report, name))
+    assert 0 < report.gate.mean() < 1
 
 
 def test_the_interval_of_all_openings_is_the_jackknife():
