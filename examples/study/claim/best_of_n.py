@@ -256,15 +256,16 @@ def read(results: Path) -> dict[str, dict[str, Any]]:
 
 
 def write(results: Path, document: Path) -> None:
-    """Tables and sentences into the document."""
+    """Tables and sentences into the document; slow measures are of fewer completions, in ``slow`` among the results."""
     specs = arms.specs()
     text = document.read_text("utf-8")
     for objective, found in read(results).items():
         text = fill(text, f"best-of-n-{objective}", table(found, specs))
         said = [f"* {sentence(found, name, specs[name].title)}" for name in found["rewards"]]
         text = fill(text, f"best-of-n-{objective}-said", "\n".join(said))
-        if len(found["ends"]) > 1:
-            text = fill(text, f"best-of-n-{objective}-others", others(found, specs))
+        slow = read(results / "slow").get(objective, found)
+        if len(slow["ends"]) > 1:
+            text = fill(text, f"best-of-n-{objective}-others", others(slow, specs))
     document.write_text(text, "utf-8")
 
 
