@@ -152,7 +152,10 @@ class View:
         """The numbers of `sharpwave.SearchReport` by name."""
 
     def value(
-        self, queries: NDArray[np.float32], num_threads: int | None
+        self,
+        queries: NDArray[np.float32],
+        kernel: tuple[int | None, int | None, float | None],
+        num_threads: int | None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Φ (B, Q) and σ (B,)."""
 
@@ -190,6 +193,7 @@ class View:
         weights: NDArray[np.float64] | None,
         cleanup: int,
         distinct: bool,
+        kernel: tuple[int | None, int | None, float | None],
         num_threads: int | None,
     ) -> list[list[tuple[NDArray[np.int64], float, NDArray[np.float32], list[str | None]]]]:
         """Ids, score, values and texts of every path of every query."""
@@ -207,7 +211,14 @@ class View:
         """What a veto would leave."""
 
     def associate(
-        self, queries: NDArray[np.float32], steps: int, damping: float, k: int, num_threads: int | None
+        self,
+        queries: NDArray[np.float32],
+        steps: int,
+        damping: float,
+        k: int,
+        kernel: tuple[int | None, int | None, float | None],
+        among: NDArray[np.int64] | None,
+        num_threads: int | None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Ids and activations, (B, k)."""
 

@@ -48,6 +48,18 @@ def vetoed(
     return None, _coerce.integers("episodes", cast("Array", episodes)).ravel()
 
 
+KernelNumbers = tuple[int | None, int | None, float | None]
+
+
+def _kernel(k: int | None, power: int | None, tau: float | None, *, name: str = "k") -> KernelNumbers:
+    """How memories answer to the queries of one call, as the core takes it."""
+    return (
+        None if k is None else _coerce.count(name, k),
+        None if power is None else _coerce.count("power", power),
+        None if tau is None else _coerce.number("tau", tau),
+    )
+
+
 class View(Generic[Core]):
     """A store as its readers see it. Arrays of the store are read-only copies, in the order of `ids`."""
 
@@ -94,10 +106,25 @@ class View(Generic[Core]):
         return self._core.blocks()
 
     def value(
-        self, queries: Array, *, num_threads: int | None = None
+        self,
+        queries: Array,
+        *,
+        k: int | None = None,
+        power: int | None = None,
+        tau: float | None = None,
+        num_threads: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Φ (B, Q), the value of each query on each channel, and σ (B,), its support."""
-        return self._core.value(_coerce.batch("queries", queries, self.dim), _coerce.threads(num_threads))
+        """Φ (B, Q), the value of each query on each channel, and σ (B,), its support.
+
+        Args:
+            queries: (B, d).
+            k: how many memories answer to a query, for this call; that of the config by default.
+            power: p, for this call: the higher, the more of the answer the nearest have.
+            tau: τ, for this call: the cosine below which a memory does not answer.
+        """
+        return self._core.value(
+            _coerce.batch("queries", queries, self.dim), _kernel(k, power, tau), _coerce.threads(num_threads)
+        )
 
     def score(
         self,
@@ -170,6 +197,9 @@ class View(Generic[Core]):
         *,
         cleanup: int = 0,
         distinct: bool = False,
+        k: int | None = None,
+        power: int | None = None,
+        tau: float | None = None,
     ) -> list[Path]:
         """Paths from `query` (d,) along associations toward value, best first: a beam search of `beams` beams.
 
@@ -180,9 +210,10 @@ class View(Generic[Core]):
             cleanup: how often the query is first drawn to the memories that answer to it, x ← normalise(Σ_i φ_i k_i):
                 a noisy cue becomes what it is a cue for.
             distinct: only the best path to each end.
+            k, power, tau: how memories answer to the query, as for `value`.
         """
         row = _coerce.vector("query", query, self.dim).reshape(1, self.dim)
-        return self._recall(row, depth, beams, weights, cleanup, distinct, None)[0]
+        return self._recall(row, depth, beams, weights, cleanup, distinct, _kernel(k, power, tau), None)[0]
 
     def recall_many(
         self,
@@ -193,11 +224,14 @@ class View(Generic[Core]):
         *,
         cleanup: int = 0,
         distinct: bool = False,
+        k: int | None = None,
+        power: int | None = None,
+        tau: float | None = None,
         num_threads: int | None = None,
     ) -> list[list[Path]]:
         """`recall` for each of `queries` (B, d)."""
         rows = _coerce.batch("queries", queries, self.dim)
-        return self._recall(rows, depth, beams, weights, cleanup, distinct, num_threads)
+        return self._recall(rows, depth, beams, weights, cleanup, distinct, _kernel(k, power, tau), num_threads)
 
     def _recall(
         self,
@@ -207,6 +241,7 @@ class View(Generic[Core]):
         weights: Weights | None,
         cleanup: int,
         distinct: bool,
+        kernel: KernelNumbers,
         num_threads: int | None,
     ) -> list[list[Path]]:
         found = self._core.recall(
@@ -216,6 +251,7 @@ class View(Generic[Core]):
             None if weights is None else _coerce.weights(weights, self.channels),
             _coerce.count("cleanup", cleanup),
             _coerce.flag("distinct", distinct),
+            kernel,
             _coerce.threads(num_threads),
         )
         return [[Path(*path) for path in paths] for paths in found]
@@ -227,6 +263,10 @@ class View(Generic[Core]):
         damping: float = 0.85,
         k: int = 16,
         *,
+        seeds: int | None = None,
+        power: int | None = None,
+        tau: float | None = None,
+        where: Array | None = None,
         num_threads: int | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """What each query (B, d) brings to mind, near and far: ids and activations, both (B, k), the most active first.
@@ -234,12 +274,24 @@ class View(Generic[Core]):
         Activation starts at the memories that answer to the query, φ, and flows `steps` times: `damping` of it along
         the associations, the rest back to the start. That is personalised PageRank, a ← (1 − damping)·φ + damping·aP.
         It never exceeds 1 in all; ties go to the lower id; where fewer than k memories are active, -1 and 0.
+
+        Args:
+            queries: (B, d).
+            steps: how often it flows.
+            damping: the share that flows on.
+            k: how many memories are returned.
+            seeds: how many memories answer to a query, where it starts; the config's k by default. What was learned
+                with few answers, which keeps associations few, can be asked with many, and sharply.
+            power, tau: how they answer, as for `value`.
+            where: the ids of the memories that may answer and be returned; activation flows through the others, too.
         """
         return self._core.associate(
             _coerce.batch("queries", queries, self.dim),
             _coerce.count("steps", steps),
             _coerce.number("damping", damping),
             _coerce.count("k", k),
+            _kernel(seeds, power, tau, name="seeds"),
+            None if where is None else _coerce.integers("where", where).ravel(),
             _coerce.threads(num_threads),
         )
 

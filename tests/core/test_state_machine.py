@@ -49,6 +49,18 @@ configs = st.fixed_dictionaries(
 )
 
 
+def kernels(k: str) -> st.SearchStrategy[dict[str, Any]]:
+    """How memories answer to the queries of one call: sharper or broader than the store learned, or as it did."""
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            k: st.sampled_from([1, 2, 40]),
+            "power": st.sampled_from([1, 5, 16]),
+            "tau": st.sampled_from([-1.0, 0.0, 0.5]),
+        },
+    )
+
+
 class Agreement(RuleBasedStateMachine):
     """One store, one oracle, one life."""
 
@@ -322,22 +334,42 @@ class Agreement(RuleBasedStateMachine):
         depth=st.integers(1, 4),
         beams=st.integers(1, 4),
         how=st.fixed_dictionaries({"cleanup": st.integers(0, 2), "distinct": st.booleans()}),
+        kernel=kernels("k"),
     )
-    def recall(self, seed: int, depth: int, beams: int, how: dict[str, Any]) -> None:
-        query = self.steps(seed, 1)[0]
+    def recall(self, seed: int, depth: int, beams: int, how: dict[str, Any], kernel: dict[str, Any]) -> None:
+        query, how = self.steps(seed, 1)[0], how | kernel
         actual = self.store.recall(query, depth=depth, beams=beams, **how)
         expected = self.oracle.recall(query, depth=depth, beams=beams, **how)
         close([p.score for p in actual], [p.score for p in expected], "recall scores", {"rtol": 1e-5, "atol": 1e-8})
         if self.oracle.channels:
             assert [p.ids.tolist() for p in actual] == [p.ids for p in expected]
 
-    @rule(seed=seeds, steps=st.integers(0, 4), damping=st.sampled_from([0.0, 0.5, 0.85, 1.0]), k=st.integers(1, 6))
-    def associate(self, seed: int, steps: int, damping: float, k: int) -> None:
+    @rule(
+        seed=seeds,
+        steps=st.integers(0, 4),
+        damping=st.sampled_from([0.0, 0.5, 0.85, 1.0]),
+        k=st.integers(1, 6),
+        kernel=kernels("seeds"),
+        some=st.none() | st.integers(1, 3),
+    )
+    def associate(
+        self, seed: int, steps: int, damping: float, k: int, kernel: dict[str, Any], some: int | None
+    ) -> None:
+        """`some`: of every so many memories only one may answer and be returned."""
         query = self.steps(seed, 1)
-        ids, a = self.store.associate(query, steps=steps, damping=damping, k=k)
-        expected = self.oracle.associate(query[0], steps=steps, damping=damping, k=k)
+        how = kernel | ({} if some is None else {"where": self.oracle.ids[::some].tolist()})
+        ids, a = self.store.associate(query, steps=steps, damping=damping, k=k, **how)
+        expected = self.oracle.associate(query[0], steps=steps, damping=damping, k=k, **how)
         assert ids[0].tolist() == [*expected, *[-1] * (k - len(expected))]
         close(a[0], [*expected.values(), *[0.0] * (k - len(expected))], "associate", WIDE)
+
+    @rule(seed=seeds, kernel=kernels("k"))
+    def value_as_asked(self, seed: int, kernel: dict[str, Any]) -> None:
+        queries = self.steps(seed, 2)
+        for actual, expected in zip(
+            self.store.value(queries, **kernel), self.oracle.value(queries, **kernel), strict=True
+        ):
+            close(actual, expected, "value")
 
     @rule()
     def freeze(self) -> None:

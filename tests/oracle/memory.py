@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,11 +110,22 @@ class State:
         order = np.argsort(-s, kind="stable")[:k]
         return [(ids[o], float(s[o])) for o in order]
 
-    def activation(self, x: F32) -> Activation:
-        """φ_i = κ_i / (ε + Σ_j κ_j) over the k nearest, the sum by falling s; σ = max_i κ_i."""
+    def activation(
+        self,
+        x: F32,
+        k: int | None = None,
+        power: int | None = None,
+        tau: float | None = None,
+        where: Collection[int] | None = None,
+    ) -> Activation:
+        """φ_i = κ_i / (ε + Σ_j κ_j) over the k nearest, the sum by falling s; σ = max_i κ_i.
+
+        A reader may ask with other numbers than the store learned with, and of some memories alone.
+        """
         c = self.settings
-        tau = float(np.float32(c.tau))
-        kappas = {i: kappa(s, tau, c.power) for i, s in self.nearest(x, c.k)}
+        tau = float(np.float32(c.tau if tau is None else tau))
+        nearest = [(i, s) for i, s in self.nearest(x, len(self.memories)) if where is None or i in where]
+        kappas = {i: kappa(s, tau, power or c.power) for i, s in nearest[: k or c.k]}
         total = 0.0
         for value in kappas.values():
             total += value

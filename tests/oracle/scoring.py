@@ -142,9 +142,9 @@ class View:
                 ids[row, place], sims[row, place] = i, s
         return ids, sims
 
-    def value(self, queries: Any) -> tuple[F64, F64]:
-        """Φ (B, Q) and σ (B,)."""
-        activations = [self.state.activation(normalise(query)) for query in queries]
+    def value(self, queries: Any, **how: Any) -> tuple[F64, F64]:
+        """Φ (B, Q) and σ (B,). `how` is for `State.activation`."""
+        activations = [self.state.activation(normalise(query), **how) for query in queries]
         Phi = [self._Phi(a, lambda i: 1.0) for a in activations]
         return (
             np.array(Phi).reshape(len(activations), len(self.state.channels)),
@@ -318,6 +318,7 @@ class View:
         weights: Any = None,
         cleanup: int = 0,
         distinct: bool = False,
+        **how: Any,
     ) -> list[Path]:
         """Iterative retrieval: beam search for the paths with the largest φ(start)·Π(γP)·(w·v of the end).
 
@@ -338,10 +339,10 @@ class View:
         x = normalise(query)
         for _ in range(cleanup):
             total = np.zeros(state.settings.dim, np.float32)
-            for i, phi in state.activation(x).phi.items():
+            for i, phi in state.activation(x, **how).phi.items():
                 total = total + np.float32(phi) * state.memories[i].key
             x = normalise(total) if np.any(total) else x
-        going = best([([i], phi) for i, phi in state.activation(x).phi.items()])
+        going = best([([i], phi) for i, phi in state.activation(x, **how).phi.items()])
         complete: list[tuple[list[int], float]] = []
         for _ in range(depth):
             following = []
@@ -359,13 +360,16 @@ class View:
             complete = list({path[0][-1]: path for path in reversed(ranked)}.values())
         return [Path(ids, reach * worth(ids[-1]), [worth(i) for i in ids]) for ids, reach in best(complete)]
 
-    def associate(self, query: Any, steps: int = 8, damping: float = 0.85, k: int = 16) -> dict[int, float]:
+    def associate(
+        self, query: Any, steps: int = 8, damping: float = 0.85, k: int = 16, seeds: int | None = None, **how: Any
+    ) -> dict[int, float]:
         """Spreading activation: a ← φ(x), then `steps` times a_j ← (1 − damping)·φ_j(x) + damping·Σ_i a_i P_ij.
 
         By falling a, then id; at most k. The sum runs from φ_j on by ascending i.
         """
         state = self.state
-        phi = state.activation(normalise(query)).phi
+        phi = state.activation(normalise(query), k=seeds, **how).phi
+        where = how.get("where")
         a = dict(sorted(phi.items()))
         for _ in range(steps):
             following = {i: (1.0 - damping) * p for i, p in sorted(phi.items()) if (1.0 - damping) * p > 0}
@@ -374,7 +378,8 @@ class View:
                     if damping * a[i] * p > 0:
                         following[j] = following.get(j, 0.0) + damping * a[i] * p
             a = following
-        return dict(sorted(a.items(), key=lambda item: (-item[1], item[0]))[:k])
+        found = [(i, weight) for i, weight in a.items() if where is None or i in where]
+        return dict(sorted(found, key=lambda item: (-item[1], item[0]))[:k])
 
     # ------------------------------------------------------------------ learned quantities, or their ablations
 

@@ -107,6 +107,7 @@ FORMS: dict[str, Form] = {
         lambda _, given, sent: _coerce.context(given, len(_ends_and_rows(sent)[0]) - 1),
     ),
     "habituation": Form({"type": "object", "properties": _TABLE, "required": ["ids", "uses"]}, _habituation_sent),
+    "where": Form(_INTEGERS, lambda _, given, __: _coerce.integers("where", given).ravel()),
     "need": Form(
         {"anyOf": [{"enum": ["frequency", "uniform"]}, _INTEGERS]},
         lambda _, given, __: given if isinstance(given, str) else _coerce.integers("need", given).ravel(),
@@ -117,7 +118,7 @@ FORMS: dict[str, Form] = {
 
 SIZES = frozenset({"k", "depth", "beams", "cleanup"})
 """Whole numbers of a read that multiply the length of its answer."""
-NO_SIZES = frozenset({"steps", "nprobe", "memory", "episode"})
+NO_SIZES = frozenset({"steps", "nprobe", "memory", "episode", "seeds", "power"})
 """Those that do not."""
 
 SCALARS: dict[Any, tuple[str, Callable[[str, Any], Any]]] = {

@@ -72,7 +72,7 @@ pub use error::{Error, Result};
 /// What benchmarks reach of the passes of a search; no part of the interface.
 #[doc(hidden)]
 pub use index::probe::Probe;
-pub use index::{Partition, SearchReport};
+pub use index::{Kernel, Partition, SearchReport};
 pub use memory::channels::{Channel, Kind};
 pub use memory::episodes::Episodes;
 pub use ops::gate::Outcome;
@@ -86,6 +86,7 @@ pub use query::recall::{Path, RecallRequest};
 pub use query::score::{
     Association, Explanation, Habituation, Payment, ScoreRequest, Scores, functionals,
 };
+pub use query::spread::AssociateRequest;
 pub use shared::{Denied, Shared, Writer};
 #[cfg(fuzzing)]
 pub use storage::journal::directory::follow_records;

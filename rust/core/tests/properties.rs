@@ -5,7 +5,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use sharpwave_core::{Config, Drives, Equation, Need, Order, ReplayRequest, Scores, Store};
+use sharpwave_core::{Config, Drives, Equation, Kernel, Need, Order, ReplayRequest, Scores, Store};
 use world::{Batch, along, axis, episode, lived, observe, score, sleep};
 
 const DIM: usize = 5;
@@ -228,7 +228,7 @@ proptest! {
     #[test]
     fn p9_potential_telescopes((mut store, _) in lived(DIM), story in episode(DIM)) {
         sleep(&mut store);
-        let (phi, _) = store.value(&story.steps, None).unwrap();
+        let (phi, _) = store.value(&story.steps, &Kernel::default(), None).unwrap();
         let first = f32::midpoint(phi[0], phi[1]);
         for context in [0, 1] {
             let scores = score(&store, &story, "potential", context, None, None);

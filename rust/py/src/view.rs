@@ -7,8 +7,8 @@ use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArr
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use sharpwave_core::{
-    Channel, EpisodeRecord, Episodes, Habituation, Kind, Path, RecallRequest, Result, ScoreRequest,
-    Store,
+    AssociateRequest, Channel, EpisodeRecord, Episodes, Habituation, Kernel, Kind, Path,
+    RecallRequest, Result, ScoreRequest, Store,
 };
 
 use crate::convert::{
@@ -23,6 +23,13 @@ use crate::parts::{ExplanationParts, PathParts, explained, given, recalled, text
 #[pyclass(subclass, frozen, module = "sharpwave._core")]
 pub struct View {
     handle: Arc<Handle>,
+}
+
+/// k, power and τ of one call, where they are not the configuration's.
+type KernelNumbers = (Option<usize>, Option<u32>, Option<f32>);
+
+fn kernel((k, power, tau): KernelNumbers) -> Kernel {
+    Kernel { k, power, tau }
 }
 
 /// `(ids, uses, eta)`.
@@ -345,12 +352,15 @@ impl View {
         &self,
         py: Python<'py>,
         queries: PyReadonlyArray2<'py, f32>,
+        kernel: KernelNumbers,
         num_threads: Option<usize>,
     ) -> PyResult<(Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>)> {
         let rows = queries.shape()[0];
         let queries = borrowed("queries", &queries)?;
+        let kernel = self::kernel(kernel);
         let ((values, support), channels) = self.ask(py, |store| {
-            Ok((store.value(queries, num_threads)?, store.channels().len()))
+            let found = store.value(queries, &kernel, num_threads)?;
+            Ok((found, store.channels().len()))
         })?;
         Ok((matrix(py, values, rows, channels)?, vector(py, support)))
     }
@@ -449,6 +459,7 @@ impl View {
         weights: Option<PyReadonlyArray1<'py, f64>>,
         cleanup: usize,
         distinct: bool,
+        kernel: KernelNumbers,
         num_threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyList>> {
         let queries = borrowed("queries", &queries)?;
@@ -458,6 +469,7 @@ impl View {
             weights: borrowed_if("weights", weights.as_ref())?,
             cleanup,
             distinct,
+            kernel: self::kernel(kernel),
             threads: num_threads,
         };
         let found = self.ask(py, |store| {
@@ -480,13 +492,21 @@ impl View {
         steps: usize,
         damping: f64,
         k: usize,
+        kernel: KernelNumbers,
+        among: Option<PyReadonlyArray1<'py, i64>>,
         num_threads: Option<usize>,
     ) -> PyResult<(Bound<'py, PyArray2<i64>>, Bound<'py, PyArray2<f64>>)> {
         let rows = queries.shape()[0];
         let queries = borrowed("queries", &queries)?;
-        let (ids, activations) = self.ask(py, |store| {
-            store.associate(queries, steps, damping, k, num_threads)
-        })?;
+        let request = AssociateRequest {
+            steps,
+            damping,
+            k,
+            kernel: self::kernel(kernel),
+            among: borrowed_if("among", among.as_ref())?,
+            threads: num_threads,
+        };
+        let (ids, activations) = self.ask(py, |store| store.associate(queries, &request))?;
         Ok((matrix(py, ids, rows, k)?, matrix(py, activations, rows, k)?))
     }
 }

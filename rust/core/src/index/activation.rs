@@ -2,6 +2,7 @@
 
 use crate::base::Slot;
 use crate::config::Config;
+use crate::error::Result;
 use crate::index::Hit;
 
 /// The memories that answer to one step, by falling activation, ties by lower id.
@@ -22,6 +23,34 @@ pub(crate) struct Answer {
     pub(crate) similarity: f32,
     /// φ.
     pub(crate) phi: f64,
+}
+
+/// How memories answer to the queries of one call. A number that is absent is that of the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kernel {
+    /// How many memories answer.
+    pub k: Option<usize>,
+    /// p: the higher, the more of the activation the nearest have.
+    pub power: Option<u32>,
+    /// τ: the cosine below which a memory does not answer.
+    pub tau: Option<f32>,
+}
+
+impl Kernel {
+    /// The configuration with these numbers.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) naming the number that is out of range.
+    pub(crate) fn on(&self, config: &Config) -> Result<Config> {
+        let config = Config {
+            k: self.k.unwrap_or(config.k),
+            power: self.power.unwrap_or(config.power),
+            tau: self.tau.unwrap_or(config.tau),
+            ..config.clone()
+        };
+        config.validate()?;
+        Ok(config)
+    }
 }
 
 /// κ = clip((s − τ)/(1 − τ), 0, 1)^p, by repeated multiplication (no powf: it differs between CPUs).

@@ -31,6 +31,7 @@ pub(crate) mod scan;
 pub(crate) mod search;
 pub(crate) mod topk;
 
+pub use activation::Kernel;
 pub(crate) use activation::{Activation, activate, kappa, merge_novelty};
 pub(crate) use candidates::Candidates;
 pub(crate) use exact::{Bounded, MIN_FLOAT_QUERIES, Search};

@@ -1,13 +1,14 @@
 //! Reading: search, value, score, explain, recall, associate. Nothing here changes state.
 
-use crate::base::afford;
+use crate::base::{Slot, afford};
 use crate::error::{Result, in_range};
 use crate::graph::EdgeRange;
 use crate::index;
-use crate::index::{Activation, SearchReport, activate, pad};
+use crate::index::{Activation, Kernel, SearchReport, activate, pad};
 use crate::memory::{Episodes, normalised_rows};
 use crate::query::recall::{Path, RecallRequest};
 use crate::query::score::{Explanation, ScoreRequest, Scores};
+use crate::query::spread::AssociateRequest;
 use crate::query::{recall, score, spread};
 use crate::store::Store;
 
@@ -33,6 +34,29 @@ impl Store {
             .iter()
             .map(|hits| activate(hits, &self.config))
             .collect())
+    }
+
+    /// As [`Store::activate_rows`], with the numbers of one call, and only memories that are `among` answering.
+    pub(crate) fn activate_among(
+        &self,
+        rows: &[f32],
+        kernel: &Kernel,
+        among: impl Fn(Slot) -> bool,
+        threads: Option<usize>,
+    ) -> Result<Vec<Activation>> {
+        let config = kernel.on(&self.config)?;
+        let mut wanted = config.k;
+        loop {
+            let mut found = index::nearest(&self.memories, rows, wanted, threads)?;
+            for hits in &mut found {
+                hits.retain(|hit| among(hit.slot));
+            }
+            if wanted >= self.len() || found.iter().all(|hits| hits.len() >= config.k) {
+                let best = found.iter().map(|hits| &hits[..config.k.min(hits.len())]);
+                return Ok(best.map(|hits| activate(hits, &config)).collect());
+            }
+            wanted = wanted.saturating_mul(4).min(self.len());
+        }
     }
 
     /// `Φ_q = Σ_i φ_i v_iq`.
@@ -96,10 +120,15 @@ impl Store {
     /// `Φ` `(B, Q)` and `σ` `(B,)` of each query.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] for bad queries or `threads`.
-    pub fn value(&self, queries: &[f32], threads: Option<usize>) -> Result<(Vec<f32>, Vec<f32>)> {
+    /// [`crate::Error::Invalid`] for bad queries, `kernel` or `threads`.
+    pub fn value(
+        &self,
+        queries: &[f32],
+        kernel: &Kernel,
+        threads: Option<usize>,
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
         let queries = normalised_rows("queries", queries, self.config.dim)?;
-        let activations = self.activate_rows(&queries, threads)?;
+        let activations = self.activate_among(&queries, kernel, |_| true, threads)?;
         let values = activations
             .iter()
             .flat_map(|a| self.phi(a))
@@ -143,17 +172,14 @@ impl Store {
     /// `damping` of it along the associations, the rest back to the start.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] naming the argument.
+    /// [`crate::Error::Invalid`] naming the argument, [`crate::Error::Unknown`] for an unknown memory.
     pub fn associate(
         &self,
         queries: &[f32],
-        steps: usize,
-        damping: f64,
-        k: usize,
-        threads: Option<usize>,
+        request: &AssociateRequest<'_>,
     ) -> Result<(Vec<i64>, Vec<f64>)> {
         let queries = normalised_rows("queries", queries, self.config.dim)?;
-        let found = spread::associate(self, &queries, steps, damping, k, threads)?;
+        let (found, k) = (spread::associate(self, &queries, request)?, request.k);
         let padded = found.iter().flat_map(|found| {
             let padding = std::iter::repeat_n((-1, 0.0), k - found.len());
             found.iter().copied().chain(padding)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::base::{Slot, afford, cancel, threads};
 use crate::error::{Result, invalid_if};
-use crate::index::Activation;
+use crate::index::{Activation, Kernel};
 use crate::memory::normalise;
 use crate::query::score::worth::checked_weights;
 use crate::store::Store;
@@ -42,6 +42,8 @@ pub struct RecallRequest<'a> {
     pub cleanup: usize,
     /// Only the best path to each end.
     pub distinct: bool,
+    /// How memories answer to a query.
+    pub kernel: Kernel,
     /// Threads for a batch; the default number if absent.
     pub threads: Option<usize>,
 }
@@ -65,12 +67,15 @@ pub(crate) fn recall(
     )?;
     let weights = checked_weights(store, request.weights)?;
     let mut queries = queries;
+    let activate =
+        |queries: &[f32]| store.activate_among(queries, &request.kernel, |_| true, request.threads);
     for _ in 0..request.cleanup {
-        if !clean_up(store, &mut queries, request.threads)? {
+        let activations = activate(&queries)?;
+        if !clean_up(store, &mut queries, &activations)? {
             break;
         }
     }
-    let activations = store.activate_rows(&queries, request.threads)?;
+    let activations = activate(&queries)?;
     threads::map(activations.len(), request.threads, |at| {
         paths(store, &activations[at], &weights, request)
     })
@@ -78,11 +83,10 @@ pub(crate) fn recall(
 
 /// Draws every query to the memories that answer to it; one that none answers to stays. Returns whether
 /// any moved.
-fn clean_up(store: &Store, queries: &mut [f32], threads: Option<usize>) -> Result<bool> {
+fn clean_up(store: &Store, queries: &mut [f32], activations: &[Activation]) -> Result<bool> {
     let dim = store.config().dim;
-    let activations = store.activate_rows(queries, threads)?;
     let mut moved = false;
-    for (query, activation) in queries.chunks_exact_mut(dim).zip(&activations) {
+    for (query, activation) in queries.chunks_exact_mut(dim).zip(activations) {
         cancel::check()?;
         let mut sum = vec![0.0f32; dim];
         for answer in &activation.answers {
