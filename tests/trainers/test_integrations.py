@@ -92,10 +92,17 @@ def test_an_old_module_is_the_new_one_and_warns(old: str, monkeypatch: pytest.Mo
         assert importlib.import_module(f"sharpwave.{old}") is new
 
 
-@pytest.mark.parametrize("module", ["pointwise", "openrlhf", "verifiers"])
-def test_an_old_name_in_a_module_is_the_new_one_and_warns(module: str) -> None:
-    found = importlib.import_module(f"sharpwave.trainers.{module}")
-    with pytest.warns(DeprecationWarning, match=rf"sharpwave.trainers.{module}.Together is now .*BatchedReward"):
-        assert found.Together is found.BatchedReward
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        *((f"trainers.{module}", "Together", "BatchedReward") for module in ("pointwise", "openrlhf", "verifiers")),
+        ("envs.step_reward", "Keeps", "StoreMixin"),
+        ("envs.step_reward", "Freezes", "FreezableStoreMixin"),
+    ],
+)
+def test_an_old_name_in_a_module_is_the_new_one_and_warns(module: str, old: str, new: str) -> None:
+    found = importlib.import_module(f"sharpwave.{module}")
+    with pytest.warns(DeprecationWarning, match=rf"sharpwave.{module}.{old} is now .*{new}"):
+        assert getattr(found, old) is getattr(found, new)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         _ = found.Nothing

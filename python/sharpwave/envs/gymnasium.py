@@ -15,7 +15,7 @@ from sharpwave._lazy import MissingExtra
 from sharpwave.envs.observations import ObservationEmbedder, RandomFeatures, default_embedder, stack
 from sharpwave.envs.running import Paid
 from sharpwave.envs.sharing import Shared, unshared
-from sharpwave.envs.step_reward import Freezes, StepReward
+from sharpwave.envs.step_reward import FreezableStoreMixin, StepReward
 from sharpwave.results import ReplayReport
 
 try:
@@ -26,7 +26,7 @@ except ImportError as error:
 __all__ = ["RandomFeatures", "StepReward", "ValueMemory", "sample_observations"]
 
 
-class ValueMemory(Freezes, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+class ValueMemory(FreezableStoreMixin, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Adds ``weight`` times what the store pays to the reward, and observes the episodes that end.
 
     Observations, actions, ends and seeds pass through as they are. ``info`` gains, at every step,

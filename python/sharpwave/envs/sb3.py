@@ -22,7 +22,7 @@ from sharpwave import _coerce
 from sharpwave._lazy import MissingExtra
 from sharpwave.envs.observations import ObservationEmbedder, RandomFeatures, default_embedder, stack
 from sharpwave.envs.running import Paid
-from sharpwave.envs.step_reward import Keeps, StepReward
+from sharpwave.envs.step_reward import StepReward, StoreMixin
 from sharpwave.results import ReplayReport
 from sharpwave.reward.checkpoint import checksum
 from sharpwave.store import SNAPSHOT
@@ -40,7 +40,7 @@ MARK = "sharpwave_snapshot"
 PARTS = ("environment", "instrumental", "support", "value", "rarity")
 
 
-class VecValueMemory(Keeps, VecEnvWrapper):
+class VecValueMemory(StoreMixin, VecEnvWrapper):
     """Adds ``weight`` times what the store pays to the rewards, and observes the episodes that end.
 
     ``training`` is as VecNormalize's: False freezes the store, and rewards are then those of the environment alone

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from sharpwave import _coerce
 from sharpwave._files import write_whole
 from sharpwave._fork import renewed_in_children
+from sharpwave._moved import renamed
 from sharpwave.envs.observations import ObservationEmbedder, embed
 from sharpwave.envs.running import Episode, Paid, laid_out
 from sharpwave.envs.sharing import refuse_copy
@@ -411,8 +412,8 @@ class StepReward:
         self._lock = threading.RLock()
 
 
-class Keeps:
-    """What every wrapper around a `StepReward` has of it: its store, and how it is kept."""
+class StoreMixin:
+    """For wrappers around a `StepReward`: its store, and saving and restoring it."""
 
     memory: StepReward
 
@@ -422,17 +423,17 @@ class Keeps:
         return self.memory.store
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
-        """Write the store, and what else changed, into ``directory``."""
+        """Write the store and the rest of the state into ``directory``."""
         return self.memory.save(directory)
 
     def restore(self, directory: str | os.PathLike[str]) -> Self:
-        """Go on from what was saved; reset the environments then."""
+        """Restore the saved state; reset the environments afterwards."""
         self.memory.restore(directory)
         return self
 
 
-class Freezes(Keeps):
-    """What those have beside it that are frozen by an attribute of their own name."""
+class FreezableStoreMixin(StoreMixin):
+    """`StoreMixin` for wrappers with the attribute `update_memory`, which freezes the store."""
 
     @property
     def update_memory(self) -> bool:
@@ -442,3 +443,6 @@ class Freezes(Keeps):
     @update_memory.setter
     def update_memory(self, setting: bool) -> None:
         self.memory.learning = bool(setting)
+
+
+__getattr__ = renamed(__name__, {"Keeps": "StoreMixin", "Freezes": "FreezableStoreMixin"})

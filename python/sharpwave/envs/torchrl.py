@@ -15,7 +15,7 @@ import numpy as np
 
 from sharpwave._lazy import MissingExtra
 from sharpwave.envs.observations import ObservationEmbedder, RandomFeatures
-from sharpwave.envs.step_reward import Freezes, StepReward
+from sharpwave.envs.step_reward import FreezableStoreMixin, StepReward
 
 try:
     import torch
@@ -28,7 +28,7 @@ except ImportError as error:
 __all__ = ["RandomFeatures", "StepReward", "ValueMemoryTransform"]
 
 
-class ValueMemoryTransform(Freezes, Transform):
+class ValueMemoryTransform(FreezableStoreMixin, Transform):
     """Adds ``weight`` times what the store pays to the reward, and writes the parts beside it.
 
     At every step the next tensordict gains ``<name>_instrumental`` (what the store paid, before the weight),
