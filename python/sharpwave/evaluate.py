@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import _coerce
+from sharpwave._advice import UNKNOWN
 from sharpwave._embedder import unit as unit_rows
 from sharpwave._ridge import Ridge
 from sharpwave.results import Explanation, Scores, explained_without
@@ -23,8 +24,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 STORE, COSINE, NEAREST, PROBE = "store", "cosine", "nearest", "probe"
-UNKNOWN = 0.1
-"""Mean support below which an episode counts as unknown to the store."""
 BINS = 5
 
 

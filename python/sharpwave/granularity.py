@@ -25,6 +25,10 @@ MIXED_SHARE = 0.1
 """The share of memories with different outcomes, of those that could have them, that is worth a warning."""
 ENOUGH = 4
 """Different episodes without which there are no two halves."""
+CROWDED_SHARE = 0.2
+"""The share of all different steps in one memory that is worth a warning."""
+CROWDED_STEPS = 8
+"""Different steps in one memory below which nothing is said."""
 HELP = "sharpwave.tune chooses a config that tells them apart; merge_cosine near 1 merges less"
 
 
@@ -140,6 +144,18 @@ def mixed_warnings(
         return []
     found = f"{mixed} of {compared} memories hold different steps whose observed drives differ by more than half of"
     return [f"{found} their range. {HELP}"]
+
+
+def crowded_warnings(steps: NDArray[np.float32], memory_ids: NDArray[np.int64]) -> list[str]:
+    """A sentence if one memory holds more than a fifth of all different steps (n, d)."""
+    kept = memory_ids >= 0
+    _, text = np.unique(steps[kept], axis=0, return_inverse=True)
+    pairs = np.unique(np.stack([memory_ids[kept], text.ravel()]), axis=1)
+    _, held = np.unique(pairs[0], return_counts=True)
+    different, most = len(np.unique(pairs[1])), int(held.max(initial=0))
+    if most < CROWDED_STEPS or most <= CROWDED_SHARE * different:
+        return []
+    return [f"one memory holds {most} of {different} different steps, so that all of them are worth the same. {HELP}"]
 
 
 def mixed_memories(

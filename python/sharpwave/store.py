@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import _coerce, _core
+from sharpwave._advice import NO_CHANNEL
 from sharpwave.config import Config
 from sharpwave.granularity import granularity
 from sharpwave.results import OUTCOMES, ObserveReport, Recovery, Repair, ReplayReport
@@ -213,6 +214,8 @@ class ValueStore(View[_core.Store]):
             seconds: begin no further slice of some hundred backups after this time. How far a sleep gets in it depends
                 on the machine; what was done is recorded as a budget, so that a veto repeats it exactly.
         """
+        if len(self) and not self.channels:
+            warnings.warn(NO_CHANNEL, RuntimeWarning, stacklevel=2)
         return ReplayReport(
             **self._core.replay(
                 None if budget is None else _coerce.count("budget", budget),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sharpwave import _coerce, _core
+from sharpwave._advice import NO_CHANNEL
 from sharpwave.config import Config
 from sharpwave.habituation import Habituation
 from sharpwave.preview import preview
@@ -153,6 +155,8 @@ class View(Generic[Core]):
             details: also return which memories answered each step.
         """
         arguments = self._score_arguments(steps, offsets, weights, functional, discount, context, habituation)
+        if len(self) and not self.channels and not details:  # details say what a step activates
+            warnings.warn(NO_CHANNEL, RuntimeWarning, stacklevel=2)
         parts = self._core.score(
             **arguments, details=_coerce.flag("details", details), num_threads=_coerce.threads(num_threads)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,44 @@ def test_build_warns_of_memories_with_different_outcomes(tmp_path: Path, capsys:
     assert "steps, " in said.out
     assert "of them different" in said.out
     assert "1 of 1 memories hold different steps whose observed drives differ" in said.err
+
+
+def chats(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"completion": text, "grade": n % 2}) + "\n" for n, text in enumerate(texts)))
+    return path
+
+
+def test_build_and_score_warn_where_a_user_goes_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stories = [" ".join(np.random.default_rng(n).choice(WORDS, 24)) + "." for n in range(8)]
+    joined = [f"User: {text}\nAssistant: {text}" for text in stories]
+
+    def said(texts: list[str], *options: str) -> str:
+        capsys.readouterr()
+        out = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
+        run("build", chats(tmp_path / "file.jsonl", texts), "--out", out, *options)
+        return capsys.readouterr().err
+
+    good = ("--channel", "grade", "--chunker", "words:6")
+    assert "warning" not in said(stories, *good)
+    assert "whole conversations in one string" in said(joined, *good)
+    assert "half of the steps have at most 1 words" in said(stories, "--channel", "grade", "--chunker", "turns:1")
+    assert "8 of 8 episodes have a single step" in said(stories, "--channel", "grade", "--chunker", "turns")
+    assert "the store has no channel" in said(stories, "--chunker", "words:6")
+    coarse = tmp_path / "coarse.json"
+    coarse.write_text(json.dumps(sw.Config(dim=64, merge_cosine=0.05).to_dict()))
+    merged = said(stories, *good, "--config", str(coarse))
+    assert re.search(r"one memory holds (\d+) of 32 different steps", merged), merged
+
+
+def test_score_warns_of_what_says_nothing(store: Path, file: Path, tmp_path: Path, capsys: Any) -> None:
+    def said(*arguments: Any) -> str:
+        capsys.readouterr()
+        run("score", *arguments)
+        return capsys.readouterr().err
+
+    assert "warning" not in said(store, file)
+    assert "functional 'potential' pays transitions" in said(store, file, "--functional", "potential")
+    strange = chats(tmp_path / "strange.jsonl", ["qqq vvv jjj kkk " * 3] * 4)
+    assert "100% of the episodes are unknown to the store" in said(store, strange)
+    run("build", file, "--out", tmp_path / "bare", "--chunker", "words:6")
+    assert "the store has no channel" in said(tmp_path / "bare", file)

@@ -24,6 +24,8 @@ import sharpwave as sw
 from crash import CONFIG, DIM
 from paths import HELPERS
 
+pytestmark = pytest.mark.filterwarnings("ignore:the store has no channel")
+
 CRASHES = int(os.environ.get("SHARPWAVE_CRASHES", "26"))
 
 

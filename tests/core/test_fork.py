@@ -15,6 +15,8 @@ import pytest
 import sharpwave as sw
 from sharpwave import embed
 
+pytestmark = pytest.mark.filterwarnings("ignore:the store has no channel")
+
 FORKS = 40
 
 

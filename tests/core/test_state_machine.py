@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import sharpwave as sw
 from agree import WIDE, close, pair, same, same_scores, same_state, same_views
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from oracle import Habituation
+
+pytestmark = pytest.mark.filterwarnings("ignore:the store has no channel")
 
 seeds = st.integers(0, 2**32 - 1)
 lengths = st.lists(st.integers(1, 7), min_size=1, max_size=3)

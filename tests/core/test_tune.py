@@ -140,6 +140,7 @@ def test_what_is_still_reached_is_what_its_definition_says(seed: int, equation: 
                 np.testing.assert_allclose(found[t, q], expected, rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:the store has no channel")
 def test_the_prediction_is_what_edge_support_compares_with() -> None:
     """E = clip((⟨μ, x⟩ − e_lo)/(e_hi − e_lo), 0, 1), so that E tells ⟨μ, x⟩ where it is not clipped."""
     store = sw.ValueStore(sw.Config(dim=DIM, merge_cosine=0.99, e_lo=-1.9, e_hi=1.9))

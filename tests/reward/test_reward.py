@@ -384,7 +384,17 @@ def test_every_part_is_logged_by_name() -> None:
     extras: dict[str, list[float]] = {}
     rewards = reward(prompts=PROMPTS, completions=NEW, log_metric=metrics.__setitem__, log_extra=extras.__setitem__)
     assert len(rewards) == len(NEW)
-    wanted = {*TERMS, "support", "edge", "redundancy", "unscored", "memories", "instrumental_raw", "terminal_raw"}
+    wanted = {
+        *TERMS,
+        "support",
+        "edge",
+        "redundancy",
+        "unscored",
+        "unknown",
+        "memories",
+        "instrumental_raw",
+        "terminal_raw",
+    }
     assert {f"sharpwave/{name}" for name in wanted} <= set(metrics)
     assert {f"sharpwave/seconds/{part}" for part in ("embed", "score", "terminal", "total")} <= set(metrics)
     assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())

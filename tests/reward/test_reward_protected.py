@@ -169,6 +169,7 @@ def test_every_part_is_logged_by_name() -> None:
     assert {"sharpwave/cost/terminal", "sharpwave/cost/typicality", "sharpwave/cost/crowd"} <= set(logged)
 
 
+@pytest.mark.filterwarnings("ignore:.*is the same for all base samples")
 def test_a_config_a_pickle_and_a_checkpoint_pay_the_same(tmp_path: Path) -> None:
     reward = protected(saturate={"floor": 0.1}, crowd=Crowd(power=1.0))
     expected = scored(reward).reward

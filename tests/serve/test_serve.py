@@ -23,6 +23,8 @@ import tiny
 from served import Server
 from sharpwave.serve import AsyncStore, Client, Service, verbs, wire
 
+pytestmark = pytest.mark.filterwarnings("ignore:the store has no channel")
+
 LIFE = 40
 
 

@@ -23,6 +23,8 @@ from sharpwave.serve import Client, Limits, Service, serve, wire
 from sharpwave.serve.ledger import FILE, Conflict, Ledger, Unsettled
 from sharpwave.serve.verbs import VERBS
 
+pytestmark = pytest.mark.filterwarnings("ignore:the store has no channel")
+
 KILLS = int(os.environ.get("SHARPWAVE_CRASHES", "26")) // 8
 STRIDE = "1" if KILLS > 3 else "4"
 """Between the steps of a recovery at which the disk is full."""

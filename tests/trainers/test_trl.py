@@ -20,7 +20,7 @@ from sharpwave.trainers.trl import SharpwaveCallback
 from transformers import TrainerCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*no signal")
+pytestmark = pytest.mark.filterwarnings("ignore:.*no signal", "ignore:.*unknown to the store")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ What they do is in `sharpwave.cli.jobs`, `sharpwave.probe` and a checkout's exam
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from sharpwave._core import functionals
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
 from sharpwave.cli import bon, evaluation, guidance, tune
+from sharpwave.cli.options import warn
 
 commands = typer.Typer(
     name="sharpwave",
@@ -127,8 +127,7 @@ def build(
         f"{out}: {facts['memories']} memories, {facts['associations']} associations "
         f"of {facts['episodes']} episodes ({facts['steps']} steps, {facts['different']} of them different)"
     )
-    for warning in facts["warnings"]:
-        print(shown(f"warning: {warning}"), file=sys.stderr)
+    warn(facts["warnings"])
 
 
 commands.command()(tune.tune)
@@ -149,7 +148,8 @@ def score(
     """Score the episodes of a file against a store: one line an episode."""
     from sharpwave.cli import jobs
 
-    rows = jobs.score(store, file, functional, weight or [], embedder)
+    rows, said = jobs.score(store, file, functional, weight or [], embedder)
+    warn(said)
     if as_json:
         for row in rows:
             print(json.dumps(row))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sharpwave._show import shown
+from sharpwave.cli.options import warn
 
 
 def evaluate(
@@ -42,8 +42,7 @@ def evaluate(
     from sharpwave.cli import jobs
 
     found, texts, said = jobs.evaluate(store, file, label, good, train, functional, weight or [], embedder, worst)
-    for warning in said:
-        print(shown(f"warning: {warning}"), file=sys.stderr)
+    warn(said)
     if as_json:
         print(json.dumps(found.to_dict()))
         return

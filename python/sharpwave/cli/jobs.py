@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 
 from sharpwave import _coerce
+from sharpwave._advice import NO_CHANNEL, POTENTIAL, UNKNOWN, unknown
 from sharpwave._embedder import Embedder
 from sharpwave._show import shown
 from sharpwave.config import Config
-from sharpwave.evaluate import UNKNOWN, Evaluation, Known, labels_of
+from sharpwave.evaluate import Evaluation, Known, labels_of
 from sharpwave.evaluate import evaluate as measure
-from sharpwave.granularity import mixed_warnings
+from sharpwave.granularity import crowded_warnings, mixed_warnings
 from sharpwave.results import explained_without
 from sharpwave.store import SNAPSHOT, ValueStore
 from sharpwave.text import chunkers as episodes
+from sharpwave.text.checks import joined_warnings, short_warnings, single_warnings
 from sharpwave.text.embedders import Contrast, Fluency, Joined, SentenceTransformer, as_embedder, from_config
 from sharpwave.text.rows import Row, chunk_rows, number_columns, read_rows, roles_in, roles_of
 
@@ -150,6 +152,8 @@ class Material:
     """The terminals' sentences, and their embeddings."""
     embedder: Embedder
     chunker: episodes.Chunker
+    warnings: list[str]
+    """What looks wrong about the texts."""
 
 
 def material(
@@ -186,6 +190,9 @@ def material(
     if not rows:
         raise ValueError(f"{file} holds no episode in which the assistant says anything")
     drives, weights = number_columns(rows, channels), None
+    said = [*joined_warnings([row.completion for row in rows]), *single_warnings(batch)]
+    if not any(row.steps is not None for row in rows):
+        said += short_warnings(batch)
     if progress is not None:
         progress("embedding", 0, 1)
     if fluency is not None:
@@ -202,7 +209,7 @@ def material(
     if progress is not None:
         progress("embedding", 1, 1)
     ends_at = dict(zip(sentences, keys, strict=True))
-    return Material(rows, batch, steps, list(channels), drives, weights, sentences, ends_at, embedder, chunker)
+    return Material(rows, batch, steps, list(channels), drives, weights, sentences, ends_at, embedder, chunker, said)
 
 
 def contrasted(embedder: Embedder, batch: episodes.Batch, ends: np.ndarray) -> Contrast:
@@ -273,7 +280,8 @@ def build(
         )
         became.append(written.memory_ids)
         progress("observing", last, len(rows))
-    store.replay()
+    if store.channels:
+        store.replay()
     store.bind_embedder(embedder)
     out.mkdir(parents=True, exist_ok=True)
     store.save(out / SNAPSHOT)
@@ -286,6 +294,7 @@ def build(
     }
     (out / NOTES).write_text(json.dumps(notes, indent=1) + "\n", "utf-8")  # in ASCII: a path may not be UTF-8
     source, _, _ = store.edges()
+    memory_ids = np.concatenate(became)
     last_drives = _coerce.drives(drives, list(channels), batch.offsets, len(steps))
     return {
         "memories": len(store),
@@ -293,8 +302,13 @@ def build(
         "episodes": len(rows),
         "steps": len(batch.steps),
         "different": len(np.unique(steps, axis=0)),
-        "warnings": [str(w.message) for w in (*said, *also)]
-        + mixed_warnings(steps, last_drives, np.concatenate(became)),
+        "warnings": [
+            *([] if store.channels else [NO_CHANNEL]),
+            *given.warnings,
+            *(str(w.message) for w in (*said, *also)),
+            *mixed_warnings(steps, last_drives, memory_ids),
+            *crowded_warnings(steps, memory_ids),
+        ],
     }
 
 
@@ -319,19 +333,22 @@ def _embedded(
 
 def score(
     path: Path, file: Path, functional: str, weights: Sequence[str], embedder_path: str | None
-) -> list[dict[str, Any]]:
-    """Each episode's score, and its mean support and edge over the scored steps; None if there is nothing to score."""
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Each episode's score, and its mean support and edge over the scored steps, None if there is nothing to score; and
+    warnings."""
     store, notes = open_store(path)
     named = weights_from(weights) or notes.get("weights")
     rows = read_rows(file)
     batch, steps = _embedded(store, notes, rows, embedder_path)
-    scores = store.score(
-        steps,
-        batch.offsets,
-        weights=named,
-        functional=functional,  # pyright: ignore[reportArgumentType]
-        context=batch.context,
-    ).without(batch.others, functional)
+    joined = joined_warnings([row.completion for row in rows])
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # said below
+        scores = store.score(
+            steps,
+            batch.offsets,
+            weights=named,
+            functional=functional,  # pyright: ignore[reportArgumentType]
+            context=batch.context,
+        ).without(batch.others, functional)
     out = []
     for e, own in enumerate(batch.own()):
         text = " ".join(batch.steps[row] for row in own)
@@ -348,7 +365,16 @@ def score(
                 "text": _coerce.SURROGATE.sub("\ufffd", " ".join(text.split())),
             }
         )
-    return out
+    return out, [*warned(store, functional, [row["unknown"] for row in out if row["steps"]]), *joined]
+
+
+def warned(store: ValueStore, functional: str, is_unknown: Sequence[bool]) -> list[str]:
+    """What makes scores of episodes mean little."""
+    said = [] if store.channels else [NO_CHANNEL]
+    if functional == "potential":
+        said.append(POTENTIAL)
+    few = unknown(sum(is_unknown) / max(len(is_unknown), 1), "the episodes")
+    return said if few is None else [*said, few]
 
 
 def explain(

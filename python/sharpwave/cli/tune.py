@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sharpwave.cli.options import warn
+
 
 def tune(
     file: Annotated[Path, typer.Argument(help=".jsonl or .parquet, one episode a row")],
@@ -45,6 +47,7 @@ def tune(
     )
     if out is not None:
         out.write_text(json.dumps(tuned.config.to_dict(), indent=1) + "\n", "utf-8")
+    warn(material.warnings)
     if as_json:
         table = [{name: _plain(number) for name, number in dataclasses.asdict(t).items()} for t in tuned.table]
         facts = {"config": tuned.config.to_dict(), "chosen": tuned.chosen, "steps": tuned.steps}

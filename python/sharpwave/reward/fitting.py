@@ -47,6 +47,8 @@ class Fitted(Terms):
         self._fit_protections(found)
         if self.weights.divergence:
             self._once.spread(self.base)
+        self._once.texts(completions, batch)
+        self._once.flat(self.scale, [term for term in PAYING if term in self._terms() and getattr(self.weights, term)])
         return self
 
     def _fit_protections(self, base: Measured) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave._advice import UNKNOWN
 from sharpwave.results import Scores
 from sharpwave.reward.breakdown import Breakdown, known
 from sharpwave.text.chunkers import Batch, Span
@@ -63,6 +64,12 @@ class RewardOutput:
         return self.batch.offsets
 
     @property
+    def unknown(self) -> float:
+        """The share of the scored completions whose support is below 0.1: the store can say little about them."""
+        known = self.support[np.isfinite(self.support)]
+        return float((known < UNKNOWN).mean()) if len(known) else 0.0
+
+    @property
     def rewards(self) -> list[float | None]:
         """`reward` as trainers want it: None where a completion cannot be scored."""
         return as_list(self.reward)
@@ -99,6 +106,7 @@ class RewardOutput:
         means = {name: float(np.nanmean(values)) for name, values in found.items() if np.isfinite(values).any()}
         if len(self):
             means["unscored"] = float(np.isnan(self.reward).mean())
+            means["unknown"] = self.unknown
         if self.scores is not None and len(self.scores.step):
             means["edge"] = float(self.scores.edge.mean())
             means["redundancy"] = float(self.scores.redundancy.mean())

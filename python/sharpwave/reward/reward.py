@@ -301,6 +301,8 @@ class InstrumentalReward(Fitted):
             if self._last is not None and self._last[0] is completions and asker not in self._last[1]:
                 self._last[1].add(asker)
                 return self._last[2]
+            if self.functional == "potential":
+                self._once.potential()
             out = self._evaluate(prompts, completions, given, self._training(log_metric), every_rank=True)
             self._last = (completions, {asker}, out)
         if log_metric is not None:
@@ -464,7 +466,7 @@ class InstrumentalReward(Fitted):
             with self._lock:
                 self._learn(found, batch, prompts, completions, columns, every_rank)
         clock.lap("learn")
-        return RewardOutput(
+        out = RewardOutput(
             reward.astype(np.float32),
             found.terminal.astype(np.float32),
             found.raw["instrumental"].astype(np.float32),
@@ -479,6 +481,9 @@ class InstrumentalReward(Fitted):
             {name: values.astype(np.float32) for name, values in paid.factors.items()},
             {name: values.astype(np.float32) for name, values in paid.costs.items()},
         )
+        if self.weights.instrumental:
+            self._once.unknown(out.unknown, len(completions))
+        return out
 
     def _typical(
         self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]

@@ -47,10 +47,14 @@ class Constants:
         variance = (n * self.sd**2 + new.n * new.sd**2 + apart**2 * n * new.n / total) / total
         return type(self)(float(mean), float(np.sqrt(variance)), total)
 
+    @property
+    def flat(self) -> bool:
+        """Whether the term never varied."""
+        return self.sd <= 1e-6 * max(1e-3, abs(self.mean))
+
     def standardise(self, values: Floats) -> Floats:
         """(values − mean)/sd; a term that never varied is only centred."""
-        flat = self.sd <= 1e-6 * max(1e-3, abs(self.mean))
-        return (values - self.mean) / (1.0 if flat else self.sd)
+        return (values - self.mean) / (1.0 if self.flat else self.sd)
 
 
 class Scale:

@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sharpwave._advice import POTENTIAL, unknown
 from sharpwave.reward.base import BaseSamples, groups
 from sharpwave.reward.scale import Scale
 from sharpwave.store import ValueStore
+from sharpwave.text.checks import joined_warnings, short_warnings
+from sharpwave.text.chunkers import Batch, Text
+
+ENOUGH = 8
+"""Completions below which nothing is said of their share."""
 
 
 class Once:
@@ -48,6 +54,33 @@ class Once:
                 "scale",
                 f"the terms {unscaled} have no common scale, so weights mean little: pass base=(prompts, completions)",
             )
+
+    def flat(self, scale: Scale, terms: Sequence[str]) -> None:
+        """A term that does not vary over the base samples has no unit."""
+        if scale.normalise != "base":
+            return
+        for term in terms:
+            if scale.fitted(term) and scale.constants[term].flat:
+                self.say(
+                    f"flat {term}",
+                    f"{term!r} is the same for all base samples, so it has no standard deviation to be measured in and "
+                    "is only centred: give more base samples, drawn at a temperature above 0",
+                )
+
+    def texts(self, completions: Sequence[Text], batch: Batch) -> None:
+        """Base samples that are cut wrong, or are no completions."""
+        for message in (*joined_warnings(completions), *short_warnings(batch)):
+            self.say(message, f"base samples: {message}")
+
+    def potential(self) -> None:
+        """One number where a number a step is meant."""
+        self.say("potential", POTENTIAL)
+
+    def unknown(self, share: float, completions: int) -> None:
+        """A store that knows little of what the policy writes."""
+        message = unknown(share, "the completions of a batch")
+        if message is not None and completions >= ENOUGH and "empty" not in self.said:
+            self.say("unknown", message)
 
     def reach(self, term: str) -> None:
         """Demonstrations should show more than the base has anyway."""
