@@ -318,10 +318,19 @@ def test_build_and_score_warn_where_a_user_goes_wrong(tmp_path: Path, capsys: py
     assert "half of the steps have at most 1 words" in said(stories, "--channel", "grade", "--chunker", "turns:1")
     assert "8 of 8 episodes have a single step" in said(stories, "--channel", "grade", "--chunker", "turns")
     assert "the store has no channel" in said(stories, "--chunker", "words:6")
-    coarse = tmp_path / "coarse.json"
-    coarse.write_text(json.dumps(sw.Config(dim=64, merge_cosine=0.05).to_dict()))
-    merged = said(stories, *good, "--config", str(coarse))
-    assert re.search(r"one memory holds (\d+) of 32 different steps", merged), merged
+
+
+def test_build_warns_of_one_memory_for_many_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "games.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        for n in range(24):
+            steps = [" ".join(WORDS[(n + k) % 12 : (n + k) % 12 + 5]) for k in range(3)]
+            last = "the door is locked and the lamp is lit in the dark hall " * 6 + "abcdefghijklmnopqrstuvwx"[n]
+            out.write(json.dumps({"steps": [*steps, last], "grade": n % 2}) + "\n")
+    run("build", path, "--out", tmp_path / "merged", "--channel", "grade")
+    found = re.search(r"one memory holds (\d+) of (\d+) different steps", capsys.readouterr().err)
+    assert found is not None
+    assert int(found[1]) > 0.2 * int(found[2])
 
 
 def test_score_warns_of_what_says_nothing(store: Path, file: Path, tmp_path: Path, capsys: Any) -> None:

@@ -321,3 +321,18 @@ def test_memories_of_steps_with_other_drives_are_counted() -> None:
     assert granularity.mixed_memories(steps, np.full((7, 1), np.nan), memories) == (0, 0)
     assert "1 of 2 memories" in granularity.mixed_warnings(steps, drives, memories)[0]
     assert granularity.mixed_warnings(steps, np.zeros((7, 1)), memories) == []
+
+
+def test_one_memory_for_many_steps_is_said() -> None:
+    """Copies count once, and eight of forty are no more than a fifth."""
+    steps = np.eye(40, dtype=np.float32)[[*range(40), 0, 0]]
+    ids = np.arange(42)
+    ids[40:] = ids[0]
+    assert not granularity.crowded_warnings(steps, ids)
+    ids[:8] = 0
+    assert not granularity.crowded_warnings(steps, ids)
+    ids[8] = 0
+    (said,) = granularity.crowded_warnings(steps, ids)
+    assert said.startswith("one memory holds 9 of 40 different steps")
+    ids[:9] = -1  # dropped
+    assert not granularity.crowded_warnings(steps, ids)
