@@ -14,10 +14,11 @@ import sharpwave as sw
 pytest.importorskip("typer")
 
 from sharpwave import cli
-from sharpwave.cli import jobs
+from sharpwave.cli import explaining, jobs
 from sharpwave.embed import CallableEmbedder, fingerprint
 from sharpwave.episodes import Words
 from sharpwave.probe.probes import load_probes
+from sharpwave.results import Association, Explanation, Payment
 from sharpwave.text import rows as corpus
 
 WORDS = "the bride sea storm garden seeds rain rings danced ship sails plants grew village boat harvest".split()
@@ -90,10 +91,21 @@ def test_score_and_explain(store: Path, file: Path, capsys: pytest.CaptureFixtur
     assert all(r["score"] == pytest.approx(sum(r["step"]), abs=1e-5) for r in rows)
     run("score", store, file, "--functional", "progress")
     assert "support" in capsys.readouterr().out
-    run("explain", store, file, "--episode", 3)
+    run("explain", store, file, "--episode", 3, "--full", "--weight", "wed=1")
     out = capsys.readouterr().out
     assert out.startswith("“Tell me.”")
-    assert "pay" in out
+    assert "step 1: pay" in out
+    run("explain", store, file, "--episode", 3, "--weight", "wed=1")
+    said, legend = capsys.readouterr().out.split("\n\npay: ")
+    head, *steps = said.split("\n\n")
+    assert head == f"score {rows[3]['score']:+.2f} in {rows[3]['steps']} steps"
+    assert len(steps) == 1 + rows[3]["steps"]
+    assert "“Tell me.”  context, earns nothing" in steps[0]
+    assert all(step.count("\n") <= 2 for step in steps)
+    assert all(abs(float(pay)) >= 0.01 for pay in re.findall(r"” ([+-][\d.]+)", said))
+    assert "like “" in said
+    assert " → " not in said
+    assert "support: how well" in legend
 
 
 def test_explain_says_which_factor_of_a_reward_took_how_much(store: Path, file: Path, capsys: Any) -> None:
@@ -345,3 +357,24 @@ def test_score_warns_of_what_says_nothing(store: Path, file: Path, tmp_path: Pat
     assert "100% of the episodes are unknown to the store" in said(store, strange)
     run("build", file, "--out", tmp_path / "bare", "--chunker", "words:6")
     assert "the store has no channel" in said(tmp_path / "bare", file)
+
+
+def test_explain_names_texts_and_leaves_out_what_pays_little() -> None:
+    paid = [
+        Payment(7, 0.5, 0.5, 0.4, 0.2, False, "the sea"),
+        Payment(8, 0.1, 0.1, 0.1, 0.009, False, "rain"),
+        Payment(9, 0.5, 0.5, -0.1, -0.05, False, "a storm"),
+    ]
+    ways = [Association(7, 9, 0.5, 0.9), Association(8, 7, 0.6, 0.1)]
+    step = Explanation(0, 0.159, 0.5, 0.3, 1.0, paid, {"wed": 0.159}, ways)
+    lines = explaining.brief([step, step], ["ship", "user speaks"], [True, False], {7: "the sea", 9: "a storm"})
+    assert lines[:7] == [
+        "score +0.16 in 1 steps",
+        "",
+        "0  +0.16  “ship”  support 0.50",
+        "   like “the sea” +0.20, “a storm” -0.05",
+        "   known way from “the sea” to “a storm”",
+        "",
+        "1         “user speaks”  context, earns nothing",
+    ]
+    assert "7 → 9" in "\n".join(explaining.full([step], ["ship"]))

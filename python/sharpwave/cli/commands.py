@@ -179,10 +179,10 @@ def explain(
         Path | None,
         typer.Option(help="a reward's configuration (YAML or JSON): say instead which of its factors took how much"),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="with --reward: every number")] = False,
+    full: Annotated[bool, typer.Option("--full", help="every memory and association, with ids; with --reward every number")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="with --reward: print JSON, a line an episode")] = False,
 ) -> None:
-    """Say, step by step, which memories and associations paid for an episode.
+    """Say in words, step by step, what an episode was paid for: at most three lines a step.
 
     With --reward, say of every episode of the file, as one batch, what a reward pays it and which factor took how much.
     """
@@ -194,7 +194,7 @@ def explain(
         return
     from sharpwave.cli import jobs
 
-    for line in jobs.explain(store, file, episode, functional, weight or [], embedder):
+    for line in jobs.explain(store, file, episode, functional, weight or [], embedder, full):
         print(shown(line))
 
 

@@ -21,6 +21,7 @@ from sharpwave import _coerce
 from sharpwave._advice import NO_CHANNEL, POTENTIAL, UNKNOWN, unknown
 from sharpwave._embedder import Embedder
 from sharpwave._show import shown
+from sharpwave.cli import explaining
 from sharpwave.config import Config
 from sharpwave.evaluate import Evaluation, Known, labels_of
 from sharpwave.evaluate import evaluate as measure
@@ -384,6 +385,7 @@ def explain(
     functional: str,
     weights: Sequence[str],
     embedder_path: str | None,
+    in_full: bool = False,
 ) -> list[str]:
     """Lines that say what paid for each step of one episode of ``file``."""
     store, notes = open_store(path)
@@ -399,11 +401,11 @@ def explain(
         functional=functional,  # pyright: ignore[reportArgumentType]
         context=batch.context,
     )
-    lines = []
     paid = explained_without(found, batch.others, int(batch.context[0]), functional)
-    for text, step in zip(batch.steps, paid, strict=True):
-        lines += [f"“{text}”", *(f"  {line}" for line in str(step).splitlines())]
-    return lines
+    if in_full:
+        return explaining.full(paid, batch.steps)
+    memories = {int(i): text or "" for i, text in zip(store.ids, store.texts, strict=True)}
+    return explaining.brief(paid, batch.steps, batch.is_scored.tolist(), memories)
 
 
 def evaluate(
