@@ -189,7 +189,9 @@ def test_bad_input_is_one_line(store: Path, file: Path, tmp_path: Path, capsys: 
     assert "functional" in fails(capsys, "score", store, file, "--functional", "nothing")
     assert "--episode" in fails(capsys, "explain", store, file, "--episode", "99")
     assert "holds a store" in fails(capsys, "build", file, "--out", store)
-    assert "--chunker" in fails(capsys, "build", file, "--out", tmp_path / "x", "--chunker", "lines:3")
+    assert "N is the most words of a step" in fails(
+        capsys, "build", file, "--out", tmp_path / "x", "--chunker", "lines:3"
+    )
     assert "--terminal" in fails(capsys, "build", file, "--out", tmp_path / "x", "--terminal", "love")
     assert "no row has a number" in fails(capsys, "build", file, "--out", tmp_path / "x", "--channel", "love")
     assert "No such file" in fails(capsys, "report", tmp_path / "nothing.json")

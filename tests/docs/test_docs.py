@@ -50,6 +50,7 @@ def blocks(page: Path) -> Iterator[Block]:
         end = match.end()
 
 
+@pytest.mark.filterwarnings("ignore:.*unknown to the store")  # random policies write random words
 @pages
 def test_python_blocks_run_and_print_what_they_say(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -82,3 +82,13 @@ def test_a_store_without_a_channel_is_said() -> None:
         assert not store.frozen().score(steps, batch.offsets).total.any()
     assert [str(one.message)[:24] for one in found] == ["the store has no channel"] * 3
     assert all(one.filename == __file__ for one in found)
+
+
+def test_errors_name_what_there_is() -> None:
+    with pytest.raises(
+        TypeError, match=r"no term 'instrumentl', there are \['terminal', 'instrumental', 'divergence'\]"
+    ):
+        sw.Weights(instrumentl=1.0)
+    assert sw.Weights(0.5, divergence=0.25).to_dict() == {"terminal": 0.5, "instrumental": 1.0, "divergence": 0.25}
+    with pytest.raises(TypeError, match=r"got str: ValueStore.load\(path\) reads one, ValueStore.open\(path\)"):
+        sw.InstrumentalReward("runs/store", tiny.embed)  # pyright: ignore[reportArgumentType]

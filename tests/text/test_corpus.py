@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,21 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     packed = tmp_path / "A.JSON.GZ"
     packed.write_bytes(gzip.compress(json.dumps([{"prompt": p, "text": ""} for p in ("One.", "Two.")]).encode()))
     assert read_prompts(packed) == ("One.", "Two.")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"completion": "x"', "line 2: not JSON: it ends before it is complete"),
+        ('{"completion": "x"} {"completion": "y"}', "more follows after its end, at column 21"),
+        ("{'completion': 'x'}", "must be in straight double quotes, not ' as at column 2"),
+        ('{"completion": “x”}', "must be in straight double quotes, not “ as at column 16"),
+        ('{"completion": "x', "a text has no closing quote; it begins at column 16"),
+        ('{"completion": tru}', "expecting value at column 16: 'tru}'"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said_in_words(row: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"completion": "x"}}\n{row}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_rows(path)

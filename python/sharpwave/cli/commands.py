@@ -15,7 +15,7 @@ from sharpwave._core import functionals
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
 from sharpwave.cli import bon, evaluation, guidance, tune
-from sharpwave.cli.options import warn
+from sharpwave.cli.options import CHUNKERS, warn
 
 commands = typer.Typer(
     name="sharpwave",
@@ -90,7 +90,7 @@ def build(
     terminal: Annotated[list[str] | None, typer.Option(help="name=a sentence to approach; repeatable")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="a numeric field to learn from; repeatable")] = None,
     embedder: _Embedder = None,
-    chunker: Annotated[str, typer.Option(help="words:N, sentences:N or turns:N")] = "sentences:16",
+    chunker: Annotated[str, typer.Option(help=f"words:N, sentences:N or turns:N; {CHUNKERS}")] = "sentences:16",
     fluency: Annotated[
         str | None, typer.Option(help="read fluency beside meaning: a causal model's directory, or smollm2")
     ] = None,
@@ -179,7 +179,9 @@ def explain(
         Path | None,
         typer.Option(help="a reward's configuration (YAML or JSON): say instead which of its factors took how much"),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="every memory and association, with ids; with --reward every number")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="every memory and association, with ids; with --reward every number")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="with --reward: print JSON, a line an episode")] = False,
 ) -> None:
     """Say in words, step by step, what an episode was paid for: at most three lines a step.

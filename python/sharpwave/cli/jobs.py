@@ -22,6 +22,7 @@ from sharpwave._advice import NO_CHANNEL, POTENTIAL, UNKNOWN, unknown
 from sharpwave._embedder import Embedder
 from sharpwave._show import shown
 from sharpwave.cli import explaining
+from sharpwave.cli.options import CHUNKERS
 from sharpwave.config import Config
 from sharpwave.evaluate import Evaluation, Known, labels_of
 from sharpwave.evaluate import evaluate as measure
@@ -47,7 +48,7 @@ def chunker_from(text: str) -> episodes.Chunker:
     kind, _, size = text.partition(":")
     name = {"words": "n", "sentences": "max_words", "turns": "max_words"}.get(kind)
     if name is None or (size and not size.isdigit()):
-        raise ValueError(f"--chunker must be words:N, sentences:N or turns:N, got {text!r}")
+        raise ValueError(f"--chunker must be words:N, sentences:N or turns:N, got {text!r}; {CHUNKERS}")
     return episodes.from_config({"kind": kind} | ({name: int(size)} if size else {}))
 
 

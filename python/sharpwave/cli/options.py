@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from sharpwave._show import shown
 
+CHUNKERS = "N is the most words of a step: turns is a message a step, sentences:16 a sentence, words:12 a window"
+"""What the number after a chunker's name means."""
+
 
 def warn(messages: Iterable[str]) -> None:
     """Each message on a line of stderr."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sharpwave.cli.options import warn
+from sharpwave.cli.options import CHUNKERS, warn
 
 
 def tune(
@@ -21,7 +21,7 @@ def tune(
     terminal: Annotated[list[str] | None, typer.Option(help="name=a sentence to approach; repeatable")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="a numeric field to learn from; repeatable")] = None,
     embedder: Annotated[str | None, typer.Option(help="path of a sentence-transformers model; default: MiniLM")] = None,
-    chunker: Annotated[str, typer.Option(help="words:N, sentences:N or turns:N")] = "sentences:16",
+    chunker: Annotated[str, typer.Option(help=f"words:N, sentences:N or turns:N; {CHUNKERS}")] = "sentences:16",
     fluency: Annotated[
         str | None, typer.Option(help="read fluency beside meaning: a causal model's directory, or smollm2")
     ] = None,

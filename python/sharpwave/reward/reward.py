@@ -133,7 +133,9 @@ class InstrumentalReward(Fitted):
         demonstrations: Demonstrations | Mapping[str, Any] | Base | None = None,
     ) -> None:
         if not isinstance(store, ValueStore):
-            raise TypeError(f"store must be a sharpwave.ValueStore, got {type(store).__name__}")
+            hint = ": ValueStore.load(path) reads one, ValueStore.open(path) also keeps what is written to it"
+            given = type(store).__name__ + (hint if isinstance(store, str | os.PathLike) else "")
+            raise TypeError(f"store must be a sharpwave.ValueStore, got {given}")
         if learn not in LEARN:
             raise ValueError(f"learn must be one of {LEARN}, got {learn!r}")
         if divergence_estimator not in divergence.ESTIMATORS:

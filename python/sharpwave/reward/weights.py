@@ -10,7 +10,7 @@ from sharpwave import _coerce
 TERMS = ("terminal", "instrumental", "divergence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Weights:
     """w_term, w_inst and w_kl of ``w_term·terminal·g(σ̄) + w_inst·R − w_kl·D``, in standard deviations of the base.
 
@@ -21,15 +21,20 @@ class Weights:
 
     Raises:
         ValueError: a weight that is not finite.
+        TypeError: another name; the error lists those that there are.
     """
 
     terminal: float = 1.0
     instrumental: float = 1.0
     divergence: float = 0.0
 
-    def __post_init__(self) -> None:
-        for name in TERMS:
-            value = _coerce.number(name, getattr(self, name))
+    def __init__(
+        self, terminal: float = 1.0, instrumental: float = 1.0, divergence: float = 0.0, **unknown: float
+    ) -> None:
+        if unknown:
+            raise TypeError(f"Weights: no term {next(iter(unknown))!r}, there are {list(TERMS)}")
+        for name, given in zip(TERMS, (terminal, instrumental, divergence), strict=True):
+            value = _coerce.number(name, given)
             if not abs(value) < float("inf"):
                 raise ValueError(f"{name} must be finite, got {value}")
             object.__setattr__(self, name, value)

@@ -159,11 +159,29 @@ def _parsed(place: str, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: {error}") from None
+        raise ValueError(f"{place}: {_in_words(error)}") from None
     except RecursionError:
         raise ValueError(f"{place}: nested too deeply") from None
     except ValueError:  # the interpreter's limit
         raise ValueError(f"{place}: a number has more than {sys.get_int_max_str_digits()} digits") from None
+
+
+def _in_words(error: json.JSONDecodeError) -> str:
+    """What looks wrong where a parser gave up, with the text around it."""
+    text, at = error.doc, error.pos
+    line = text.count("\n", 0, at) + 1
+    where = f"column {error.colno}" if "\n" not in text.strip() else f"line {line}, column {error.colno}"
+    if not text[at:].strip():
+        return f"not JSON: it ends before it is complete, at {where}. Is it one object on one line?"
+    if error.msg.startswith("Extra data"):
+        return (
+            f"not JSON: more follows after its end, at {where}: {text[at : at + 20]!r}. A row is one object on one line"
+        )
+    if text[at] in "'‘’“”":
+        return f"not JSON: names and texts must be in straight double quotes, not {text[at]} as at {where}"
+    if error.msg.startswith("Unterminated string"):
+        return f"not JSON: a text has no closing quote; it begins at {where}"
+    return f"not JSON: {error.msg[0].lower()}{error.msg[1:]} at {where}: {text[at : at + 20]!r}"
 
 
 def _is_json(line: str) -> bool:
