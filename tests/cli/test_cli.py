@@ -176,7 +176,16 @@ def test_probe_and_report(store: Path, tmp_path: Path) -> None:
     assert {"parrot one terminal", "list all terminals", "word salad", "shuffled words"} <= names
     (out / "report.html").unlink()
     run("report", out)
-    assert "The exploit table" in (out / "report.html").read_text("utf-8")
+    page = (out / "report.html").read_text("utf-8")
+    assert "The exploit table" in page
+    assert "A value memory of your episodes." in page
+    assert re.search(r"<b>24</b><span>base episodes, [\d.]+ words each, over 1 prompt</span>", page)
+    assert "base stories" not in page
+    assert "base episodes" in names
+    bare = report | {"base": report["base"] | {"prompts": 0}}
+    (out / "report.json").write_text(json.dumps(bare))
+    run("report", out)
+    assert "prompt" not in (out / "report.html").read_text("utf-8").split("memories of")[0].split("</style>")[1]
 
 
 def test_bad_input_is_one_line(store: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

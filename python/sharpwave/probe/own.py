@@ -92,6 +92,8 @@ def probe_store(
         measured.append(_measure(objective, channels, probes, view, embedder, chunker, ruler, n))
         progress("exploit table", n + 1, len(groups))
     objectives = [summary.objective_summary(m) for m in measured]
+    for row in (row for objective in objectives for row in objective["rows"] if row["kind"] == "base"):
+        row["name"] = "base episodes"
     source, _, _ = store.edges()
     report: dict[str, Any] = {
         "schema": reporting.SCHEMA,
@@ -100,6 +102,7 @@ def probe_store(
         "seconds": {},
         "settings": {"table": {"splits": 1}, "in_sample": True, "config": store.config.to_dict()},
         "base": {
+            "kind": "episodes",
             "stories": len(base),
             "prompts": len({completion_text(r.prompt) for r in base if r.prompt is not None}),
             "words": round(float(np.mean([len(completion_text(r.completion).split()) for r in base])), 1),

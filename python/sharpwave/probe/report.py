@@ -66,7 +66,7 @@ def plots(report: Mapping[str, Any], out: Path) -> list[Path]:
     for o in report["objectives"]:
         z = [[_nan(row["z"].get(c["id"])) for c in report["columns"]] for row in o["rows"]]
         names = [row["name"] for row in o["rows"]]
-        label = f"{o['name']}: z against held-out base stories"
+        label = f"{o['name']}: z against base {report['base'].get('kind', 'stories')}"
         made.append(viz.table_heatmap(names, titles, np.array(z), out / f"table-{o['name']}.png", label))
     return made
 
