@@ -213,7 +213,7 @@ def test_bad_chats_cost_without_a_word_about_weights(support: Path, tmp_path: Pa
     run("score", support, chats, "--json", "--weight", "resolved=1")
     assert all(json.loads(line)["score"] >= 0 for line in capsys.readouterr().out.splitlines())
     run("explain", support, chats, "--episode", "1")
-    assert "pay -" in capsys.readouterr().out
+    assert "score -" in capsys.readouterr().out
 
 
 def test_a_label_beside_a_channel_of_its_name_is_refused(tmp_path: Path, capsys: Any) -> None:
