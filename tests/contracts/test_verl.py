@@ -170,6 +170,43 @@ def test_the_reward_loop_scores_with_one_store_for_all_workers(
         ray.kill(worker)
 
 
+def with_tool_results(tokenizer: PreTrainedTokenizerFast, masked: bool) -> DataProto:
+    """Rollouts of three turns: the first sentence of an answer, what a tool said, the other sentences."""
+    data, ids, masks = batch(tokenizer, "test", raw=True), [], []
+    for told in TOLD:
+        first, rest = told.split(". ", 1)
+        turns = [tokenizer(text)["input_ids"] for text in (f"{first}.", "He asked her to marry him.", rest)]
+        ids.append(torch.tensor([token for turn in turns for token in turn]))
+        masks.append(torch.tensor([int(n != 1) for n, turn in enumerate(turns) for _ in turn]))
+    there = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+    prompts = data.batch["prompts"]
+    tensors = {
+        "prompts": prompts,
+        "responses": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
+        "attention_mask": torch.cat([data.batch["attention_mask"][:, : prompts.shape[1]], there], dim=1),
+    }
+    if masked:
+        tensors["response_mask"] = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)
+    turns = {"__num_turns__": np.array([4] * len(TOLD), dtype=object)}
+    return DataProto.from_dict(tensors, {**data.non_tensor_batch, **turns})
+
+
+def test_what_a_tool_said_in_a_rollout_is_not_paid(
+    cluster: None, shared: Shared, reward_file: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    loop = RewardLoopManager(config(tmp_path, documented(2, reward_file)))
+    data = with_tool_results(tokenizer, masked=True)
+    scores, _ = extract_reward(loop.compute_rm_score(data))
+    own = ["\n".join(told.split(". ", 1)).replace("\n", ".\n", 1) for told in TOLD]
+    prompt = [{"role": "user", "content": tiny.PROMPT}]
+    copy = sw.ValueStore.from_bytes(shared.store.to_bytes())
+    options: dict[str, Any] = {"terminal": tiny.likes_altars, "base": tiny.base(), "learn": "online"}
+    here = sw.InstrumentalReward(copy, tiny.embed, **options).score_texts([prompt] * len(TOLD), own, learn=False)
+    np.testing.assert_allclose(at_the_end(data, scores), np.nan_to_num(here.reward), atol=1e-5)
+    unmasked, _ = extract_reward(loop.compute_rm_score(with_tool_results(tokenizer, masked=False)))
+    assert not np.allclose(at_the_end(data, unmasked), np.nan_to_num(here.reward), atol=1e-3)
+
+
 def test_the_reward_manager_scores_the_prompts_as_they_were_given(
     cluster: None, shared: Shared, reward_file: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ starts, or ``store: http://…`` of `sharpwave serve`.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ else:
 __all__ = ["BatchedReward", "SharpwaveRewardManager", "StoreCheckpoint", "compute_score"]
 
 FOLDER = "sharpwave"
+TURNS = 2
+"""Of a rollout without tools: the prompt and the answer."""
 LEARNED = ("train",)
 
 
@@ -113,6 +116,7 @@ class SharpwaveRewardManager(RewardManagerBase):
         self.reward_model_tokenizer = reward_model_tokenizer
         self.learn_splits = tuple(settings.get("learn_splits", LEARNED))
         self.together = shared(settings.get("reward"), **_known(settings))
+        self._warned = False
 
     async def run_single(self, data: Any) -> dict[str, Any]:
         item = data[-1:][0]
@@ -120,8 +124,11 @@ class SharpwaveRewardManager(RewardManagerBase):
         count = int(item.batch["attention_mask"][-responses.shape[-1] :].sum())
         rows = item.non_tensor_batch
         info = dict(rows.get("extra_info") or {})
+        mask = item.batch.get("response_mask", None)
+        if mask is None and int(rows.get("__num_turns__", 0) or 0) > TURNS:
+            self._warn_of_turns()
         answer = await self.loop.run_in_executor(
-            None, lambda: self.tokenizer.decode(responses[:count], skip_special_tokens=True)
+            None, lambda: self._written(responses[:count], None if mask is None else mask[:count])
         )
         columns = {
             "data_source": rows.get("data_source"),
@@ -133,6 +140,24 @@ class SharpwaveRewardManager(RewardManagerBase):
         parts = await self.together.asked(self._prompt(item, info), answer, learn=learn, columns=columns)
         extra = {f"sharpwave_{name}": value for name, value in parts.items() if name != "score"}
         return {"reward_score": parts["score"], "reward_extra_info": {**extra, "acc": parts["score"]}}
+
+    def _written(self, tokens: Any, mask: Any | None) -> str:
+        """The text of the policy's own tokens; its turns in a rollout of several stand on lines of their own."""
+        if mask is None or bool(mask.all()):
+            return self.tokenizer.decode(tokens, skip_special_tokens=True)
+        ends = np.flatnonzero(np.diff(mask.numpy().astype(np.int8))) + 1
+        turns = zip(np.split(tokens.numpy(), ends), np.split(mask.numpy(), ends), strict=True)
+        return "\n".join(self.tokenizer.decode(own, skip_special_tokens=True) for own, is_own in turns if is_own[0])
+
+    def _warn_of_turns(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "verl hands this rollout of several turns over without response_mask: what tools and users said in it "
+                "is scored as if the policy had written it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _prompt(self, item: Any, info: Mapping[str, Any]) -> Text | None:
         given = item.non_tensor_batch.get("raw_prompt", info.get("prompt", info.get("question")))
