@@ -254,6 +254,7 @@ def written(store: sw.ValueStore) -> dict[str, dict[str, Any]]:
         "insert": {"keys": steps(2)},
         "replay": {"budget": 5},
         "veto": {"memory": int(store.ids[0]) if len(store) else 0},
+        "checkpoint": {},
         "calibrate": {"steps": steps(3)},
         "add_terminal": {"name": "goal", "key": steps(4)[0]},
         "add_channel": {"name": "another"},

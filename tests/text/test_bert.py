@@ -43,7 +43,8 @@ def whole() -> Any:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT that pools by its first token and does not normalise, as sentence-transformers writes it."""
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
     from transformers import BertConfig, BertModel
 
     path = tmp_path_factory.mktemp("tiny")
@@ -52,8 +53,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
     BertModel(config).save_pretrained(inner)
-    read = models.Transformer(str(inner), max_seq_length=48)
-    SentenceTransformer(modules=[read, models.Pooling(32, "cls")], device="cpu").save(str(path / "model"))
+    read = modules.Transformer(str(inner), max_seq_length=48)
+    SentenceTransformer(modules=[read, modules.Pooling(32, "cls")], device="cpu").save(str(path / "model"))
     return path / "model"
 
 
