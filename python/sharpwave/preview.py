@@ -9,8 +9,6 @@ import numpy as np
 from sharpwave.results import Preview
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sharpwave import _core
 
 
@@ -40,14 +38,14 @@ def _followed(now: _core.View, then: _core.View) -> dict[int, int]:
     """For each memory now that is still there then, its id then."""
     of_terminals = zip(now.terminals().tolist(), then.terminals().tolist(), strict=True)
     found = {before: after for before, after in of_terminals if before >= 0}
-    memory_then = dict(zip(_steps(then), then.origins(None)[0].tolist(), strict=True))
-    for memory, step in zip(now.origins(None)[0].tolist(), _steps(now), strict=True):
+    memory_then = {step: memory for memory, step in _steps(then)}
+    for memory, step in _steps(now):
         if memory not in found and step in memory_then:
             found[memory] = memory_then[step]
     return found
 
 
-def _steps(store: _core.View) -> list[tuple[int, bool, int]]:
-    """The episode or insert, which of both, and the step, of everything that went into a memory."""
-    columns: tuple[NDArray[np.generic], ...] = store.origins(None)[1:]
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+def _steps(store: _core.View) -> list[tuple[int, tuple[int, bool, int]]]:
+    """Of everything that went into a memory: the memory; and the episode or insert, which of both, and the step."""
+    memories, *columns = (column.tolist() for column in store.origins(None))
+    return list(zip(memories, zip(*columns, strict=True), strict=True))

@@ -20,7 +20,6 @@ starts, or ``store: http://…`` of `sharpwave serve`.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from sharpwave import _coerce
 from sharpwave._lazy import MissingExtra, require
 from sharpwave._moved import renamed
 from sharpwave.reward import InstrumentalReward
+from sharpwave.reward.warn import Once
 from sharpwave.text.chunkers import Text
 from sharpwave.text.typicality import Typicality, TypicalityReport
 from sharpwave.trainers.pointwise import CONFIG, BatchedReward, Parts, shared
@@ -116,7 +116,7 @@ class SharpwaveRewardManager(RewardManagerBase):
         self.reward_model_tokenizer = reward_model_tokenizer
         self.learn_splits = tuple(settings.get("learn_splits", LEARNED))
         self.together = shared(settings.get("reward"), **_known(settings))
-        self._warned = False
+        self._once = Once(type(self).__name__)
 
     async def run_single(self, data: Any) -> dict[str, Any]:
         item = data[-1:][0]
@@ -126,7 +126,11 @@ class SharpwaveRewardManager(RewardManagerBase):
         info = dict(rows.get("extra_info") or {})
         mask = item.batch.get("response_mask", None)
         if mask is None and int(rows.get("__num_turns__", 0) or 0) > TURNS:
-            self._warn_of_turns()
+            self._once.say(
+                "turns",
+                "verl hands this rollout of several turns over without response_mask: what tools and users said in it "
+                "is scored as if the policy had written it",
+            )
         answer = await self.loop.run_in_executor(
             None, lambda: self._written(responses[:count], None if mask is None else mask[:count])
         )
@@ -148,16 +152,6 @@ class SharpwaveRewardManager(RewardManagerBase):
         ends = np.flatnonzero(np.diff(mask.numpy().astype(np.int8))) + 1
         turns = zip(np.split(tokens.numpy(), ends), np.split(mask.numpy(), ends), strict=True)
         return "\n".join(self.tokenizer.decode(own, skip_special_tokens=True) for own, is_own in turns if is_own[0])
-
-    def _warn_of_turns(self) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                "verl hands this rollout of several turns over without response_mask: what tools and users said in it "
-                "is scored as if the policy had written it",
-                RuntimeWarning,
-                stacklevel=2,
-            )
 
     def _prompt(self, item: Any, info: Mapping[str, Any]) -> Text | None:
         given = item.non_tensor_batch.get("raw_prompt", info.get("prompt", info.get("question")))
