@@ -53,6 +53,17 @@ def test_guide_shows_steps_pay_and_memories(store: Path, language_model: Path, c
     assert found["tokens"] <= 8 * 12
 
 
+def test_a_guide_has_the_weights_that_its_store_was_built_with(store: Path, language_model: Path, capsys: Any) -> None:
+    channel = tiny.store().channels[0]
+    options = ("guide", store, "--model", language_model, "--tokens", 6, "--prompt", "the old man", "--json")
+    run(*options, "--weight", f"{channel}=-1")
+    given = json.loads(capsys.readouterr().out)
+    notes = store.with_name(jobs.NOTES)
+    notes.write_text(json.dumps({**json.loads(notes.read_text()), "weights": {channel: -1.0}}))
+    run(*options)
+    assert json.loads(capsys.readouterr().out) == given
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

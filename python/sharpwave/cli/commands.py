@@ -15,7 +15,7 @@ from sharpwave._core import functionals
 from sharpwave._progress import stages
 from sharpwave._show import cell, console, shown, table_of
 from sharpwave.cli import bon, evaluation, guidance, tune
-from sharpwave.cli.options import CHUNKERS, warn
+from sharpwave.cli.options import CHUNKERS, Embedder, Weights, warn
 
 commands = typer.Typer(
     name="sharpwave",
@@ -31,14 +31,6 @@ _Out = Annotated[Path, typer.Option(help="directory for everything that is writt
 _File = Annotated[Path, typer.Argument(help=".jsonl or .parquet, one episode a row")]
 _Store = Annotated[Path, typer.Argument(help="a store: its directory or its snapshot")]
 _Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
-_Embedder = Annotated[
-    str | None,
-    typer.Option(help="path of a sentence-transformers model; default: the store's, or MiniLM"),
-]
-_Weights = Annotated[
-    list[str] | None,
-    typer.Option("--weight", help="channel=number, repeatable; default: equal weights"),
-]
 _Functional = Annotated[str, typer.Option(help=", ".join(functionals()))]
 
 
@@ -89,7 +81,7 @@ def build(
     out: Annotated[Path, typer.Option(help="the store's directory")],
     terminal: Annotated[list[str] | None, typer.Option(help="name=a sentence to approach; repeatable")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="a numeric field to learn from; repeatable")] = None,
-    embedder: _Embedder = None,
+    embedder: Embedder = None,
     chunker: Annotated[str, typer.Option(help=f"words:N, sentences:N or turns:N; {CHUNKERS}")] = "sentences:16",
     fluency: Annotated[
         str | None, typer.Option(help="read fluency beside meaning: a causal model's directory, or smollm2")
@@ -141,8 +133,8 @@ def score(
     store: _Store,
     file: _File,
     functional: _Functional = "coverage",
-    weight: _Weights = None,
-    embedder: _Embedder = None,
+    weight: Weights = None,
+    embedder: Embedder = None,
     as_json: _Json = False,
 ) -> None:
     """Score the episodes of a file against a store: one line an episode."""
@@ -173,8 +165,8 @@ def explain(
     file: _File,
     episode: Annotated[int, typer.Option(help="which row of the file, from 0")] = 0,
     functional: _Functional = "coverage",
-    weight: _Weights = None,
-    embedder: _Embedder = None,
+    weight: Weights = None,
+    embedder: Embedder = None,
     reward: Annotated[
         Path | None,
         typer.Option(help="a reward's configuration (YAML or JSON): say instead which of its factors took how much"),
@@ -240,7 +232,7 @@ def probe(
     ] = None,
     probes: Annotated[Path | None, typer.Option(help="texts as in probe/probes.json; default: made here")] = None,
     out: _Out = Path("runs/probe"),
-    embedder: _Embedder = None,
+    embedder: Embedder = None,
 ) -> None:
     """Run the exploit table on one's own store."""
     from sharpwave.cli import jobs

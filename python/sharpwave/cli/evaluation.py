@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sharpwave._show import shown
-from sharpwave.cli.options import warn
+from sharpwave.cli.options import Embedder, Weights, warn
 
 
 def evaluate(
@@ -23,12 +23,8 @@ def evaluate(
         Path | None, typer.Option(help="what the probe learns from; default: what the store was built from")
     ] = None,
     functional: Annotated[str, typer.Option(help="coverage, progress, mean or potential")] = "coverage",
-    weight: Annotated[
-        list[str] | None, typer.Option("--weight", help="channel=number, repeatable; default: equal weights")
-    ] = None,
-    embedder: Annotated[
-        str | None, typer.Option(help="path of a sentence-transformers model; default: the store's, or MiniLM")
-    ] = None,
+    weight: Weights = None,
+    embedder: Embedder = None,
     worst: Annotated[int, typer.Option(help="how many of the worst mistakes are shown")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
 ) -> None:

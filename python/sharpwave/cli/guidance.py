@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sharpwave._show import console, shown, table_of
+from sharpwave.cli.options import Embedder, Weights
 
 
 def guide(
@@ -25,12 +26,8 @@ def guide(
     template: Annotated[
         str | None, typer.Option(help='how a prompt is put: "chat", or a text with {prompt}; default: as it is')
     ] = None,
-    weight: Annotated[
-        list[str] | None, typer.Option("--weight", help="channel=number, repeatable; default: equal weights")
-    ] = None,
-    embedder: Annotated[
-        str | None, typer.Option(help="path of a sentence-transformers model; default: the store's, or MiniLM")
-    ] = None,
+    weight: Weights = None,
+    embedder: Embedder = None,
     seed: Annotated[int, typer.Option(help="of the sampling")] = 0,
     memories: Annotated[int, typer.Option(help="how many memories are shown for a step")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
@@ -56,7 +53,7 @@ def guide(
         opened,
         jobs.embedder_from(embedder, notes),
         chunkers.from_config(notes.get("chunker", "sentences")),
-        weights=jobs.weights_from(weight or []),
+        weights=jobs.weights_from(weight or [], notes),
         strength=strength,
         particles=particles,
         follow=follow,

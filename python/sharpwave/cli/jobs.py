@@ -116,10 +116,10 @@ def _named(pairs: Sequence[str], option: str) -> dict[str, str]:
     return out
 
 
-def weights_from(pairs: Sequence[str]) -> dict[str, float] | None:
-    """``channel=number`` pairs as weights by channel; None for none."""
+def weights_from(pairs: Sequence[str], notes: Mapping[str, Any]) -> dict[str, float] | None:
+    """``channel=number`` pairs as weights by channel; without any, those that a store was built with, or None."""
     try:
-        return {k: float(v) for k, v in _named(pairs, "weight").items()} or None
+        return {k: float(v) for k, v in _named(pairs, "weight").items()} or notes.get("weights")
     except ValueError as error:
         raise ValueError(f"--weight must be channel=number: {error}") from None
 
@@ -339,7 +339,7 @@ def score(
     """Each episode's score, and its mean support and edge over the scored steps, None if there is nothing to score; and
     warnings."""
     store, notes = open_store(path)
-    named = weights_from(weights) or notes.get("weights")
+    named = weights_from(weights, notes)
     rows = read_rows(file)
     batch, steps = _embedded(store, notes, rows, embedder_path)
     joined = joined_warnings([row.completion for row in rows])
@@ -390,7 +390,7 @@ def explain(
 ) -> list[str]:
     """Lines that say what paid for each step of one episode of ``file``."""
     store, notes = open_store(path)
-    named = weights_from(weights) or notes.get("weights")
+    named = weights_from(weights, notes)
     rows = read_rows(file)
     if not 0 <= episode < len(rows):
         raise ValueError(f"--episode must lie in 0 … {len(rows) - 1}, got {episode}")
@@ -425,7 +425,7 @@ def evaluate(
     The simpler judges learn from ``train``, by default from the file that the store was built from.
     """
     store, notes = open_store(path)
-    named = weights_from(weights) or notes.get("weights")
+    named = weights_from(weights, notes)
     if not store.channels:
         raise ValueError(f"{path} has no channel, so every score is 0: build it with --channel or --terminal")
     rows = read_rows(file)
